@@ -1,0 +1,39 @@
+# Two commands do everything, set-up included: `make demo` and `make test`.
+
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+.PHONY: demo test example classifier clean
+
+demo: .venv/ready
+	$(BIN)/shortcut train digits --run-dir runs/digits
+	$(BIN)/shortcut evaluate runs/digits
+
+test: .venv/ready-for-tests
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyrefly check
+	$(BIN)/pytest
+
+# Learns a flow of 2-D points without any of our training code.
+example: .venv/ready
+	$(BIN)/python examples/points.py
+
+# Trains the digit classifier anew whose weights come with the package.
+classifier: .venv/ready
+	$(BIN)/python -m shortcut_models.metrics.classifier
+
+clean:
+	rm -rf .venv
+
+.venv/ready: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed, but $(PYTHON) is " + sys.version.split()[0] + ": make PYTHON=python3.12, say.")'
+	@echo "Setting up .venv (once; downloads about 300 MB) ..."
+	$(PYTHON) -m venv .venv
+	$(PIP) --editable .
+	@touch $@
+
+.venv/ready-for-tests: .venv/ready
+	$(PIP) --editable '.[dev]'
+	@touch $@

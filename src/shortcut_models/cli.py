@@ -1,0 +1,315 @@
+"""The command `shortcut`: a thin layer that reads arguments, calls the package and prints.
+
+Imports that take time stay inside the commands, so that --help answers at once.
+"""
+
+import dataclasses
+import difflib
+import shlex
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+from tyro.conf import FlagConversionOff, Positional, arg
+
+from shortcut_models.errors import InputError
+
+HELP = """\
+usage: shortcut COMMAND ...
+
+Generative models that need one network call per image, and get better with more calls.
+
+  train PRESET      train a model in a run folder, or continue one
+  sample RUN        draw images from a trained run in any number of steps
+  evaluate RUN      measure a run at several step budgets, and draw them side by side
+  presets [PRESET]  list the recipes, or show all settings of one
+
+`shortcut COMMAND --help` explains a command. A first run, a few minutes on a CPU:
+
+  shortcut train digits --run-dir runs/digits
+  shortcut evaluate runs/digits
+"""
+
+TRAIN_HELP = """\
+usage: shortcut train PRESET [--run-dir DIR] [--dry-run] [--SETTING VALUE ...]
+
+Train PRESET in DIR (default: runs/PRESET). Run again, the same command continues an unfinished run
+from its last checkpoint. Ctrl-C saves and stops.
+
+  --dry-run           print shapes, parameters, memory and FLOPs per step, and stop
+  --objective NAME    train with another objective: {objectives}
+  --SETTING VALUE     change a setting of the preset, such as --max-steps 500 or
+                      --model.hidden-size 96; `-` and `_` are alike, and the official code's
+                      names are understood too (--model.lr, --model.bootstrap_every, ...)
+
+`shortcut train PRESET --help` lists every setting with its value in that preset. The presets:
+
+{presets}
+"""
+
+
+def main(words: list[str] | None = None) -> int:
+    """Run one command; returns the exit status: 0, 2 for bad input, 128 + n when stopped by signal n."""
+    words = sys.argv[1:] if words is None else words
+    commands: dict[str, Callable[[list[str]], int]] = {
+        "train": _train,
+        "sample": lambda rest: _tyro(sample, "sample", rest),
+        "evaluate": lambda rest: _tyro(evaluate, "evaluate", rest),
+        "presets": lambda rest: _tyro(presets, "presets", rest),
+    }
+    try:
+        if not words or words[0] in ("-h", "--help"):
+            print(HELP, end="")
+            return 0
+        if words[0] == "--version":
+            from importlib.metadata import version
+
+            print(f"shortcut-models {version('shortcut-models')}")
+            return 0
+        if words[0] not in commands:
+            near = difflib.get_close_matches(words[0], commands, 1)
+            hint = f"did you mean {near[0]!r}?" if near else f"the commands are {', '.join(commands)}."
+            raise InputError(f"command {words[0]!r} is unknown: {hint}")
+        return commands[words[0]](words[1:])
+    except InputError as error:
+        print(f"shortcut: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("shortcut: stopped.", file=sys.stderr)
+        return 130
+
+
+def sample(
+    run: Positional[Path],
+    steps: int = 4,
+    count: int = 16,
+    labels: str = "balanced",
+    guidance: float = 1.0,
+    seed: int = 0,
+    weights: Literal["ema", "raw"] = "ema",
+    out: Path | None = None,
+) -> int:
+    """Draw images from a trained run.
+
+    Args:
+        run: Run folder that `shortcut train` wrote.
+        steps: Network calls per image, any whole number from 1 up; more is better and slower.
+        count: Number of images.
+        labels: "balanced" goes through the classes in turn, "random" draws them; or the classes to
+            go through, such as 0,1,2.
+        guidance: Push towards the label: 1 is none, 1.5 to 4 is usual; doubles the cost.
+        seed: Image i depends on the seed and i alone, so other settings can be compared on it.
+        weights: Averaged over training (ema), or the last ones (raw).
+        out: FILE.png for one picture with all, FILE.npz for the arrays `images` (uint8) and
+            `labels`, or a folder to fill with PNGs. Must not exist. Default: a PNG in the run folder.
+    """
+    from shortcut_models import outputs, runs
+    from shortcut_models.data.pipeline import to_uint8
+
+    runs.read(run)
+    if out is None:
+        out = run / f"sample-{steps}-steps-seed-{seed}.png"
+    outputs.check_new(out)
+    if count < 1:
+        raise InputError(f"count is {count}, but at least 1 image must be drawn.")
+    if steps < 1:
+        raise InputError(f"steps is {steps}, but sampling takes at least 1 step.")
+    model = runs.load(run, weights)
+    chosen = outputs.choose_labels(labels, count, model.num_classes, seed)
+    images = to_uint8(model.sample(chosen, steps, guidance, seed, progress=count > 256))
+    outputs.write_images(out, images, chosen)
+    print(f"{count} images in {steps} step{'s' * (steps > 1)}: {out}")
+    return 0
+
+
+def evaluate(
+    run: Positional[Path],
+    steps: str = "1,2,4,8,128",
+    count: int = 1000,
+    guidance: float = 1.0,
+    seed: int = 0,
+    weights: Literal["ema", "raw"] = "ema",
+) -> int:
+    """Measure a run at several step budgets and draw them side by side.
+
+    Writes report.json and samples.png into the run folder, replacing those of an earlier
+    evaluation, and prints the table.
+
+    Args:
+        run: Run folder that `shortcut train` wrote.
+        steps: Step budgets, separated by commas.
+        count: Images per budget, with balanced labels; the number is part of each metric's name.
+        guidance: Push towards the label; 1 is none.
+        seed: Of the noise, which all budgets share.
+        weights: Averaged over training (ema), or the last ones (raw).
+    """
+    from shortcut_models import runs
+    from shortcut_models.evaluate import evaluate as measure
+    from shortcut_models.evaluate import read_report, table
+    from shortcut_models.files import write_json
+    from shortcut_models.pictures import draw_budgets
+
+    config = runs.read_config(run)
+    try:
+        budgets = [int(part) for part in steps.split(",")]
+    except ValueError:
+        raise InputError(f"--steps {steps} must be whole numbers separated by commas, such as 1,4,32.") from None
+    if min(budgets) < 1:
+        raise InputError(f"--steps {steps} holds {min(budgets)}, but sampling takes at least 1 step.")
+    model = runs.load(run, weights)
+    protocol = {
+        "step": model.step,
+        "weights": weights,
+        "guidance": guidance,
+        "labels": "balanced",
+        "count": count,
+        "seed": seed,
+        "budgets": budgets,
+    }
+    report, picture = run / "report.json", run / "samples.png"
+    known = read_report(report)
+    if known is not None and known.get("protocol") == protocol and picture.exists():
+        print("measured before, with the same settings:")
+    else:
+        found = measure(model, config.dataset_name, budgets, count, guidance, seed)
+        draw_budgets(picture, found.images)
+        known = {"protocol": protocol, **found.report, **runs.provenance(_command())}
+        write_json(report, known)
+    print(table(known))
+    print(f"the samples: {picture}\nthe numbers: {report}")
+    return 0
+
+
+def presets(name: Positional[str] = "") -> int:
+    """List the recipes, or show all settings of one as the flags that would set them.
+
+    Args:
+        name: Preset to show in full.
+    """
+    from shortcut_models.config import flatten, to_json
+    from shortcut_models.presets import PRESETS, get_preset
+
+    if not name:
+        print(_preset_list(PRESETS))
+        return 0
+    preset = get_preset(name)
+    print(f"{name}: {preset.about}")
+    for setting, value in flatten(to_json(preset.config)).items():
+        print(f"  --{setting.replace('_', '-').replace('objective.kind', 'objective')} {value}")
+    return 0
+
+
+def _train(words: list[str]) -> int:
+    from shortcut_models.interop.original_flags import translate
+    from shortcut_models.objectives import OBJECTIVES
+    from shortcut_models.presets import PRESETS, get_preset
+
+    if not words or words[0] in ("-h", "--help"):
+        print(TRAIN_HELP.format(objectives=", ".join(OBJECTIVES), presets=_preset_list(PRESETS)), end="")
+        return 0
+    if words[0].startswith("-"):
+        raise InputError(f"the first argument must be a preset, not {words[0]}: one of {', '.join(PRESETS)}.")
+    name, words = words[0], translate(words[1:])
+    base = get_preset(name).config
+    words, chosen = _take(words, "objective")
+    if chosen is not None:
+        base = dataclasses.replace(base, objective=_choose_objective(base.objective, chosen))
+    arguments = _parse_train(name, base, words)
+
+    from shortcut_models.train import start_processes, train
+
+    start_processes()
+    if arguments.dry_run:
+        from shortcut_models.dry_run import describe
+
+        print(describe(arguments.config))
+        return 0
+    return train(arguments.config, arguments.run_dir, _command())
+
+
+def _parse_train(name: str, base: Any, words: list[str]) -> Any:
+    """The preset with the overrides, and what is no setting of the model."""
+    from shortcut_models.config import Config
+
+    @dataclasses.dataclass(frozen=True)
+    class Train:
+        """Train a preset in a run folder, or continue the run that is there."""
+
+        config: Annotated[Config, arg(name="")]
+        run_dir: Path
+        """Folder of the run."""
+        dry_run: bool = False
+        """Print shapes, parameters, memory and FLOPs per step, and stop."""
+
+    words = [word if word not in ("--dry-run", "--dry_run") else "--dry-run=1" for word in words]
+    default = Train(config=base, run_dir=Path("runs") / name.replace("/", "-"))
+    return _parse(Train, f"shortcut train {name}", words, default=default)
+
+
+def _choose_objective(current: Any, name: str) -> Any:
+    from shortcut_models.config import KINDS
+    from shortcut_models.objectives import OBJECTIVES
+
+    if name not in OBJECTIVES:
+        raise InputError(f"objective {name!r} is unknown: the objectives are {', '.join(OBJECTIVES)}.")
+    # Naming the preset's own method keeps the preset's settings of it.
+    return current if KINDS.get(name) is type(current) else OBJECTIVES[name]
+
+
+def _take(words: list[str], flag: str) -> tuple[list[str], str | None]:
+    """Take `--flag VALUE` or `--flag=VALUE` out of the arguments."""
+    for i, word in enumerate(words):
+        if word.startswith(f"--{flag}="):
+            return words[:i] + words[i + 1 :], word.partition("=")[2]
+        if word == f"--{flag}":
+            if i + 1 == len(words):
+                raise InputError(f"--{flag} needs a value.")
+            return words[:i] + words[i + 2 :], words[i + 1]
+    return words, None
+
+
+def _tyro(command: Callable[..., int], name: str, words: list[str]) -> int:
+    return _parse(command, f"shortcut {name}", words)
+
+
+def _parse(target: Any, prog: str, words: list[str], **options: Any) -> Any:
+    """Parse with tyro; switches take 0 and 1 as in the original, true and false too."""
+    registry = tyro.constructors.ConstructorRegistry()
+    registry.primitive_rule(_switch)
+    with registry:
+        return tyro.cli(
+            target, prog=prog, args=words, config=(FlagConversionOff, tyro.conf.AvoidSubcommands), **options
+        )
+
+
+def _switch(info: tyro.constructors.PrimitiveTypeInfo) -> tyro.constructors.PrimitiveConstructorSpec[bool] | None:
+    if info.type is not bool:
+        return None
+    words = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
+
+    def read(given: list[str]) -> bool:
+        if given[0].lower() not in words:
+            raise ValueError(f"expected 0, 1, true or false, but got {given[0]!r}")
+        return words[given[0].lower()]
+
+    return tyro.constructors.PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="{0,1}",
+        instance_from_str=read,
+        is_instance=lambda value: isinstance(value, bool),
+        str_from_instance=lambda value: [str(int(value))],
+    )
+
+
+def _preset_list(found: dict[str, Any]) -> str:
+    return "\n".join(f"  {name:<10} {preset.about}" for name, preset in found.items()) + "\n"
+
+
+def _command() -> str:
+    return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,37 @@
+"""Image sources: `source[i]` is one example, `len(source)` their number."""
+
+from typing import Any, Protocol
+
+from shortcut_models.data.digits import Digits
+from shortcut_models.errors import InputError
+
+
+class Source(Protocol):
+    """The seam: random access to examples, each {"image": uint8 (H, W, C), "label": int}."""
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Height, width, channels of every image."""
+        ...
+
+    @property
+    def num_classes(self) -> int:
+        """Labels lie in [0, num_classes)."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> dict[str, Any]: ...
+
+
+SOURCES = {"digits": Digits}
+
+
+def open_source(name: str) -> Source:
+    """Open a source by its dataset name; raises InputError, listing the names, for an unknown one."""
+    if name not in SOURCES:
+        raise InputError(f"dataset {name!r} cannot be read by this version: the datasets are {', '.join(SOURCES)}.")
+    return SOURCES[name]()
+
+
+__all__ = ["SOURCES", "Digits", "Source", "open_source"]

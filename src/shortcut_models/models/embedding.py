@@ -1,0 +1,56 @@
+"""What every network here is made of: dense layers, and embeddings of the time t and the step size d."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+# A nested dict of arrays. Leaves named "kernel" are matrices: the optimiser decays those only.
+Params = dict[str, Any]
+
+FINEST_LEVEL = 7
+"""log2(128): the level at which the original network is asked for the instantaneous velocity."""
+
+
+def xavier_uniform(key: Array, fan_in: int, fan_out: int) -> Float[Array, "fan_in fan_out"]:
+    """Uniform in +-sqrt(6 / (fan_in + fan_out)) (Glorot & Bengio 2010)."""
+    bound = (6 / (fan_in + fan_out)) ** 0.5
+    return jax.random.uniform(key, (fan_in, fan_out), minval=-bound, maxval=bound)
+
+
+def init_dense(key: Array, fan_in: int, fan_out: int) -> Params:
+    """A Xavier-uniform "kernel" (fan_in, fan_out) and a zero "bias" (fan_out,)."""
+    return {"kernel": xavier_uniform(key, fan_in, fan_out), "bias": jnp.zeros(fan_out)}
+
+
+def dense(p: Params, x: Float[Array, "... fan_in"]) -> Float[Array, "... fan_out"]:
+    """`x @ kernel + bias`, computed in the dtype of x."""
+    return x @ p["kernel"].astype(x.dtype) + p["bias"].astype(x.dtype)
+
+
+def sinusoid(x: Float[Array, " batch"], width: int = 256) -> Float[Array, "batch width"]:
+    """Cosines, then sines, of x at width/2 frequencies falling from 1 to 1/10000 (Vaswani et al. 2017)."""
+    half = width // 2
+    frequencies = jnp.exp(-jnp.log(10000.0) * jnp.arange(half, dtype=jnp.float32) / half)
+    angles = x[:, None] * frequencies
+    return jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], axis=-1)
+
+
+def step_level(d: Float[Array, " batch"]) -> Float[Array, " batch"]:
+    """The original's index of a step size, k = log2(1/d): 0 for d=1, 7 for d <= 1/128, real in between."""
+    return -jnp.log2(jnp.maximum(d, 2.0**-FINEST_LEVEL))
+
+
+def init_time_embedding(key: Array, width: int, frequencies: int = 256) -> Params:
+    """Two dense layers from the sinusoid to the conditioning vector; weights normal with deviation 0.02."""
+    first, second = jax.random.split(key)
+    return {
+        "in": {"kernel": 0.02 * jax.random.normal(first, (frequencies, width)), "bias": jnp.zeros(width)},
+        "out": {"kernel": 0.02 * jax.random.normal(second, (width, width)), "bias": jnp.zeros(width)},
+    }
+
+
+def time_embedding(p: Params, x: Float[Array, "batch frequencies"]) -> Float[Array, "batch width"]:
+    """Dense, SiLU, dense."""
+    return dense(p["out"], jax.nn.silu(dense(p["in"], x)))

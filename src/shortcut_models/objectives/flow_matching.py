@@ -1,0 +1,75 @@
+"""Flow matching: the instantaneous velocity alone (Lipman et al., arXiv 2210.02747).
+
+    L = E || s(x_t, t, 0) - (x1 - x0) ||^2
+
+The original's `--model.train_type naive`. Needs many steps; cost 3 forward passes per step.
+"""
+
+from dataclasses import dataclass, field
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from shortcut_models.objectives.flow import (
+    Loss,
+    Metric,
+    Times,
+    Velocity,
+    adaptive_weight,
+    check_fraction,
+    drop_labels,
+    interpolate,
+    squared_error,
+)
+from shortcut_models.sampling import Jumps, euler_jumps
+
+
+@dataclass(frozen=True)
+class FlowMatching:
+    """Constants of flow matching."""
+
+    times: Times = field(default_factory=Times)
+    """Distribution of t."""
+    label_dropout: float = 0.1
+    """Share of the labels replaced by the null label, which guidance needs."""
+    adaptive_power: float = 0.0
+    """p of the weight 1 / (error + floor)^p; 0 is the plain squared error."""
+    adaptive_floor: float = 0.01
+    """Floor of that weight."""
+
+    def __post_init__(self) -> None:
+        check_fraction("objective.label_dropout", self.label_dropout)
+
+    @property
+    def target_decay(self) -> None:
+        """No network makes the targets."""
+        return None
+
+    def check(self, batch_size: int) -> None:
+        """Any batch size will do."""
+        del batch_size
+
+    def jumps(self, steps: int) -> Jumps:
+        """Euler steps: jumps of any length, always with the velocity at d=0."""
+        return euler_jumps(steps)
+
+    def __call__(
+        self,
+        velocity: Velocity,
+        x1: Float[Array, "batch ..."],
+        label: Int[Array, " batch"],
+        key: Array,
+        *,
+        target: Velocity | None = None,
+        null_label: int | None = None,
+    ) -> Loss:
+        """See `Objective`; the only metric is the raw squared error."""
+        del target
+        noise_key, time_key, label_key = jax.random.split(key, 3)
+        t = self.times.draw(time_key, x1.shape[0])
+        x_t, v = interpolate(jax.random.normal(noise_key, x1.shape), x1, t)
+        label, _ = drop_labels(label_key, label, self.label_dropout, null_label)
+        error = squared_error(velocity(x_t, t, jnp.zeros_like(t), label), v)
+        weight = adaptive_weight(error, self.adaptive_power, self.adaptive_floor)
+        return Loss(weight * error, {"error/d=0": Metric(error, jnp.ones_like(error))})

@@ -1,0 +1,249 @@
+"""Shortcut models (Frans et al., "One Step Diffusion via Shortcut Models", arXiv 2410.12557).
+
+Most of the batch learns the instantaneous velocity; a share of it, the bootstrap, learns that one
+jump of length d must land where two jumps of half that length do (the paper's equation 5):
+
+    L = E || s(x_t, t, 0) - (x1 - x0) ||^2  +  E || s(x_t, t, d) - sg[target] ||^2
+    target = g s(x_t, t, g d) + (1 - g) s(x', t + g d, (1 - g) d),   x' = x_t + g d s(x_t, t, g d)
+
+with g = 1/2 in the paper and anywhere in (0, 1) with `split="random"` (SplitMeanFlow, arXiv
+2507.16884; "PSD-U" in arXiv 2505.18825). `ORIGINAL` is the authors' recipe; the defaults of
+`Shortcut` carry the remedies found since, each a setting, measured one by one in docs/ladder.md.
+
+Cost: 3 forward passes for the whole batch plus 2 on the bootstrap share.
+"""
+
+import math
+from dataclasses import dataclass, field
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from shortcut_models.errors import InputError
+from shortcut_models.objectives.flow import (
+    Loss,
+    Metric,
+    Times,
+    Velocity,
+    adaptive_weight,
+    broadcast,
+    check_decay,
+    check_fraction,
+    drop_labels,
+    interpolate,
+    join_batch,
+    split_batch,
+    squared_error,
+)
+from shortcut_models.sampling import Jumps, dyadic_jumps, uniform_jumps
+
+Rows = Float[Array, " rows"]
+
+
+@dataclass(frozen=True)
+class Shortcut:
+    """Constants of the shortcut objective."""
+
+    share: float = 0.25
+    """Share of the batch that learns jumps; the rest learns the velocity. 1/8 in the original's code."""
+    levels: int = 128
+    """A power of two: dyadic jumps go down to 1/levels, which is taken as the velocity (d=0)."""
+    step_sizes: Literal["dyadic", "continuous"] = "dyadic"
+    """Jumps of length 1, 1/2, 1/4, ... at multiples of their length; or any length in [1/levels, 1]."""
+    split: Literal["half", "random"] = "half"
+    """Where the target's two jumps meet; "random" needs continuous step sizes."""
+    target_decay: float | None = 0.99
+    """Decay per step of the average whose weights make the targets; None: the weights in training."""
+    times: Times = field(default_factory=Times)
+    """Distribution of t in the flow-matching part."""
+    adaptive_power: float = 1.0
+    """p of the weight 1 / (error + floor)^p; 0 is the plain squared error."""
+    adaptive_floor: float = 0.01
+    """Floor of that weight."""
+    adaptive_flow: bool = False
+    """Weight the velocity part by its own error too, as MeanFlow does. Its target is noisy, unlike a
+    jump's, so that this shifts the mean that is learnt; examples/points.py shows it in two dimensions."""
+    flow_weight: float = 1.0
+    """Factor on the loss of the velocity part."""
+    label_dropout: float = 0.1
+    """Share of the labels replaced by the null label."""
+    bootstrap_dropout: bool = True
+    """Drop labels in the bootstrap too, without which few-step guidance has no unconditional jumps."""
+    guidance: float = 1.0
+    """Guidance scale in the targets of the finest dyadic jumps; longer ones inherit it. 1 is none."""
+    clip: float | None = None
+    """Bound on the target and on the point between its two jumps; 4 in the original."""
+    noise_floor: float = 0.0
+    """Share of the noise left at t=1; 1e-5 in the original."""
+
+    def __post_init__(self) -> None:
+        check_fraction("objective.share", self.share)
+        check_fraction("objective.label_dropout", self.label_dropout)
+        check_decay(self.target_decay)
+        if self.levels < 2 or self.levels & (self.levels - 1):
+            raise InputError(f"objective.levels is {self.levels}, but must be a power of two from 2 up, such as 128.")
+        if self.clip is not None and self.clip <= 0:
+            raise InputError(f"objective.clip is {self.clip}, but a bound must be above 0 (or None, for no bound).")
+        if self.step_sizes == "dyadic" and self.split == "random":
+            raise InputError(
+                "objective.split 'random' leaves the dyadic grid: use it with objective.step_sizes continuous."
+            )
+        if self.step_sizes == "continuous" and self.guidance != 1:
+            raise InputError(
+                f"objective.guidance {self.guidance} acts at the finest dyadic jump, which continuous step "
+                "sizes do not have: use objective.step_sizes dyadic, or guide when sampling."
+            )
+
+    def bootstrap_size(self, batch_size: int) -> int:
+        """Number of examples in a batch that learn jumps."""
+        return round(self.share * batch_size)
+
+    def check(self, batch_size: int) -> None:
+        """Raise InputError if the share leaves no example for one of the two parts.
+
+        Levels need no check: they are spread evenly over the bootstrap rows from a random offset,
+        so even one row a step visits every level equally often.
+        """
+        count = self.bootstrap_size(batch_size)
+        arithmetic = f"objective.share {self.share:g} x batch_size {batch_size} = {self.share * batch_size:g}"
+        if count < 1:
+            raise InputError(
+                f"{arithmetic}, which rounds to 0 images that learn jumps: use a batch_size of at "
+                f"least {math.ceil(0.5001 / self.share) if self.share else 'any size with a share above 0'} "
+                "or a larger share (or --objective flow-matching for none)."
+            )
+        if count >= batch_size:
+            raise InputError(
+                f"{arithmetic}, which leaves 0 of {batch_size} images to learn the velocity that every "
+                "jump is built from: use a smaller share."
+            )
+
+    def jumps(self, steps: int) -> Jumps:
+        """Trained jumps only: dyadic and aligned, or any even grid if step sizes are continuous."""
+        if self.step_sizes == "continuous":
+            return uniform_jumps(steps)
+        return dyadic_jumps(steps, self.levels)
+
+    def __call__(
+        self,
+        velocity: Velocity,
+        x1: Float[Array, "batch ..."],
+        label: Int[Array, " batch"],
+        key: Array,
+        *,
+        target: Velocity | None = None,
+        null_label: int | None = None,
+    ) -> Loss:
+        """See `Objective`; metrics are the raw squared error for each range of step sizes."""
+        count = self.bootstrap_size(x1.shape[0])
+        noise_key, label_key, time_key, jump_key = jax.random.split(key, 4)
+        x0 = jax.random.normal(noise_key, x1.shape)
+        dropped, _ = drop_labels(label_key, label, self.label_dropout, null_label)
+        seen = split_batch(dropped if self.bootstrap_dropout else label, count)[0]
+        (x0_jump, x0_flow), (x1_jump, x1_flow) = split_batch(x0, count), split_batch(x1, count)
+
+        t_flow = self.times.draw(time_key, x1.shape[0] - count)
+        x_flow, v_flow = interpolate(x0_flow, x1_flow, t_flow, self.noise_floor)
+        t_jump, d_jump, meet = self._draw_jumps(jump_key, count)
+        x_jump, _ = interpolate(x0_jump, x1_jump, t_jump, self.noise_floor)
+        v_jump = self._target(target or velocity, x_jump, t_jump, d_jump, meet, seen, null_label)
+
+        # One call of the network for both parts: every image of the batch is used, once.
+        d = join_batch(d_jump, jnp.zeros_like(t_flow))
+        label = join_batch(seen, split_batch(dropped, count)[1])
+        predicted = velocity(join_batch(x_jump, x_flow), join_batch(t_jump, t_flow), d, label)
+        error = squared_error(predicted, join_batch(v_jump, v_flow))
+        weight = adaptive_weight(error, self.adaptive_power, self.adaptive_floor)
+        flow = self.flow_weight * (weight if self.adaptive_flow else jnp.ones_like(weight))
+        return Loss(jnp.where(d == 0, flow, weight) * error, self._metrics(error, d))
+
+    def _draw_jumps(self, key: Array, count: int) -> tuple[Rows, Rows, Rows]:
+        """Start t, length d, and the share of d at which the target's two jumps meet."""
+        offset_key, time_key, meet_key = jax.random.split(key, 3)
+        # Evenly spread from a random offset: row i of n draws from the i-th n-th of the range.
+        spread = (jnp.arange(count, dtype=jnp.float32) + jax.random.uniform(offset_key)) / count
+        uniform = jax.random.uniform(time_key, (count,))
+        half = jnp.full((count,), 0.5)
+        finest = self.levels.bit_length() - 1
+        if self.step_sizes == "continuous":
+            d = 2.0 ** (-finest * (1 - spread))
+            meet = jax.random.uniform(meet_key, (count,)) if self.split == "random" else half
+            return (1 - d) * uniform, d, meet
+        # The finest level first, as `_target` expects; d = 2/levels is the shortest jump built of two.
+        level = jnp.clip(finest - 1 - jnp.floor(spread * finest), 0, finest - 1)
+        sections = 2.0**level
+        return jnp.floor(uniform * sections) / sections, 1 / sections, half
+
+    def _target(
+        self,
+        network: Velocity,
+        x: Float[Array, "rows ..."],
+        t: Rows,
+        d: Rows,
+        meet: Rows,
+        label: Int[Array, " rows"],
+        null_label: int | None,
+    ) -> Float[Array, "rows ..."]:
+        """Mean velocity over two jumps that meet at the share `meet` of d."""
+        first, second = meet * d, (1 - meet) * d
+        v1 = self._half(network, x, t, first, label, null_label)
+        between = self._clip(x + broadcast(first, x) * v1)
+        v2 = self._half(network, between, t + first, second, label, null_label)
+        share = broadcast(meet, x)
+        return jax.lax.stop_gradient(self._clip(share * v1 + (1 - share) * v2))
+
+    def _half(
+        self,
+        network: Velocity,
+        x: Float[Array, "rows ..."],
+        t: Rows,
+        d: Rows,
+        label: Int[Array, " rows"],
+        null_label: int | None,
+    ) -> Float[Array, "rows ..."]:
+        finest = d <= 1 / self.levels
+        if self.step_sizes == "dyadic":
+            d = jnp.where(finest, 0.0, d)
+        if self.guidance == 1:
+            return network(x, t, d, label)
+        if null_label is None:
+            raise InputError(f"objective.guidance is {self.guidance}, so a null_label is needed.")
+        # Rows of the finest level come first and number at most this many; only they are guided.
+        head = math.ceil(len(t) / (self.levels.bit_length() - 1))
+        unlabelled = jnp.full((head,), null_label, label.dtype)
+        both = network(
+            jnp.concatenate([x, x[:head]]),
+            jnp.concatenate([t, t[:head]]),
+            jnp.concatenate([d, d[:head]]),
+            jnp.concatenate([label, unlabelled]),
+        )
+        conditional, unconditional = both[: len(t)], both[len(t) :]
+        guided = unconditional + self.guidance * (conditional[:head] - unconditional)
+        guided = jnp.where(broadcast(finest[:head], x[:head]), guided, conditional[:head])
+        return jnp.concatenate([guided, conditional[head:]])
+
+    def _clip(self, x: Float[Array, "rows ..."]) -> Float[Array, "rows ..."]:
+        return x if self.clip is None else jnp.clip(x, -self.clip, self.clip)
+
+    def _metrics(self, error: Float[Array, " batch"], d: Float[Array, " batch"]) -> dict[str, Metric]:
+        metrics = {"error/d=0": Metric(error, (d == 0).astype(error.dtype))}
+        sign = "=" if self.step_sizes == "dyadic" else "<="
+        for level in range(self.levels.bit_length() - 2, -1, -1):
+            inside = (d > 2.0 ** -(level + 1)) & (d <= 2.0**-level)
+            name = f"error/d{sign}1/{2**level}" if level else f"error/d{sign}1"
+            metrics[name] = Metric(error, inside.astype(error.dtype))
+        return metrics
+
+
+ORIGINAL = Shortcut(
+    share=1 / 8,
+    target_decay=0.999,
+    times=Times(kind="grid", grid=128),
+    adaptive_power=0.0,
+    bootstrap_dropout=False,
+    clip=4.0,
+    noise_floor=1e-5,
+)
+"""The official code's defaults. With guided targets, as its ImageNet commands: replace(ORIGINAL, guidance=1.5)."""

@@ -1,0 +1,52 @@
+"""Pictures of samples."""
+
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image
+
+from shortcut_models.files import whole_file
+
+LEAST_SIDE = 48
+"""Pixels; smaller images are enlarged by a whole factor, so that people can see them."""
+
+
+def draw_budgets(path: Path, images: dict[int, UInt8[np.ndarray, "classes height width channels"]]) -> None:
+    """Write a labelled PNG: a row per step budget, a column per class."""
+    from matplotlib.figure import Figure  # Slow to import.
+
+    rows, columns = len(images), len(next(iter(images.values())))
+    figure = Figure(figsize=(0.62 * columns + 1.1, 0.62 * rows + 0.7), dpi=150, layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False)
+    for row, (steps, line) in enumerate(images.items()):
+        for column, image in enumerate(line):
+            cell = axes[row, column]
+            cell.imshow(image.squeeze(), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+            cell.set(xticks=[], yticks=[])
+            if row == 0:
+                cell.set_title(str(column), fontsize=9)
+            if column == 0:
+                name = f"{steps} step" + "s" * (steps > 1)
+                cell.set_ylabel(name, rotation=0, ha="right", va="center", fontsize=9)
+    figure.suptitle("class", fontsize=9)
+    with whole_file(path) as aside:
+        figure.savefig(aside, format="png")
+
+
+def draw_grid(path: Path, images: UInt8[np.ndarray, "count height width channels"], columns: int) -> None:
+    """Write a PNG of the images in reading order, `columns` in a row, with a thin border."""
+    factor = -(-LEAST_SIDE // images.shape[1]) if images.shape[1] < LEAST_SIDE else 1
+    images = images.repeat(factor, axis=1).repeat(factor, axis=2)
+    images = np.pad(images, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=127)
+    count, height, width, channels = images.shape
+    rows = -(-count // columns)
+    blank = np.full((rows * columns - count, height, width, channels), 127, np.uint8)
+    grid = np.concatenate([images, blank]).reshape(rows, columns, height, width, channels)
+    with whole_file(path) as aside:
+        to_image(grid.swapaxes(1, 2).reshape(rows * height, columns * width, channels)).save(aside, format="png")
+
+
+def to_image(pixels: UInt8[np.ndarray, "height width channels"]) -> Image.Image:
+    """A grey or colour image."""
+    return Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)

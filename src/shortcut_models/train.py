@@ -1,0 +1,294 @@
+"""Training, top to bottom: this page and one file of objectives/ are all of a training step."""
+
+import math
+import os
+from collections.abc import Callable
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import lax
+from jaxtyping import Array, Float
+
+from shortcut_models import runs, sharding
+from shortcut_models.checkpoint import Checkpoints, agree
+from shortcut_models.config import Config, Optimizer
+from shortcut_models.data import open_source
+from shortcut_models.data.pipeline import batch_dataset, batches
+from shortcut_models.errors import InputError
+from shortcut_models.models import Network, Params
+from shortcut_models.objectives import Loss
+from shortcut_models.progress import Progress, StopSignal
+from shortcut_models.tracking import open_trackers
+
+Batch = dict[str, Array]
+
+
+class State(NamedTuple):
+    """All that changes from step to step; with the step's number, all that resuming needs."""
+
+    params: Params
+    ema: Params
+    """Moving average of params, for sampling."""
+    target: Params | None
+    """Moving average of params that makes the objective's targets; None if params or ema do."""
+    opt_state: optax.OptState
+    totals: dict[str, Float[Array, " 2"]]
+    """For each metric since the last log: weighted sum, and sum of weights."""
+
+
+def train(config: Config, folder: Path, command: str = "") -> int:
+    """Train until `config.max_steps` or Ctrl-C, from the newest checkpoint in `folder` if there is one.
+
+    Writes run.json (configuration, versions, commit), metrics.jsonl and checkpoints/ there. Returns
+    the exit status: 0 when complete, 128 + the signal's number when stopped. Raises InputError for
+    settings that cannot work, a folder of another run, or a loss that is no longer finite.
+    """
+    mesh = sharding.make_mesh()
+    sharding.check_batch(config.batch_size, config.accumulation, mesh)
+    source = open_source(config.dataset_name)
+    check_fits(config, source.image_shape, source.num_classes)
+    runs.create_or_check(folder, config, command)
+
+    shapes = jax.eval_shape(partial(init_state, config))
+    placed = sharding.state_sharding(mesh, shapes, config.sharding)
+    with Checkpoints(folder / "checkpoints", config.keep) as checkpoints, StopSignal() as stop:
+        start = checkpoints.latest or 0
+        if start >= config.max_steps:
+            Progress.say(f"{folder} is complete: step {start} of {config.max_steps}.")
+            return 0
+        if start:
+            state = restore(checkpoints, start, shapes, placed)
+            Progress.say(f"{folder}: going on from step {start} of {config.max_steps}.")
+        else:
+            # Jitted straight into its sharding: no device ever holds the whole state of an fsdp run.
+            state = jax.jit(partial(init_state, config), out_shardings=placed)()
+
+        rows = sharding.local_rows(mesh, config.batch_size)
+        data = batches(batch_dataset(source, config.batch_size, config.seed, rows), start, config.data_threads)
+        Progress.say("compiling the training step ...")
+        step = compile_step(config, mesh, shapes, placed)
+        schedule = make_schedule(config.optimizer)
+        names = metric_names(config)
+        zeros = {name: np.zeros(2, np.float32) for name in names}
+        trackers = runs.on_first_process(lambda: open_trackers(folder, config.tracker, start, runs.read(folder)), [])
+        saved = start
+
+        with (
+            ExitStack() as closing,
+            Progress(start * config.batch_size, config.max_steps * config.batch_size) as progress,
+        ):
+            for tracker in trackers:
+                closing.callback(tracker.close)
+            for index in range(start, config.max_steps):
+                batch = sharding.place_batch(mesh, next(data))
+                state = step(state, batch, np.uint32(index))
+                done = index + 1
+                log, last = done % config.log_interval == 0, done == config.max_steps
+                # Several processes must stop at the same step, so they ask each other, now and then.
+                stopping = stop.asked if jax.process_count() == 1 else log and agree(stop.asked)
+                save = stopping or last or done % config.save_interval == 0
+                if log or save:
+                    metrics = read_totals(state.totals, names)
+                    check_finite(metrics, done, saved)
+                    progress.update(done * config.batch_size, metrics)
+                    rates = {"learning_rate": float(jnp.asarray(schedule(index))), "images_per_second": progress.rate}
+                    for tracker in trackers if log or last else ():
+                        tracker.log(done, {"images": done * config.batch_size, **metrics, **rates})
+                if log:
+                    state = state._replace(totals=jax.device_put(zeros, placed.totals))
+                if save:
+                    checkpoints.save(done, to_parts(state))
+                    saved = done
+                if stopping:
+                    break
+        checkpoints.wait()
+    if saved < config.max_steps:
+        Progress.say(f"{folder}: stopped and saved at step {saved}; the same command continues.")
+        return 128 + stop.signal
+    Progress.say(f"{folder} is complete: step {saved}.")
+    return 0
+
+
+def start_processes() -> None:
+    """Join the other processes of a run, if JAX_COORDINATOR_ADDRESS says that there are any.
+
+    JAX_NUM_PROCESSES and JAX_PROCESS_ID complete it; on a cluster that JAX knows, they may be absent.
+    """
+    if "JAX_COORDINATOR_ADDRESS" in os.environ and not jax.distributed.is_initialized():
+        count, own = os.environ.get("JAX_NUM_PROCESSES"), os.environ.get("JAX_PROCESS_ID")
+        jax.distributed.initialize(
+            os.environ["JAX_COORDINATOR_ADDRESS"], int(count) if count else None, int(own) if own else None
+        )
+
+
+def init_state(config: Config) -> State:
+    """The state before the first step; a function of config.seed."""
+    params = config.model.init(jax.random.fold_in(jax.random.key(config.seed), 0))
+    return State(
+        params=params,
+        ema=jax.tree.map(jnp.copy, params),
+        target=jax.tree.map(jnp.copy, params) if has_own_target(config) else None,
+        opt_state=make_optimizer(config.optimizer).init(params),
+        totals={name: jnp.zeros(2) for name in metric_names(config)},
+    )
+
+
+def make_step(config: Config, network: Network) -> Callable[[State, Batch, Array], State]:
+    """One training step: (state, batch, step number) -> state."""
+    objective, optimizer = config.objective, make_optimizer(config.optimizer)
+    null_label = config.model.null_label
+
+    def loss(params: Params, target: Params, batch: Batch, key: Array) -> tuple[Array, Loss]:
+        velocity, slow = partial(network.apply, params), partial(network.apply, target)
+        result = objective(velocity, batch["x1"], batch["label"], key, target=slow, null_label=null_label)
+        return result.per_example.mean(), result
+
+    def turn(state: State, batch: Batch, key: Array) -> tuple[Params, dict[str, Float[Array, " 2"]]]:
+        target = state.ema if config.objective.target_decay == config.ema_decay else state.target
+        target = lax.stop_gradient(state.params if target is None else target)
+        gradient, result = jax.grad(loss, has_aux=True)(state.params, target, batch, key)
+        sums = {name: jnp.stack([m.value @ m.weight, m.weight.sum()]) for name, m in result.metrics.items()}
+        sums["loss"] = jnp.stack([result.per_example.sum(), jnp.float32(result.per_example.size)])
+        return gradient, sums
+
+    def step(state: State, batch: Batch, index: Array) -> State:
+        key = jax.random.fold_in(jax.random.fold_in(jax.random.key(config.seed), 1), index)
+        if config.accumulation == 1:
+            gradient, sums = turn(state, batch, key)
+        else:
+            # Turn k takes rows k, k + turns, ...: every device's block of rows serves every turn.
+            turns = jax.tree.map(lambda a: a.reshape(-1, config.accumulation, *a.shape[1:]).swapaxes(0, 1), batch)
+            keys = jax.random.split(key, config.accumulation)
+            first = jax.tree.map(jnp.zeros_like, jax.eval_shape(turn, state, jax.tree.map(lambda a: a[0], turns), key))
+            add = lambda total, part: jax.tree.map(jnp.add, total, turn(state, *part))  # noqa: E731
+            gradient, sums = lax.scan(lambda total, part: (add(total, part), None), first, (turns, keys))[0]
+            gradient = jax.tree.map(lambda g: g / config.accumulation, gradient)
+        with jax.numpy_dtype_promotion("standard"):  # Optax mixes its step count with floats.
+            updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
+        params: Any = optax.apply_updates(state.params, updates)
+        sums["gradient_norm"] = jnp.stack([optax.tree.norm(gradient), jnp.float32(1)])
+        return State(
+            params=params,
+            ema=average(state.ema, params, config.ema_decay),
+            target=None if state.target is None else average(state.target, params, config.objective.target_decay or 0),
+            opt_state=opt_state,
+            totals={name: state.totals[name] + sums[name] for name in state.totals},
+        )
+
+    return step
+
+
+def average(old: Params, new: Any, decay: float) -> Params:
+    """Exponential moving average: decay * old + (1 - decay) * new."""
+    return jax.tree.map(lambda a, b: decay * a + (1 - decay) * b, old, new)
+
+
+def make_schedule(config: Optimizer) -> optax.Schedule:
+    """Learning rate as a function of the step: linear warm-up, then constant or cosine to 0."""
+    peak, warmup = config.learning_rate, config.warmup_steps
+    if config.schedule == "cosine":
+        after = optax.cosine_decay_schedule(peak, config.decay_steps - warmup)
+    else:
+        after = optax.constant_schedule(peak)
+    # The first step of a warm-up is already above 0, so that no step is wasted.
+    return optax.join_schedules(
+        [optax.linear_schedule(peak / max(warmup, 1), peak, max(warmup - 1, 1)), after], [warmup]
+    )
+
+
+def make_optimizer(config: Optimizer) -> optax.GradientTransformation:
+    """AdamW with the schedule; decay on leaves named "kernel" alone, clipping first if asked for."""
+
+    def matrices(params: Params) -> Any:
+        return jax.tree_util.tree_map_with_path(lambda path, _: getattr(path[-1], "key", None) == "kernel", params)
+
+    adamw = optax.adamw(
+        make_schedule(config), config.beta1, config.beta2, weight_decay=config.weight_decay, mask=matrices
+    )
+    return optax.chain(optax.clip_by_global_norm(config.clip_norm), adamw) if config.clip_norm else adamw
+
+
+def has_own_target(config: Config) -> bool:
+    """Whether the objective's targets need an average besides the one for sampling."""
+    return config.objective.target_decay not in (None, config.ema_decay)
+
+
+def metric_names(config: Config) -> list[str]:
+    """Names of all metrics that a step logs."""
+    model, size = config.model, config.batch_size // config.accumulation
+    x1, label = jax.ShapeDtypeStruct((size, *model.shape), jnp.float32), jax.ShapeDtypeStruct((size,), jnp.int32)
+    objective = partial(config.objective, _still, null_label=model.null_label)
+    result = jax.eval_shape(objective, x1, label, jax.eval_shape(lambda: jax.random.key(0)))
+    return ["loss", *result.metrics, "gradient_norm"]
+
+
+def _still(x: Array, *_: Array) -> Array:
+    """A network of the right shape, when only names and shapes matter."""
+    return x
+
+
+def compile_step(config: Config, mesh: jax.sharding.Mesh, shapes: State, placed: State) -> Any:
+    """The step, compiled ahead for its shapes; the state's buffers are reused for the new state."""
+    spread = sharding.batch_sharding(mesh)
+    size = config.batch_size
+    batch = {
+        "x1": jax.ShapeDtypeStruct((size, *config.model.shape), jnp.float32, sharding=spread),
+        "label": jax.ShapeDtypeStruct((size,), jnp.int32, sharding=spread),
+    }
+    step = jax.jit(make_step(config, config.model), donate_argnums=0, out_shardings=placed)
+    return step.lower(abstract(shapes, placed), batch, jax.ShapeDtypeStruct((), jnp.uint32)).compile()
+
+
+def abstract(shapes: Any, placed: Any) -> Any:
+    """Shapes with their shardings."""
+    return jax.tree.map(
+        lambda leaf, where: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where), shapes, placed
+    )
+
+
+def to_parts(state: State) -> dict[str, Any]:
+    """The state as a checkpoint's parts: the two sets of weights apart, so that sampling reads one."""
+    rest = {"target": state.target, "opt_state": state.opt_state, "totals": state.totals}
+    return {"params": state.params, "ema": state.ema, "rest": rest}
+
+
+def restore(checkpoints: Checkpoints, step: int, shapes: State, placed: State) -> State:
+    """The state saved after `step` steps, straight into its sharding, whatever wrote it."""
+    parts = checkpoints.load(step, to_parts(abstract(shapes, placed)))
+    return State(parts["params"], parts["ema"], **parts["rest"])
+
+
+def read_totals(totals: dict[str, Array], names: list[str]) -> dict[str, float]:
+    """Weighted means since the last log; a metric that no example fell under is left out."""
+    host = jax.device_get(totals)
+    return {name: float(host[name][0] / host[name][1]) for name in names if host[name][1]}
+
+
+def check_finite(metrics: dict[str, float], step: int, saved: int) -> None:
+    """Raise InputError if training has diverged; nothing was saved since it did."""
+    if not all(math.isfinite(value) for value in metrics.values()):
+        last = f"the checkpoint of step {saved} is kept" if saved else "no checkpoint was written yet"
+        raise InputError(
+            f"the loss or the gradient stopped being finite before step {step} ({last}): lower "
+            "--optimizer.learning-rate, add --optimizer.warmup-steps, or set --optimizer.clip-norm 1."
+        )
+
+
+def check_fits(config: Config, image_shape: tuple[int, int, int], num_classes: int) -> None:
+    """Raise InputError unless the network takes the source's images and labels."""
+    if config.model.shape != image_shape:
+        raise InputError(
+            f"the images of {config.dataset_name!r} are {image_shape}, but the network takes {config.model.shape} "
+            f"(height, width, channels): set --model.image-size {image_shape[0]} --model.channels {image_shape[2]}."
+        )
+    if config.model.num_classes < num_classes:
+        raise InputError(
+            f"{config.dataset_name!r} has {num_classes} labels, but model.num_classes is "
+            f"{config.model.num_classes}: set --model.num-classes {num_classes}."
+        )

@@ -1,0 +1,131 @@
+"""A trained network as a user holds it."""
+
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import shortcut_models
+from shortcut_models import InputError, sampling
+from shortcut_models.model import Model
+
+
+@pytest.fixture(scope="module")
+def model(trained: Path) -> Model:
+    return shortcut_models.load(trained)
+
+
+def test_one_number_serves_all_examples(model: Model) -> None:
+    x = np.asarray(sampling.noise(0, jnp.arange(3), (8, 8, 1)))
+    one = model.velocity(x, 0.5, 0.25, 7)
+    each = model.velocity(x, [0.5] * 3, np.full(3, 0.25), np.array([7, 7, 7]))
+    np.testing.assert_array_equal(one, each)
+    assert one.shape == x.shape
+    assert one.dtype == jnp.float32
+    assert np.abs(one - model.velocity(x, 0.5, 0.25, 3)).max() > 1e-4  # The label matters,
+    assert np.abs(one - model.velocity(x, 0.5, 0.0, 7)).max() > 1e-4  # and so does the step size.
+
+
+def test_image_i_is_the_same_in_any_batch(model: Model) -> None:
+    labels = np.arange(10)
+    whole = model.sample(labels, steps=2, seed=5)
+    assert whole.shape == (10, 8, 8, 1)
+    assert whole.dtype == np.float32
+    for size in (1, 7):
+        np.testing.assert_allclose(model.sample(labels, steps=2, seed=5, batch_size=size), whole, atol=1e-5)
+    np.testing.assert_allclose(model.sample(labels[:3], steps=2, seed=5), whole[:3], atol=1e-5)
+    assert np.abs(model.sample(labels, steps=2, seed=6) - whole).max() > 0.1
+
+
+def test_noise_is_the_same_in_any_batch_to_the_last_bit(model: Model) -> None:
+    whole = model.sample(np.zeros(64, int), steps=1, seed=9, path=True)[0]
+    for size in (7, 64):
+        piecewise = model.sample(np.zeros(64, int), steps=1, seed=9, path=True, batch_size=size)[0]
+        np.testing.assert_array_equal(piecewise, whole)
+    for i in (0, 63):
+        alone = sampling.noise(9, jnp.asarray([i]), (8, 8, 1))
+        np.testing.assert_array_equal(alone[0], whole[i])
+
+
+@pytest.mark.parametrize("steps", [1, 2, 5, 128])
+def test_any_number_of_steps_gives_images_and_the_path_to_them(model: Model, steps: int) -> None:
+    path = model.sample([4, 9], steps=steps, path=True)
+    assert path.shape == (steps + 1, 2, 8, 8, 1)
+    assert path.dtype == np.float32
+    assert np.isfinite(path).all()
+    assert (np.abs(np.diff(path, axis=0)).max(axis=(1, 2, 3, 4)) > 0).all()  # Every step goes somewhere.
+
+
+def test_one_label_and_no_label_can_be_asked_for(model: Model) -> None:
+    one = model.sample(3, steps=2)
+    np.testing.assert_array_equal(one, model.sample([3], steps=2))
+    assert np.abs(one - model.sample(model.num_classes, steps=2)).max() > 1e-4
+
+
+def test_given_noise_replaces_the_seeds(model: Model) -> None:
+    noise = np.asarray(sampling.noise(3, jnp.arange(4), (8, 8, 1)))
+    labels = [1, 2, 3, 4]
+    np.testing.assert_allclose(model.sample(labels, noise=noise), model.sample(labels, seed=3), atol=1e-6)
+
+
+@pytest.mark.parametrize("steps", [1, 3, 7])
+def test_sampling_is_jumps_along_the_velocity(model: Model, steps: int) -> None:
+    x = np.asarray(sampling.noise(0, jnp.arange(2), (8, 8, 1)))
+    path = [x]
+    for t, length, d in zip(*model.objective.jumps(steps), strict=True):
+        x = x + length * np.asarray(model.velocity(x, t, d, [4, 9]))
+        path.append(x)
+    np.testing.assert_allclose(model.sample([4, 9], steps=steps, path=True), path, atol=1e-5)
+    np.testing.assert_allclose(model.sample([4, 9], steps=steps), x, atol=1e-5)
+
+
+def test_guidance_pushes_away_from_the_null_label(model: Model) -> None:
+    x = np.asarray(sampling.noise(0, jnp.arange(2), (8, 8, 1)))
+    conditional, null = model.velocity(x, 0, 1, [4, 9]), model.velocity(x, 0, 1, model.num_classes)
+    expected = x + np.asarray(null + 3.0 * (conditional - null))
+    np.testing.assert_allclose(model.sample([4, 9], steps=1, guidance=3.0), expected, atol=1e-5)
+
+
+def test_raw_weights_are_not_the_average(trained: Path, model: Model) -> None:
+    raw = shortcut_models.load(trained, weights="raw")
+    assert raw.step == model.step == 8
+    assert np.abs(raw.sample([0], steps=1) - model.sample([0], steps=1)).max() > 1e-4
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"labels": [0, 11]}, "label 11 is unknown: labels go from 0 to 9"),
+        ({"labels": [-1]}, "label -1 is unknown"),
+        ({"labels": np.array([0.5])}, "must be integers"),
+        ({"labels": []}, "one or more integers"),
+        ({"labels": [0], "steps": 0}, "steps is 0, but sampling takes at least 1 step"),
+        ({"labels": [0], "guidance": float("nan")}, "guidance is nan"),
+        ({"labels": [0], "seed": -1}, "seed is -1"),
+        ({"labels": [0], "seed": 2**32}, "seed is 4294967296, but must lie between 0 and 4294967295"),
+        ({"labels": np.zeros((1, 1), int)}, "labels have shape"),
+        ({"labels": [0], "noise": np.zeros((2, 8, 8, 1))}, r"noise has shape \(2, 8, 8, 1\), but 1, 8, 8, 1"),
+    ],
+)
+def test_bad_samples_are_refused_in_a_sentence(model: Model, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        model.sample(**options)
+
+
+@pytest.mark.parametrize(
+    ("x", "t", "d", "label", "message"),
+    [
+        ((2, 8, 8), 0, 0, 0, "x has shape"),
+        ((2, 8, 8, 1), 1.5, 0, 0, "t must lie between 0"),
+        ((2, 8, 8, 1), 0, -0.1, 0, "d must lie between 0"),
+        ((2, 8, 8, 1), float("nan"), 0, 0, "t must lie between 0"),
+        ((2, 8, 8, 1), [0, 0, 0], 0, 0, "one number or 2 of them"),
+        ((2, 8, 8, 1), 0, 0, 11, "label 11 is unknown"),
+        ((2, 8, 8, 1), 0, 0, 0.5, "labels are float64, but must be integers"),
+    ],
+)
+def test_bad_velocities_are_refused(model: Model, x: Any, t: Any, d: Any, label: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        model.velocity(np.zeros(x), t, d, label)

@@ -1,0 +1,68 @@
+"""Pictures show the pixels that they are given."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from shortcut_models.pictures import draw_budgets, draw_grid, to_image
+
+
+def read(path: Path) -> np.ndarray:
+    with Image.open(path) as picture:
+        return np.asarray(picture)
+
+
+def some_images(count: int, side: int, channels: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 100, (count, side, side, channels), dtype=np.uint8)
+
+
+@pytest.mark.parametrize(("side", "channels", "factor"), [(8, 1, 6), (64, 3, 1), (30, 1, 2)])
+def test_a_grid_holds_every_image_in_reading_order(tmp_path: Path, side: int, channels: int, factor: int) -> None:
+    images = some_images(5, side, channels)
+    draw_grid(tmp_path / "grid.png", images, columns=3)
+    found = read(tmp_path / "grid.png")
+    cell = factor * side + 2
+    assert found.shape == (2 * cell, 3 * cell, *([3] if channels == 3 else []))
+    for i, image in enumerate(images):
+        row, column = divmod(i, 3)
+        inside = found[row * cell : (row + 1) * cell, column * cell : (column + 1) * cell][1:-1, 1:-1]
+        expected = image.squeeze() if channels == 1 else image
+        np.testing.assert_array_equal(inside[::factor, ::factor], expected)
+        np.testing.assert_array_equal(inside[factor - 1 :: factor, factor - 1 :: factor], expected)
+    # The place of the sixth is blank, and so is the border.
+    assert np.unique(found[cell:, 2 * cell :]).tolist() == [127]
+    assert np.unique(found[0]).tolist() == [127]
+
+
+def test_a_grey_image_has_one_channel_and_a_colour_image_three() -> None:
+    assert to_image(some_images(1, 8, 1)[0]).mode == "L"
+    assert to_image(some_images(1, 8, 3)[0]).mode == "RGB"
+
+
+def test_budgets_get_a_row_each_and_classes_a_column(tmp_path: Path) -> None:
+    white, black = (np.full((4, 8, 8, 1), value, np.uint8) for value in (255, 0))
+    sizes = {}
+    for rows in (2, 3):
+        path = tmp_path / f"{rows}.png"
+        draw_budgets(path, {1: black, 4: white, 128: black} if rows == 3 else {1: black, 4: white})
+        grey = read(path)[..., :3].mean(axis=-1)
+        sizes[rows] = grey.shape
+        # A line down through the middle of a column's cells counts the dark rows; black cells are wide.
+        dark = grey < 10
+        runs = [np.diff(np.flatnonzero(np.diff(np.pad(line, 1).astype(int))))[::2] for line in dark.T]
+        cells = [(run > 30).sum() for run in runs]
+        assert max(cells) == (2 if rows == 3 else 1)
+        across = np.flatnonzero(np.diff(np.pad(np.array(cells) == max(cells), 1).astype(int)))
+        assert len(across) == 2 * 4  # Four columns.
+    assert sizes[3][0] > sizes[2][0]
+    assert sizes[3][1] == sizes[2][1]
+
+
+def test_a_colour_image_is_drawn_too(tmp_path: Path) -> None:
+    red = np.zeros((1, 8, 8, 3), np.uint8)
+    red[..., 0] = 255
+    draw_budgets(tmp_path / "red.png", {1: red})
+    found = read(tmp_path / "red.png")[..., :3].reshape(-1, 3)
+    assert (found == [255, 0, 0]).all(axis=1).sum() > 1000
