@@ -30,20 +30,8 @@ jax.config.update("jax_compilation_cache_dir", COMPILED.name)
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 
 
-# Annotated as floats, but given labels too.
-UNCHECKED = {"split_batch", "join_batch"}
-
-
-# Annotated as floats, but given labels too.
-UNCHECKED = {"split_batch", "join_batch"}
-
-
 def check_types(checked: Any) -> Any:
     """Beartype, but for signatures that name a Protocol: what is no run-time class is the type checker's to check."""
-    if checked.__name__ in UNCHECKED:
-        return checked
-    if checked.__name__ in UNCHECKED:
-        return checked
     try:
         # As for a type checker, a float may be given as an int.
         return beartype(checked, conf=BeartypeConf(is_pep484_tower=True))
