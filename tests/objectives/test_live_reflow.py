@@ -53,6 +53,7 @@ def test_the_original_has_the_constants_of_its_code() -> None:
             target_decay=None,
             times=Times("grid", 128),
             adaptive_power=0,
+            flow_weight=1,
             noise_floor=1e-5,
         )
         == ORIGINAL

@@ -58,7 +58,7 @@ class LiveReflow(Objective):
     """p of the weight 1 / (error + floor)^p of the pairs; 0 is the plain squared error."""
     adaptive_floor: float = 0.01
     """Floor of that weight."""
-    flow_weight: float = 1.0
+    flow_weight: float = 4.0
     """Factor on the loss of the velocity part."""
     label_dropout: float = 0.1
     """Share of the labels replaced by the null label."""
@@ -129,5 +129,5 @@ class LiveReflow(Objective):
         return Loss(jnp.where(d == 0, self.flow_weight, weight) * error, parts)
 
 
-ORIGINAL = LiveReflow(times=Times(kind="grid", grid=128), adaptive_power=0.0, noise_floor=1e-5)
+ORIGINAL = LiveReflow(times=Times(kind="grid", grid=128), adaptive_power=0.0, flow_weight=1.0, noise_floor=1e-5)
 """The official code's constants; its guidance scale is that of sampling, 4 by default."""
