@@ -10,7 +10,7 @@ import pytest
 
 from shortcut_models.errors import InputError
 from shortcut_models.models import DiT, Params
-from shortcut_models.models.embedding import step_level
+from shortcut_models.models.embedding import gelu, step_level
 from shortcut_models.presets import PRESETS
 
 SMALL = DiT(image_size=8, channels=3, num_classes=4, patch_size=4, hidden_size=16, depth=2, num_heads=2)
@@ -128,6 +128,33 @@ def test_patches_are_row_major_and_unpatchify_undoes_patchify() -> None:
 def test_scanned_and_unrolled_blocks_agree_on_the_same_parameters(params: Params, velocity: np.ndarray) -> None:
     unrolled = jax.jit(dataclasses.replace(SMALL, scan=False).apply)(params, X, T, D, LABEL)
     np.testing.assert_allclose(unrolled, velocity, rtol=0, atol=1e-5)
+
+
+def test_the_unrolled_gradient_is_that_of_the_scan(params: Params) -> None:
+    def loss(network: DiT, params: Params) -> jax.Array:
+        return jnp.mean(network.apply(params, X, T, D, LABEL) ** 2)
+
+    scanned, unrolled = (
+        jax.jit(jax.grad(partial(loss, dataclasses.replace(SMALL, scan=scan))))(params) for scan in (True, False)
+    )
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-5), unrolled, scanned)
+
+
+def test_gelu_and_its_derivatives_are_those_of_jax() -> None:
+    x = jnp.linspace(-6, 6, 101)
+
+    @jax.jit
+    def derivatives(x: jax.Array) -> list[list[jax.Array]]:
+        found = []
+        for function in (gelu, partial(jax.nn.gelu, approximate=True)):
+            slope = lambda x, function=function: jax.jvp(function, (x,), (jnp.ones_like(x),))[1]  # noqa: E731
+            backwards = jax.grad(lambda x, function=function: function(x).sum())
+            curvature = jax.grad(lambda x, slope=slope: slope(x).sum())
+            found.append([function(x), slope(x), backwards(x), curvature(x)])
+        return found
+
+    for ours, theirs in zip(*derivatives(x), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-5)
 
 
 def test_recomputing_blocks_changes_neither_output_nor_gradient(params: Params) -> None:

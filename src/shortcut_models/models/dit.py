@@ -21,6 +21,7 @@ from shortcut_models.errors import InputError
 from shortcut_models.models.embedding import (
     Params,
     dense,
+    gelu,
     init_dense,
     init_time_embedding,
     sinusoid,
@@ -162,7 +163,11 @@ class DiT:
 
         if self.remat:
             block = jax.checkpoint(block)
-        tokens, _ = lax.scan(block, tokens, params["blocks"], unroll=1 if self.scan else self.depth)
+        if self.scan:
+            tokens, _ = lax.scan(block, tokens, params["blocks"])
+        else:
+            for weights in _unstack(params["blocks"], self.depth):
+                tokens, _ = block(tokens, weights)
 
         shift, scale = jnp.split(dense(params["final"]["modulation"], condition), 2, axis=-1)
         tokens = _modulate(_normalise(tokens), shift, scale)
@@ -191,7 +196,7 @@ class DiT:
         shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = modulation
         tokens = tokens + gate_a[:, None] * self._attention(p, _modulate(_normalise(tokens), shift_a, scale_a))
         hidden = dense(p["mlp_in"], _modulate(_normalise(tokens), shift_m, scale_m))
-        return tokens + gate_m[:, None] * dense(p["mlp_out"], jax.nn.gelu(hidden, approximate=True))
+        return tokens + gate_m[:, None] * dense(p["mlp_out"], gelu(hidden))
 
     def _attention(self, p: Params, tokens: Tokens) -> Tokens:
         batch, count, width = tokens.shape
@@ -223,6 +228,15 @@ class DiT:
         line = np.concatenate([np.sin(angles), np.cos(angles)], axis=1)
         column, row = np.tile(line, (side, 1)), np.repeat(line, side, axis=0)
         return np.concatenate([column, row], axis=1)
+
+
+def _unstack(blocks: Params, depth: int) -> list[Params]:
+    """The parameters of each block."""
+    # Split, not indexed: the gradient is then one concatenation of the blocks' own, not a sum of
+    # `depth` whole stacks that are zero but for one block.
+    leaves, tree = jax.tree.flatten(blocks)
+    parts = [[part[0] for part in lax.split(leaf, (1,) * depth)] for leaf in leaves]
+    return [jax.tree.unflatten(tree, block) for block in zip(*parts, strict=True)]
 
 
 def _normalise(x: Tokens) -> Tokens:
