@@ -3,6 +3,7 @@
 from typing import Any, Protocol
 
 from shortcut_models.data.digits import Digits
+from shortcut_models.data.glyphs import Glyphs
 from shortcut_models.errors import InputError
 
 
@@ -24,7 +25,7 @@ class Source(Protocol):
     def __getitem__(self, index: int, /) -> dict[str, Any]: ...
 
 
-SOURCES = {"digits": Digits}
+SOURCES = {"digits": Digits, "glyphs": Glyphs}
 
 
 def open_source(name: str) -> Source:
@@ -34,4 +35,4 @@ def open_source(name: str) -> Source:
     return SOURCES[name]()
 
 
-__all__ = ["SOURCES", "Digits", "Source", "open_source"]
+__all__ = ["SOURCES", "Digits", "Glyphs", "Source", "open_source"]
