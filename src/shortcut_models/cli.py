@@ -146,6 +146,7 @@ def evaluate(
         weights: Averaged over training (ema), or the last ones (raw).
     """
     from shortcut_models import runs
+    from shortcut_models.data import class_names
     from shortcut_models.evaluate import evaluate as measure
     from shortcut_models.evaluate import read_report, table
     from shortcut_models.files import write_json
@@ -174,7 +175,7 @@ def evaluate(
         print("measured before, with the same settings:")
     else:
         found = measure(model, config.dataset_name, budgets, count, guidance, seed)
-        draw_budgets(picture, found.images)
+        draw_budgets(picture, found.images, class_names(config.dataset_name))
         known = {"protocol": protocol, **found.report, **runs.provenance(_command())}
         write_json(report, known)
     print(table(known))

@@ -35,4 +35,9 @@ def open_source(name: str) -> Source:
     return SOURCES[name]()
 
 
-__all__ = ["SOURCES", "Digits", "Glyphs", "Source", "open_source"]
+def class_names(name: str) -> tuple[str, ...]:
+    """What people call the classes of a dataset, in order; () if its source does not say."""
+    return tuple(getattr(SOURCES.get(name), "class_names", ()))
+
+
+__all__ = ["SOURCES", "Digits", "Glyphs", "Source", "class_names", "open_source"]

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int, UInt8
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 from shortcut_models.errors import InputError
@@ -84,6 +84,10 @@ class Glyphs:
         label = index % len(CHARACTERS)
         return {"image": draw(self._masks[label], uniform(self._first + index)), "label": label}
 
+    def stack(self, indices: Int[np.ndarray, " count"]) -> UInt8[np.ndarray, "count 32 32 3"]:
+        """The images of these indices, one after the other."""
+        return np.stack([self[int(index)]["image"] for index in indices])
+
 
 def uniform(number: int) -> list[float]:
     """Twenty numbers in [0, 1): a pure function of `number`, which is at least 0.
@@ -126,7 +130,7 @@ def _affine(turn: float, size: float, right: float, down: float) -> tuple[float,
 
 
 def _colour(bounds: tuple[float, float], level: float, *rgb: float) -> Float[np.ndarray, "3 1"]:
-    """A colour whose brightness is `level` of the way between the bounds, as strong as `rgb` where there is one; shape (3, 1)."""
+    """A colour whose brightness is `level` of the way between the bounds, and as strong as `rgb` where it can be."""
     brightness = bounds[0] + (bounds[1] - bounds[0]) * level
     own = sum(weight * value for weight, value in zip(BRIGHTNESS, rgb, strict=True))
     lowest, highest = min(rgb) - own, max(rgb) - own
