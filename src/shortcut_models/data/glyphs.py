@@ -6,6 +6,8 @@ characters come from the fonts that matplotlib carries: DejaVu, STIX and Compute
 Each character is rendered once per font, four times as fine as it will be shown, and blurred by
 about one pixel of the picture. A picture then needs one look-up per pixel, through a rotation, a
 scale and a shift, and is smooth without any supersampling.
+
+`python benchmarks/draw_glyphs.py` draws the first 128 and counts images per second.
 """
 
 import math
