@@ -50,7 +50,7 @@ GLYPHS = Config(
         hidden_size=192,
         depth=6,
         num_heads=6,
-        scan=False,
+        # Unrolled (scan=False), a CPU's steps are an eighth faster, but take minutes to compile.
     ),
     objective=Shortcut(target_decay=0.95, flow_weight=4.0),
     optimizer=Optimizer(learning_rate=1e-3, warmup_steps=500, schedule="cosine", decay_steps=20_000),
@@ -72,7 +72,7 @@ PRESETS = {
         DIGITS,
     ),
     "glyphs": Preset(
-        "our 32x32 colour images of 62 characters, without end: TODO",
+        "62 characters in colour at 32x32, drawn without end: 1.4 s a step on one CPU core, so better on a GPU",
         GLYPHS,
     ),
     "dit-b/2": Preset(

@@ -1,20 +1,14 @@
 """The glyphs' metrics, and that its images can be read."""
 
-from pathlib import Path
-
-import jax
 import numpy as np
 import pytest
 from safetensors import safe_open
 
-from shortcut_models.data import Glyphs, class_names
+from shortcut_models.data import Glyphs
 from shortcut_models.evaluate import METRICS, evaluate
 from shortcut_models.metrics.classifier import GLYPHS
 from shortcut_models.metrics.glyphs import GlyphMetrics
 from shortcut_models.model import Model
-from shortcut_models.models import DiT
-from shortcut_models.objectives import Shortcut
-from shortcut_models.pictures import draw_budgets
 
 COUNT = 496  # Eight of each class.
 LABELS = np.arange(COUNT) % 62
@@ -45,10 +39,10 @@ def test_real_images_measure_as_real(metrics: GlyphMetrics, floor: dict[str, flo
     assert list(floor) == [f"frechet-pixels8x8-{COUNT}", f"frechet-glyphnet1-{COUNT}", f"agreement-glyphnet1-{COUNT}"]
     assert floor == metrics.floor(COUNT)
     assert floor[f"agreement-glyphnet1-{COUNT}"] > 0.95
-    # The floor is that of the training split's images; the held-out ones get about the same.
-    other = metrics.measure(Glyphs(held_out=True).stack(20_000 + np.arange(COUNT)), LABELS)
+    # A set of other held-out images gets about the same.
+    other = metrics.measure(Glyphs(held_out=True).stack(62 * 400 + np.arange(COUNT)), LABELS)
     for name, value in floor.items():
-        assert other[name] == pytest.approx(value, rel=0.3)
+        assert value / 3 < other[name] < 3 * value
 
 
 def test_worse_images_measure_worse(metrics: GlyphMetrics, floor: dict[str, float]) -> None:
@@ -63,16 +57,24 @@ def test_worse_images_measure_worse(metrics: GlyphMetrics, floor: dict[str, floa
     assert metrics.measure(images, (LABELS + 1) % 62)[agreement] < 0.05
 
 
-def test_a_model_of_glyphs_is_measured_and_drawn(
-    metrics: GlyphMetrics, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+class Noise(Model):
+    """A model that has learnt nothing."""
+
+    num_classes = 62
+
+    def __init__(self) -> None: ...
+
+    def sample(self, labels: np.ndarray, *_: object) -> np.ndarray:
+        return np.random.default_rng(0).uniform(-1, 1, (len(labels), 32, 32, 3))
+
+
+def test_a_model_of_glyphs_is_measured(
+    metrics: GlyphMetrics, floor: dict[str, float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(METRICS, "glyphs", lambda: metrics)
-    network = DiT(image_size=32, channels=3, num_classes=62, patch_size=8, hidden_size=16, depth=1, num_heads=2)
-    model = Model(network, network.init(jax.random.key(0)), Shortcut(), step=0, weights="ema")
-    found = evaluate(model, "glyphs", [1], count=62)
-    noise, real = found.report["steps"]["1"], found.report["real"]
-    assert list(noise) == list(real)
-    assert noise["frechet-glyphnet1-62"] > 2 * real["frechet-glyphnet1-62"]
+    found = evaluate(Noise(), "glyphs", [1], count=COUNT)
+    assert found.report["real"] == floor
+    noise = found.report["steps"]["1"]
+    assert list(noise) == list(floor)
+    assert noise[f"frechet-glyphnet1-{COUNT}"] > 2 * floor[f"frechet-glyphnet1-{COUNT}"]
     assert found.images[1].shape == (62, 32, 32, 3)
-    draw_budgets(tmp_path / "samples.png", found.images, class_names("glyphs"))
-    assert (tmp_path / "samples.png").exists()
