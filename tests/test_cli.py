@@ -58,7 +58,7 @@ def test_help_of_a_preset_lists_the_settings(capsys: pytest.CaptureFixture[str])
     ("words", "message"),
     [
         (["trian"], "command 'trian' is unknown: did you mean 'train'?"),
-        (["train", "digitz"], "preset 'digitz' is unknown: the presets are digits, dit-b/2, dit-xl/2."),
+        (["train", "digitz"], "preset 'digitz' is unknown: the presets are digits, glyphs, dit-b/2, dit-xl/2."),
         (["train", "--seed", "1"], "the first argument must be a preset"),
         (["presets", "nope"], "preset 'nope' is unknown"),
         (["train", "digits", "--model.hiden_size", "3"], "Perhaps you meant: --model.hidden-size"),

@@ -150,7 +150,7 @@ def evaluate(
         weights: Averaged over training (ema), or the last ones (raw).
     """
     from shortcut_models import runs
-    from shortcut_models.data import origin
+    from shortcut_models.data import class_names, origin
     from shortcut_models.evaluate import evaluate as measure
     from shortcut_models.evaluate import read_report, table
     from shortcut_models.files import write_json
@@ -173,8 +173,9 @@ def evaluate(
     if known is not None and known.get("protocol") == protocol and picture.exists():
         print("measured before, with the same settings:")
     else:
-        found = measure(model, origin(config.dataset_name), budgets, count, guidance, seed)
-        draw_budgets(picture, found.images)
+        dataset = origin(config.dataset_name)
+        found = measure(model, dataset, budgets, count, guidance, seed)
+        draw_budgets(picture, found.images, class_names(dataset))
         known = {"protocol": protocol, **found.report, **runs.provenance(_command())}
         write_json(report, known)
     print(table(known))
