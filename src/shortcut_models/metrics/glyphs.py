@@ -21,7 +21,7 @@ class GlyphMetrics(ImageMetrics):
 
         The mean over DRAWS sets of them, because one set's distance to the reference is a matter of
         luck (for 1,000 images its standard deviation is a third of its mean over pixels, a sixth over
-        features). They are drawn from a billion, of which the classifier saw one in a thousand.
+        features). They are drawn from a billion, of which the classifier saw less than a thousandth.
         """
         source, rng = Glyphs(), np.random.default_rng(0)
         labels = np.arange(count) % source.num_classes
