@@ -11,9 +11,27 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from shortcut_models.objectives import FlowMatching, Shortcut, Times
+from shortcut_models.objectives import (
+    Consistency,
+    ConsistencyDistillation,
+    FlowMatching,
+    LiveReflow,
+    Objective,
+    Progressive,
+    Reflow,
+    Shortcut,
+    Times,
+)
 from shortcut_models.objectives.flow import Loss
-from shortcut_models.sampling import Jumps, dyadic_jumps, euler_jumps, sample, uniform_jumps
+from shortcut_models.sampling import (
+    Jumps,
+    dyadic_jumps,
+    euler_jumps,
+    image_keys,
+    renoising_jumps,
+    sample,
+    uniform_jumps,
+)
 
 MU, S = jnp.array([[1.5, -0.5, 0.0]]), jnp.array([[0.5, 1.0, 1.6]])
 
@@ -54,18 +72,22 @@ def test_the_oracle_is_the_flow_map_and_the_conditional_expectation() -> None:
     np.testing.assert_allclose(jumped(x, t, np.zeros_like(d), label), expected, rtol=1e-5, atol=1e-5)
 
 
-def errors(objective: Shortcut, network: Any, batch: int = 4096) -> dict[str, tuple[float, float, int]]:
-    """Mean and largest raw error of every bucket, and the number of its examples."""
+def errors(
+    objective: Objective, network: Any, batch: int = 4096, images: int = 0
+) -> dict[str, tuple[float, float, int]]:
+    """Mean and largest raw error of every bucket with examples, and their number."""
 
     @jax.jit
     def run(key: jax.Array) -> Loss:
         data_key, key = jax.random.split(key)
-        return objective(network, draw(data_key, batch), jnp.zeros(batch, int), key)
+        label = jnp.zeros(batch, int)
+        return objective(network, draw(data_key, batch), label, key, teacher=exact, images=images)
 
     found = {}
     for name, metric in run(jax.random.key(0)).metrics.items():
         inside = np.asarray(metric.value)[np.asarray(metric.weight) > 0]
-        found[name] = (float(inside.mean()), float(inside.max()), inside.size)
+        if inside.size:
+            found[name] = (float(inside.mean()), float(inside.max()), inside.size)
     return found
 
 
@@ -102,6 +124,90 @@ def test_the_exact_flow_map_has_no_residual_at_any_continuous_jump() -> None:
     for name in set(found) - {"error/d=0"}:
         assert found[name][2] > 300
         assert found[name][1] < 1e-9
+
+
+def test_the_exact_flow_map_has_no_residual_in_progressive_distillation() -> None:
+    objective = Progressive(total_images=500, levels=32, label_dropout=0.0)
+    for stage, name in enumerate(["1/16", "1/8", "1/4", "1/2", "1"]):
+        found = errors(objective, exact, images=100 * stage)
+        assert list(found) == [f"error/d={name}"]
+        mean, largest, _ = found[f"error/d={name}"]
+        # The first stage is built of two Euler steps: right to first order only.
+        assert 1e-4 < mean < 1e-2 if stage == 0 else largest < 1e-9
+        wrong = errors(objective, lambda x, t, d, label: exact(x, t, 0 * d, label), images=100 * stage)
+        assert wrong[f"error/d={name}"][0] > 1e-4
+
+
+def test_the_exact_flow_map_is_what_consistency_distillation_tends_to() -> None:
+    # The teacher's step is wrong by the square of its length, so the squared error falls by its fourth power.
+    means = [
+        errors(ConsistencyDistillation(levels=levels, label_dropout=0.0), exact)["error/d<=1"][0] for levels in (16, 32)
+    ]
+    assert 12 < means[0] / means[1] < 20
+    found = errors(ConsistencyDistillation(label_dropout=0.0), exact)
+    assert len(found) == 7
+    assert found["error/d<=1"][0] < 1e-7
+    wrong = errors(ConsistencyDistillation(label_dropout=0.0), lambda x, t, d, label: exact(x, t, 0 * d, label))
+    assert wrong["error/d<=1"][0] > 1e-4
+
+
+def test_the_exact_flow_map_is_where_the_gradient_of_consistency_training_vanishes() -> None:
+    # Its targets are noisy; what they are on average shows in the gradient of networks near the exact one.
+    levels, batch = 256, 100_000
+    objective = Consistency(total_images=800, levels=levels, label_dropout=0.0, adaptive_power=0.0)
+
+    @jax.jit
+    def gradient(images: jax.Array) -> jax.Array:
+        data_key, key = jax.random.split(jax.random.key(0))
+        x1, label = draw(data_key, batch), jnp.zeros(batch, int)
+
+        def loss(shift: jax.Array) -> jax.Array:
+            moved = lambda x, t, d, label: exact(x, t, d, label) + shift[0] + shift[1] * (x - t[:, None] * MU)  # noqa: E731
+            return objective(moved, x1, label, key, target=exact, images=images).per_example.mean()
+
+        return jax.grad(loss)(jnp.zeros((2, 3)))
+
+    coarse, middle, fine = (float(jnp.abs(gradient(jnp.uint32(100 * stage))).max()) for stage in (0, 3, 7))
+    assert coarse > 0.1
+    assert middle < coarse / 3
+    assert fine < 0.02
+
+
+def line(x: jax.Array, t: jax.Array, d: jax.Array, label: jax.Array) -> jax.Array:
+    """The velocity at d=0; at d=1 that of the straight line from a noise to where the flow takes it."""
+    t = t[:, None]
+    noise = (x - t * MU) / (1 - t + t * S)
+    return jnp.where(d[:, None] == 0, exact(x, t[:, 0], 0 * d, label), MU + (S - 1) * noise)
+
+
+def test_live_reflow_tends_to_the_lines_between_a_noise_and_where_the_flow_takes_it() -> None:
+    means = [
+        errors(LiveReflow(sampler_steps=steps, label_dropout=0.0, share=0.5), line)["error/d=1"][0]
+        for steps in (16, 32)
+    ]
+    assert 3.3 < means[0] / means[1] < 4.8  # A first-order sampler, squared.
+    assert means[1] < 4e-3
+    assert errors(LiveReflow(label_dropout=0.0, share=0.5), exact)["error/d=1"][0] > 1e-2
+
+
+def test_reflow_on_the_pairs_of_the_exact_flow_has_no_residual(starts: jax.Array) -> None:
+    straight = lambda x, t, d, label: line(x, t, d + 1, label)  # noqa: E731
+    found = Reflow(label_dropout=0.0)(straight, MU + S * starts, jnp.zeros(16, int), jax.random.key(0), x0=starts)
+    assert float(found.per_example.max()) < 1e-9
+    # And then Euler's method is exact in one step.
+    one = sample(straight, starts, jnp.zeros(16, int), euler_jumps(1))
+    np.testing.assert_allclose(one, MU + S * starts, atol=1e-6)
+
+
+def test_samples_noised_back_have_the_distribution_of_the_data() -> None:
+    count = 100_000
+    keys = image_keys(0, jnp.arange(count))
+    start = jax.random.normal(jax.random.key(1), (count, 3))
+    found = jax.jit(lambda x: sample(exact, x, jnp.zeros(count, int), renoising_jumps(3), keys))(start)
+    assert np.abs(found.mean(axis=0) - MU[0]).max() < 5 * float(S.max()) / count**0.5
+    assert np.abs(found.std(axis=0) / S[0] - 1).max() < 5 / (2 * count) ** 0.5
+    # They are other samples than those of one jump: the noise is new.
+    assert abs(np.corrcoef(found[:, 0], start[:, 0])[0, 1]) < 0.9
 
 
 @pytest.fixture(scope="module")

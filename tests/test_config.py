@@ -17,6 +17,7 @@ from shortcut_models.config import (
     from_json,
     objective_kind,
     to_json,
+    with_objective,
 )
 from shortcut_models.objectives import OBJECTIVES, FlowMatching, Shortcut
 from shortcut_models.presets import PRESETS, get_preset
@@ -25,7 +26,7 @@ from shortcut_models.presets import PRESETS, get_preset
 @pytest.mark.parametrize("objective", OBJECTIVES)
 @pytest.mark.parametrize("preset", PRESETS)
 def test_a_configuration_survives_json(preset: str, objective: str) -> None:
-    config = replace(PRESETS[preset].config, objective=OBJECTIVES[objective])
+    config = with_objective(PRESETS[preset].config, objective, start_from="runs/flow")
     text = json.dumps(to_json(config))
     again = from_json(json.loads(text))
     assert again == config
@@ -60,6 +61,7 @@ def test_what_may_change_exists_and_does_not_decide_what_is_learnt() -> None:
     names = {field.name for field in fields(Config)}
     assert names >= FREE_TO_CHANGE
     deciding = {"dataset_name", "batch_size", "seed", "ema_decay", "accumulation", "model", "objective", "optimizer"}
+    deciding |= {"start_from"}
     assert names == FREE_TO_CHANGE | deciding
 
 

@@ -11,8 +11,12 @@ from shortcut_models.sampling import (
     dyadic_jumps,
     euler_jumps,
     guided,
+    image_keys,
     noise,
+    pad,
+    renoising_jumps,
     sample,
+    sample_any,
     sample_path,
     uniform_jumps,
 )
@@ -69,7 +73,17 @@ def test_uniform_and_euler_jumps_are_even_and_differ_in_what_the_network_is_told
     np.testing.assert_array_equal(euler.d, 0)
 
 
-@pytest.mark.parametrize("jumps", [uniform_jumps, euler_jumps, dyadic_jumps])
+def test_renoising_jumps_go_to_the_end_and_back_to_the_even_grid() -> None:
+    jumps = renoising_jumps(4)
+    np.testing.assert_array_equal(jumps.t, [0, 0.25, 0.5, 0.75])
+    np.testing.assert_array_equal(jumps.length, [1, 0.75, 0.5, 0.25])
+    np.testing.assert_array_equal(jumps.d, jumps.length)
+    np.testing.assert_array_equal(jumps.renoise, [0.25, 0.5, 0.75, 1])
+    for plain in (dyadic_jumps(5), uniform_jumps(3), euler_jumps(200)):
+        np.testing.assert_array_equal(plain.renoise, 1)
+
+
+@pytest.mark.parametrize("jumps", [uniform_jumps, euler_jumps, dyadic_jumps, renoising_jumps])
 @pytest.mark.parametrize("steps", [0, -1])
 def test_less_than_one_step_is_refused(jumps: Callable[[int], Jumps], steps: int) -> None:
     with pytest.raises(InputError, match=f"steps is {steps}, but sampling takes at least 1 step"):
@@ -143,8 +157,38 @@ def test_sampling_follows_the_jumps_one_by_one(jumps: Jumps) -> None:
     assert path.shape == (len(jumps.t), *X.shape)
     for row in range(2):
         x = np.asarray(X[row], np.float64)
-        for i, (t, length, d) in enumerate(zip(*jumps, strict=True)):
+        for i, (t, length, d) in enumerate(zip(*jumps[:3], strict=True)):
             x = x + length * (0.5 * x + t + 2 * d + 0.1 * int(LABEL[row]))
             np.testing.assert_allclose(path[i, row], x, rtol=1e-5)
     np.testing.assert_array_equal(end, path[-1])
     np.testing.assert_array_equal(sample(velocity, X, LABEL, jumps), end)
+
+
+def test_the_noise_that_a_sample_goes_back_to_is_new_at_every_jump_and_its_own() -> None:
+    jumps, keys = renoising_jumps(3), image_keys(5, jnp.array([7, 2]))
+    end, path = sample_path(velocity, X, LABEL, jumps, keys)
+    x, fresh = X, []
+    for i, (t, length, d, back) in enumerate(zip(*jumps, strict=True)):
+        x = x + length * velocity(x, jnp.full(2, t), jnp.full(2, d), LABEL)
+        if back < 1:
+            fresh.append((np.asarray(path[i]) - back * np.asarray(x)) / (1 - back))
+            x = path[i]
+    np.testing.assert_allclose(end, x, rtol=1e-6)
+    assert len(fresh) == 2
+    drawn = [*fresh[0].ravel(), *fresh[1].ravel(), *np.asarray(noise(5, jnp.array([7, 2]), (2,))).ravel()]
+    assert np.abs(drawn).max() < 5
+    assert np.abs(np.subtract.outer(drawn, drawn) + 9 * np.eye(len(drawn))).min() > 1e-3  # No two alike.
+    # It depends on the seed and the image alone, not on what it is batched with.
+    alone = sample(velocity, X[1:], LABEL[1:], jumps, image_keys(5, jnp.array([2])))
+    np.testing.assert_allclose(alone, end[1:], rtol=1e-6)
+    with pytest.raises(InputError, match="noised back, so sampling them needs `keys`"):
+        sample(velocity, X, LABEL, jumps)
+
+
+@pytest.mark.parametrize("jumps", [dyadic_jumps(5), renoising_jumps(3), euler_jumps(130)], ids=["5", "renoised", "130"])
+def test_one_program_for_all_budgets_takes_the_same_jumps(jumps: Jumps) -> None:
+    padded, keys = pad(jumps), image_keys(5, jnp.array([7, 2]))
+    assert {len(a) for a in padded} == {128 if len(jumps.t) < 128 else 256}
+    run = jax.jit(lambda jumps, count: sample_any(velocity, X, LABEL, jumps, count, keys))
+    found = run(padded, np.int32(len(jumps.t)))
+    np.testing.assert_allclose(found, sample(velocity, X, LABEL, jumps, keys), rtol=1e-5)

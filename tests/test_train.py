@@ -308,6 +308,7 @@ def state_of(config: Config, own_target: bool = False) -> State:
         params=params,
         ema=ema,
         target=target if own_target else None,
+        teacher=None,
         opt_state=make_optimizer(config.optimizer).init(params),
         totals={name: jnp.asarray([5.0, 2.0]) for name in names},
     )

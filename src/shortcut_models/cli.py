@@ -24,6 +24,8 @@ Generative models that need one network call per image, and get better with more
   train PRESET      train a model in a run folder, or continue one
   sample RUN        draw images from a trained run in any number of steps
   evaluate RUN      measure a run at several step budgets, and draw them side by side
+  compare DATASET   train and measure several objectives on an equal budget
+  pairs RUN         draw pairs of noise and sample, the data set of reflow
   presets [PRESET]  list the recipes, or show all settings of one
 
 `shortcut COMMAND --help` explains a command. A first run, a few minutes on a CPU:
@@ -57,6 +59,8 @@ def main(words: list[str] | None = None) -> int:
         "train": _train,
         "sample": lambda rest: _tyro(sample, "sample", rest),
         "evaluate": lambda rest: _tyro(evaluate, "evaluate", rest),
+        "compare": _compare,
+        "pairs": lambda rest: _tyro(pairs, "pairs", rest),
         "presets": lambda rest: _tyro(presets, "presets", rest),
     }
     try:
@@ -146,18 +150,14 @@ def evaluate(
         weights: Averaged over training (ema), or the last ones (raw).
     """
     from shortcut_models import runs
+    from shortcut_models.data import origin
     from shortcut_models.evaluate import evaluate as measure
     from shortcut_models.evaluate import read_report, table
     from shortcut_models.files import write_json
     from shortcut_models.pictures import draw_budgets
 
     config = runs.read_config(run)
-    try:
-        budgets = [int(part) for part in steps.split(",")]
-    except ValueError:
-        raise InputError(f"--steps {steps} must be whole numbers separated by commas, such as 1,4,32.") from None
-    if min(budgets) < 1:
-        raise InputError(f"--steps {steps} holds {min(budgets)}, but sampling takes at least 1 step.")
+    budgets = list(_whole_numbers("steps", steps, 1))
     model = runs.load(run, weights)
     protocol = {
         "step": model.step,
@@ -173,12 +173,47 @@ def evaluate(
     if known is not None and known.get("protocol") == protocol and picture.exists():
         print("measured before, with the same settings:")
     else:
-        found = measure(model, config.dataset_name, budgets, count, guidance, seed)
+        found = measure(model, origin(config.dataset_name), budgets, count, guidance, seed)
         draw_budgets(picture, found.images)
         known = {"protocol": protocol, **found.report, **runs.provenance(_command())}
         write_json(report, known)
     print(table(known))
     print(f"the samples: {picture}\nthe numbers: {report}")
+    return 0
+
+
+def pairs(
+    run: Positional[Path],
+    out: Path | None = None,
+    count: int = 50_000,
+    steps: int = 128,
+    guidance: float = 1.0,
+    seed: int = 0,
+    weights: Literal["ema", "raw"] = "ema",
+) -> int:
+    """Draw pairs of noise and sample from a trained run: the data set of reflow.
+
+    Interrupted, the same command continues. Then train on them, starting from the run:
+    `shortcut train PRESET --objective reflow --dataset-name OUT --start-from RUN`.
+
+    Args:
+        run: Run folder that `shortcut train` wrote.
+        out: Folder for the pairs. Default: `pairs` in the run folder.
+        count: Number of pairs, with balanced labels.
+        steps: Network calls per pair.
+        guidance: Push towards the label; 1 is none.
+        seed: Pair i depends on the seed and i alone.
+        weights: Averaged over training (ema), or the last ones (raw).
+    """
+    from shortcut_models import runs
+    from shortcut_models.data.pairs import make_pairs
+
+    config = runs.read_config(run)
+    model = runs.load(run, weights)
+    out = out or run / "pairs"
+    about = {"run": str(run), "run_step": model.step, "weights": weights, "dataset": config.dataset_name}
+    make_pairs(model, out, count, steps, guidance, seed, about)
+    print(f"{count} pairs in {steps} steps each: {out}")
     return 0
 
 
@@ -202,6 +237,7 @@ def presets(name: Positional[str] = "") -> int:
 
 
 def _train(words: list[str]) -> int:
+    from shortcut_models.config import with_objective
     from shortcut_models.interop.original_flags import translate
     from shortcut_models.objectives import OBJECTIVES
     from shortcut_models.presets import PRESETS, get_preset
@@ -214,8 +250,11 @@ def _train(words: list[str]) -> int:
     name, words = words[0], translate(words[1:])
     base = get_preset(name).config
     words, chosen = _take(words, "objective")
+    words, start_from = _take(words, "start-from")
     if chosen is not None:
-        base = dataclasses.replace(base, objective=_choose_objective(base.objective, chosen))
+        base = with_objective(base, chosen, start_from=start_from or "")
+    elif start_from is not None:
+        base = dataclasses.replace(base, start_from=start_from)
     arguments = _parse_train(name, base, words)
 
     from shortcut_models.train import start_processes, train
@@ -227,6 +266,75 @@ def _train(words: list[str]) -> int:
         print(describe(arguments.config))
         return 0
     return train(arguments.config, arguments.run_dir, _command())
+
+
+def _compare(words: list[str]) -> int:
+    from shortcut_models.config import Config
+    from shortcut_models.presets import get_preset
+
+    if not words or words[0].startswith("-"):
+        raise InputError("the first argument must be a data set that has a preset, such as digits.")
+    dataset, words = words[0], words[1:]
+    base = get_preset(dataset).config
+
+    @dataclasses.dataclass(frozen=True)
+    class Compare:
+        """Train and measure several objectives on an equal budget of images, and write one table.
+
+        Interrupted, the same command continues; what is there already is not done again. Several
+        processes with the same arguments share the work.
+        """
+
+        config: Annotated[Config, arg(name="")]
+        objectives: str = ""
+        """Names, separated by commas. Default: all methods of the paper."""
+        steps: str = "1,4,128"
+        """Step budgets to measure, separated by commas."""
+        seeds: str = "3"
+        """Number of seeds; or the seeds themselves, separated by commas."""
+        budget: int = base.max_steps * base.batch_size
+        """Images that each method may see in training, over all its stages."""
+        count: int = 1000
+        """Images per step budget to measure by, with balanced labels."""
+        guidance: float = 1.0
+        """Guidance scale of sampling; 1 is none."""
+        pairs: int = 10_000
+        """Pairs that reflow learns from."""
+        out: Path = Path("runs") / f"compare-{dataset}"
+        """Folder for the runs, the table and the pictures."""
+
+    given = _parse(Compare, f"shortcut compare {dataset}", words, default=Compare(config=base))
+    for name, flag in (("max_steps", "--budget"), ("seed", "--seeds"), ("start_from", "--objectives")):
+        if getattr(given.config, name) != getattr(base, name):
+            raise InputError(f"--{name.replace('_', '-')} is set by the comparison itself: use {flag}.")
+
+    from shortcut_models.compare import METHODS, Comparison, compare
+
+    seeds = _whole_numbers("seeds", given.seeds, 0)
+    comparison = Comparison(
+        base=given.config,
+        objectives=tuple(given.objectives.split(",")) if given.objectives else METHODS,
+        steps=_whole_numbers("steps", given.steps, 1),
+        seeds=tuple(range(seeds[0])) if "," not in given.seeds else seeds,
+        budget=given.budget,
+        count=given.count,
+        guidance=given.guidance,
+        pairs=given.pairs,
+    )
+    status = compare(comparison, given.out, _command())
+    if not status:
+        print((given.out / "table.md").read_text() + f"\nin {given.out}: table.md, quality.png, samples.png")
+    return status
+
+
+def _whole_numbers(flag: str, text: str, least: int) -> tuple[int, ...]:
+    try:
+        numbers = tuple(int(part) for part in text.split(",") if part)
+    except ValueError:
+        raise InputError(f"--{flag} {text} must be whole numbers separated by commas, such as 1,4,32.") from None
+    if not numbers or min(numbers) < least:
+        raise InputError(f"--{flag} {text} must be whole numbers from {least} up, separated by commas.")
+    return numbers
 
 
 def _parse_train(name: str, base: Any, words: list[str]) -> Any:
@@ -248,25 +356,17 @@ def _parse_train(name: str, base: Any, words: list[str]) -> Any:
     return _parse(Train, f"shortcut train {name}", words, default=default)
 
 
-def _choose_objective(current: Any, name: str) -> Any:
-    from shortcut_models.config import KINDS
-    from shortcut_models.objectives import OBJECTIVES
-
-    if name not in OBJECTIVES:
-        raise InputError(f"objective {name!r} is unknown: the objectives are {', '.join(OBJECTIVES)}.")
-    # Naming the preset's own method keeps the preset's settings of it.
-    return current if KINDS.get(name) is type(current) else OBJECTIVES[name]
-
-
 def _take(words: list[str], flag: str) -> tuple[list[str], str | None]:
-    """Take `--flag VALUE` or `--flag=VALUE` out of the arguments."""
+    """Take `--flag VALUE` or `--flag=VALUE` out of the arguments; `-` and `_` are alike."""
     for i, word in enumerate(words):
-        if word.startswith(f"--{flag}="):
-            return words[:i] + words[i + 1 :], word.partition("=")[2]
-        if word == f"--{flag}":
-            if i + 1 == len(words):
-                raise InputError(f"--{flag} needs a value.")
-            return words[:i] + words[i + 2 :], words[i + 1]
+        given, equals, value = word.partition("=")
+        if given.replace("_", "-") != f"--{flag}":
+            continue
+        if equals:
+            return words[:i] + words[i + 1 :], value
+        if i + 1 == len(words):
+            raise InputError(f"--{flag} needs a value.")
+        return words[:i] + words[i + 2 :], words[i + 1]
     return words, None
 
 

@@ -2,15 +2,15 @@
 
 import dataclasses
 import typing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from shortcut_models.errors import InputError
 from shortcut_models.models.dit import DiT
-from shortcut_models.objectives import FlowMatching, Shortcut
+from shortcut_models.objectives import OBJECTIVES, AnyObjective, Consistency, Progressive, Shortcut
 
-AnyObjective = FlowMatching | Shortcut
-KINDS: dict[str, type[FlowMatching] | type[Shortcut]] = {"flow-matching": FlowMatching, "shortcut": Shortcut}
+KINDS = {name: type(objective) for name, objective in OBJECTIVES.items() if not name.endswith("-original")}
+"""Methods by the name that they have on the command line and on disk."""
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,8 @@ class Optimizer:
     """Steps over which the learning rate rises linearly from 0."""
     schedule: Literal["constant", "cosine"] = "constant"
     """After the warm-up: stay at the peak, or fall to 0 along half a cosine."""
+    cycles: int = 1
+    """Cosines one after another, of equal length: a method with stages may start each at the peak."""
     decay_steps: int = 0
     """Step at which the cosine reaches 0. Apart from max_steps, so that a run can stop early and go on."""
     beta1: float = 0.9
@@ -35,6 +37,8 @@ class Optimizer:
     """Bound on the gradient's global norm; 0 is none."""
 
     def __post_init__(self) -> None:
+        if self.cycles < 1:
+            raise InputError(f"optimizer.cycles is {self.cycles}, but must be at least 1.")
         for name in ("learning_rate", "warmup_steps", "decay_steps", "weight_decay", "clip_norm"):
             if getattr(self, name) < 0:
                 raise InputError(f"optimizer.{name} is {getattr(self, name)}, but must be at least 0.")
@@ -74,6 +78,9 @@ class Config:
     """Checkpoints kept, the newest."""
     data_threads: int = 1
     """Threads that read images ahead; 0 reads between steps."""
+    start_from: str = ""
+    """Run folder whose averaged weights training starts from: the teacher of a method that distils, or
+    a flow to be made a shortcut model. Empty: random weights."""
     tracker: Literal["none", "wandb", "tensorboard"] = "none"
     """Service that gets the metrics besides metrics.jsonl."""
     model: DiT = field(default_factory=DiT)
@@ -93,6 +100,12 @@ class Config:
         if self.batch_size % self.accumulation:
             raise InputError(f"batch_size {self.batch_size} is not a multiple of accumulation {self.accumulation}.")
         self.objective.check(self.batch_size // self.accumulation)
+        self.objective.check_length(self.max_steps * self.batch_size)
+        if self.objective.needs_teacher and not self.start_from:
+            raise InputError(
+                f"{objective_kind(self.objective)} distils a trained flow: train one with --objective flow-matching, "
+                "and name its run folder with --start-from."
+            )
         end = self.optimizer.decay_steps
         if self.optimizer.schedule == "cosine" and self.max_steps > end:
             raise InputError(
@@ -103,6 +116,22 @@ class Config:
 
 FREE_TO_CHANGE = {"max_steps", "sharding", "log_interval", "save_interval", "keep", "data_threads", "tracker"}
 """Fields that a continued run may change, for they do not change what is learnt at a given step."""
+
+
+def with_objective(config: Config, name: str, **changes: Any) -> Config:
+    """The configuration with another named objective, and other changes; raises InputError for an unknown name.
+
+    Naming the configuration's own method keeps its settings of it. Stages are spread over the whole training.
+    """
+    if name not in OBJECTIVES:
+        raise InputError(f"objective {name!r} is unknown: the objectives are {', '.join(OBJECTIVES)}.")
+    objective = OBJECTIVES[name]
+    if KINDS.get(name) is type(config.objective):
+        objective = config.objective
+    if isinstance(objective, Progressive | Consistency):
+        steps, size = changes.get("max_steps", config.max_steps), changes.get("batch_size", config.batch_size)
+        objective = replace(objective, total_images=steps * size)
+    return replace(config, objective=objective, **changes)
 
 
 def objective_kind(objective: AnyObjective) -> str:

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from shortcut_models import sharding
 from shortcut_models.config import Config, objective_kind
+from shortcut_models.objectives import Reflow
 from shortcut_models.train import compile_step, init_state, make_step
 
 
@@ -18,13 +19,9 @@ def describe(config: Config) -> str:
     sharding.check_batch(config.batch_size, config.accumulation, mesh)
     shapes = jax.eval_shape(partial(init_state, config))
     placed = sharding.state_sharding(mesh, shapes, config.sharding)
-    batch = {
-        "x1": jax.ShapeDtypeStruct((config.batch_size, *config.model.shape), jnp.float32),
-        "label": jax.ShapeDtypeStruct((config.batch_size,), jnp.int32),
-    }
-    jaxpr = jax.make_jaxpr(make_step(config, config.model))(shapes, batch, jax.ShapeDtypeStruct((), jnp.uint32))
-    flops = count_flops(jaxpr.jaxpr)
-    memory = compile_step(config, mesh, shapes, placed).memory_analysis()
+    flops = step_flops(config)
+    paired = isinstance(config.objective, Reflow)
+    memory = compile_step(config, mesh, shapes, placed, paired).memory_analysis()
     parameters = sum(leaf.size for leaf in jax.tree.leaves(shapes.params))
     state = _bytes_per_device(shapes, placed)
     height, width, channels = config.model.shape
@@ -43,6 +40,17 @@ def describe(config: Config) -> str:
         f"{config.max_steps * config.batch_size:,} images, {config.max_steps * flops:.4g} FLOP",
     ]
     return "\n".join(lines)
+
+
+def step_flops(config: Config) -> int:
+    """Floating-point operations of one training step, as `count_flops` counts them."""
+    images = jax.ShapeDtypeStruct((config.batch_size, *config.model.shape), jnp.float32)
+    batch = {"x1": images, "label": jax.ShapeDtypeStruct((config.batch_size,), jnp.int32)}
+    # Noise that comes with the data costs no products, so it may stand here for every objective.
+    batch["x0"] = images
+    shapes = jax.eval_shape(partial(init_state, config))
+    jaxpr = jax.make_jaxpr(make_step(config, config.model))(shapes, batch, jax.ShapeDtypeStruct((), jnp.uint32))
+    return count_flops(jaxpr.jaxpr)
 
 
 def count_flops(jaxpr: Any) -> int:

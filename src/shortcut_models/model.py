@@ -85,32 +85,43 @@ class Model:
         shape = (len(labels), *self.network.shape)
         if noise is not None and np.shape(noise) != shape:
             raise InputError(f"noise has shape {np.shape(noise)}, but {_comma(shape)} is needed: one image per label.")
-        sampler = self._sampler(int(steps), float(guidance), path)
+        jumps = self.objective.jumps(int(steps))
+        sampler = self._sampler(float(guidance), bool(np.any(jumps.renoise < 1)), path)
         size = min(batch_size, len(labels))
         pieces = []
         for first in tqdm(range(0, len(labels), size), unit="batch", disable=not progress, leave=False):
             # The last batch is filled up, so that every batch has the shape that was compiled.
             indices = np.minimum(np.arange(first, first + size), len(labels) - 1)
+            keys = sampling.image_keys(seed, jnp.asarray(indices))
             if noise is None:
                 start = sampling.noise(seed, jnp.asarray(indices), self.network.shape)
             else:
                 start = jnp.asarray(np.asarray(noise, np.float32)[indices])
-            drawn = np.asarray(sampler(self.params, start, jnp.asarray(labels[indices])))
+            drawn = np.asarray(sampler(self.params, start, jnp.asarray(labels[indices]), keys, jumps))
             pieces.append(drawn[..., : len(labels) - first, :, :, :])
         return np.concatenate(pieces, axis=-4)
 
-    def _sampler(self, steps: int, guidance: float, path: bool) -> Any:
-        """The jitted sampler for these settings, kept so that a second call does not compile again."""
-        if (steps, guidance, path) not in self._samplers:
-            jumps = self.objective.jumps(steps)
+    def _sampler(self, guidance: float, renoises: bool, path: bool) -> Any:
+        """The jitted sampler for these settings; but for paths, one compiled program serves every budget."""
+        if (guidance, renoises, path) not in self._samplers:
 
-            def run(params: Params, start: Array, label: Array) -> Array:
+            def run(
+                params: Params, start: Array, label: Array, keys: Array, jumps: sampling.Jumps, count: Array
+            ) -> Any:
                 velocity = sampling.guided(partial(self.network.apply, params), guidance, self.network.null_label)
-                end, points = sampling.sample_path(velocity, start, label, jumps)
-                return jnp.concatenate([start[None], points]) if path else end
+                fresh = keys if renoises else None
+                if path:
+                    return jnp.concatenate([start[None], sampling.sample_path(velocity, start, label, jumps, fresh)[1]])
+                return sampling.sample_any(velocity, start, label, jumps, count, fresh)
 
-            self._samplers[steps, guidance, path] = jax.jit(run)
-        return self._samplers[steps, guidance, path]
+            compiled = jax.jit(run)
+
+            def sampler(params: Params, start: Array, label: Array, keys: Array, jumps: sampling.Jumps) -> Any:
+                given = jumps if path else sampling.pad(jumps)
+                return compiled(params, start, label, keys, given, np.int32(len(jumps.t)))
+
+            self._samplers[guidance, renoises, path] = sampler
+        return self._samplers[guidance, renoises, path]
 
     def _check_labels(self, labels: np.ndarray) -> np.ndarray:
         if labels.size and not np.issubdtype(labels.dtype, np.integer):

@@ -1,6 +1,7 @@
 """Pictures of samples."""
 
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import UInt8
@@ -50,3 +51,56 @@ def draw_grid(path: Path, images: UInt8[np.ndarray, "count height width channels
 def to_image(pixels: UInt8[np.ndarray, "height width channels"]) -> Image.Image:
     """A grey or colour image."""
     return Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
+
+
+class Line(NamedTuple):
+    """The quality of one method."""
+
+    steps: list[int]
+    values: list[list[float]]
+    """For each number of steps, one value per seed."""
+    meant: list[bool]
+    """For each number of steps, whether the method is made for it."""
+
+
+def draw_quality(path: Path, lines: dict[str, Line], metric: str, real: float) -> None:
+    """Write a PNG of quality against steps: means, the range over seeds, hollow where a method is off-label."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 4.5), dpi=150, layout="constrained")
+    axes = figure.subplots()
+    for index, (name, line) in enumerate(lines.items()):
+        mean = np.array([np.mean(values) for values in line.values])
+        colour = f"C{index}"
+        axes.plot(line.steps, mean, color=colour, label=name, linewidth=1.2)
+        axes.fill_between(
+            line.steps, [min(v) for v in line.values], [max(v) for v in line.values], color=colour, alpha=0.2
+        )
+        for step, value, meant in zip(line.steps, mean, line.meant, strict=True):
+            axes.plot(step, value, "o", color=colour, markerfacecolor=colour if meant else "white", markersize=5)
+    axes.axhline(real, color="grey", linestyle=":", linewidth=1, label="real images")
+    every = sorted({step for line in lines.values() for step in line.steps})
+    axes.set(xscale="log", yscale="log", xlabel="network calls per image", ylabel=metric)
+    axes.set_xticks(every, [str(step) for step in every])
+    axes.minorticks_off()
+    axes.legend(fontsize=8)
+    with whole_file(path) as aside:
+        figure.savefig(aside, format="png")
+
+
+def draw_methods(path: Path, images: dict[str, dict[int, UInt8[np.ndarray, "classes height width channels"]]]) -> None:
+    """Write a labelled PNG of the same noise under every method and budget: a row each, a column per class."""
+    from matplotlib.figure import Figure
+
+    rows = [(name, steps, line) for name, budgets in images.items() for steps, line in budgets.items()]
+    columns = min(len(rows[0][2]), 10)
+    figure = Figure(figsize=(0.5 * columns + 2.6, 0.5 * len(rows) + 0.3), dpi=150, layout="constrained")
+    axes = figure.subplots(len(rows), columns, squeeze=False)
+    for row, (name, steps, line) in enumerate(rows):
+        for cell, image in zip(axes[row], line, strict=False):
+            cell.imshow(image.squeeze(), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+            cell.set(xticks=[], yticks=[])
+        text = f"{name}, {steps}" if row == 0 or rows[row - 1][0] != name else str(steps)
+        axes[row, 0].set_ylabel(text, rotation=0, ha="right", va="center", fontsize=8)
+    with whole_file(path) as aside:
+        figure.savefig(aside, format="png")

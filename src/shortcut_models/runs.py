@@ -5,6 +5,7 @@ import platform
 import subprocess
 import time
 from collections.abc import Callable
+from dataclasses import fields, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -12,10 +13,11 @@ from typing import Any, Literal, TypeVar
 import jax
 
 from shortcut_models.checkpoint import Checkpoints
-from shortcut_models.config import FREE_TO_CHANGE, Config, differences, from_json, to_json
+from shortcut_models.config import FREE_TO_CHANGE, Config, differences, from_json, objective_kind, to_json
 from shortcut_models.errors import InputError
 from shortcut_models.files import write_json
 from shortcut_models.model import Model
+from shortcut_models.models import Params
 
 FORMAT = 1
 """Raised when run.json or the checkpoints change in a way that older code cannot read."""
@@ -29,23 +31,48 @@ def load(run: str | Path, weights: Weights = "ema") -> Model:
 
     Raises InputError if the folder is missing, empty, unfinished or of another version.
     """
-    folder = Path(run)
     if weights not in ("ema", "raw"):
         raise InputError(f"weights {weights!r} are unknown: use ema or raw.")
+    folder = Path(run)
     config = read_config(folder)
-    network = config.model
+    here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    shapes = jax.eval_shape(config.model.init, jax.random.key(0))
+    step, params = _read_weights(folder, shapes, jax.tree.map(lambda _: here, shapes), weights)
+    return Model(config.model, params, config.objective, step=step, weights=weights)
+
+
+def start_weights(config: Config, placed: Any) -> Params | None:
+    """The averaged weights of the run that `config` starts from, in the sharding `placed`; None if there is none.
+
+    Raises InputError if there is no such run, its network is another one, or an objective that needs
+    the velocity of a flow would get a network that never learnt it.
+    """
+    if not config.start_from:
+        return None
+    folder = Path(config.start_from)
+    there = read_config(folder)
+    same = replace(there.model, scan=config.model.scan, remat=config.model.remat, dtype=config.model.dtype)
+    if same != config.model:
+        names = [f.name for f in fields(same) if getattr(same, f.name) != getattr(config.model, f.name)]
+        lines = "".join(f"\n  model.{n}: {getattr(same, n)} there, {getattr(config.model, n)} here" for n in names)
+        raise InputError(f"--start-from {folder} holds another network; use its settings here:{lines}")
+    if config.objective.needs_teacher and not there.objective.learns_velocity:
+        raise InputError(
+            f"--start-from {folder} was trained with {objective_kind(there.objective)}, which does not learn the "
+            "velocity that is to be distilled: start from a run of flow-matching or shortcut."
+        )
+    return _read_weights(folder, jax.eval_shape(config.model.init, jax.random.key(0)), placed, "ema")[1]
+
+
+def _read_weights(folder: Path, shapes: Params, placed: Any, weights: Weights) -> tuple[int, Params]:
+    """Step and weights of the newest checkpoint of a run folder."""
     with Checkpoints(folder / "checkpoints") as checkpoints:
         step = checkpoints.latest
         if step is None:
             raise InputError(f"run folder {folder} has no whole checkpoint yet: train it further first.")
         name = "ema" if weights == "ema" else "params"
-        here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-        shapes = jax.tree.map(
-            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here),
-            jax.eval_shape(network.init, jax.random.key(0)),
-        )
-        params = checkpoints.load(step, {name: shapes})[name]
-    return Model(network, params, config.objective, step=step, weights=weights)
+        where = jax.tree.map(lambda a, s: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=s), shapes, placed)
+        return step, checkpoints.load(step, {name: where})[name]
 
 
 def create_or_check(folder: Path, config: Config, command: str) -> None:

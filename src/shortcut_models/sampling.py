@@ -10,13 +10,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, Key
 
 from shortcut_models.errors import InputError
 
 
 class Jumps(NamedTuple):
-    """Jumps in order; three arrays of one float32 per jump."""
+    """Jumps in order; four arrays of one float32 per jump."""
 
     t: np.ndarray
     """Where each starts: 0 for the first."""
@@ -24,6 +24,8 @@ class Jumps(NamedTuple):
     """How far each goes; they sum to 1."""
     d: np.ndarray
     """The step size that the network is told: the length, or 0 for the instantaneous velocity."""
+    renoise: np.ndarray
+    """Time to which the point is noised back after the jump; 1 for not at all."""
 
 
 def _check_steps(steps: int) -> None:
@@ -35,7 +37,7 @@ def uniform_jumps(steps: int) -> Jumps:
     """Equal jumps, for networks that know every step size in [0, 1]."""
     _check_steps(steps)
     length = np.full(steps, 1 / steps, np.float32)
-    return Jumps((np.arange(steps) / steps).astype(np.float32), length, length)
+    return Jumps((np.arange(steps) / steps).astype(np.float32), length, length, np.ones_like(length))
 
 
 def euler_jumps(steps: int) -> Jumps:
@@ -59,13 +61,27 @@ def dyadic_jumps(steps: int, levels: int = 128) -> Jumps:
     length = np.repeat([1 / coarse, 0.5 / coarse], [coarse - halved, 2 * halved])
     t = np.concatenate([[0.0], np.cumsum(length)[:-1]])
     d = np.where(length <= 1 / levels, 0.0, length)
-    return Jumps(*(a.astype(np.float32) for a in (t, length, d)))
+    return Jumps(*(a.astype(np.float32) for a in (t, length, d, np.ones(steps))))
+
+
+def renoising_jumps(steps: int) -> Jumps:
+    """Jumps to the end, each noised back to where an even grid would be: the sampler of consistency models.
+
+    Song et al., "Consistency Models" (arXiv 2303.01469), algorithm 1. The network is told d = 1 - t.
+    """
+    t = uniform_jumps(steps).t
+    return Jumps(t, 1 - t, 1 - t, np.append(t[1:], np.float32(1)))
+
+
+def image_keys(seed: int, indices: Int[Array, " batch"]) -> Key[Array, " batch"]:
+    """One random key per image: a function of (seed, i) alone, whatever the image is batched with."""
+    key = jax.random.key(seed)
+    return jax.vmap(lambda i: jax.random.fold_in(key, i))(indices)
 
 
 def noise(seed: int, indices: Int[Array, " batch"], shape: tuple[int, ...]) -> Float[Array, "batch ..."]:
     """Standard normal noise; that of image i depends on (seed, i) alone, whatever it is batched with."""
-    key = jax.random.key(seed)
-    return jax.vmap(lambda i: jax.random.normal(jax.random.fold_in(key, i), shape))(indices)
+    return jax.vmap(lambda key: jax.random.normal(key, shape))(image_keys(seed, indices))
 
 
 def guided(
@@ -95,16 +111,19 @@ def sample_path(
     start: Float[Array, "batch ..."],
     label: Int[Array, " batch"],
     jumps: Jumps,
+    keys: Key[Array, " batch"] | None = None,
 ) -> tuple[Float[Array, "batch ..."], Float[Array, "steps batch ..."]]:
-    """Follow the jumps from `start`, noise at t=0; return the samples and the point after each jump."""
-    batch = start.shape[0]
+    """Follow the jumps from `start`, noise at t=0; return the samples and the point after each jump.
 
-    def jump(x: Array, step: tuple[Array, Array, Array]) -> tuple[Array, Array]:
-        t, length, d = step
-        x = x + length * velocity(x, jnp.full(batch, t), jnp.full(batch, d), label)
+    `keys`, from `image_keys`, make the fresh noise of jumps that are noised back; no others need them.
+    """
+    jump = make_jump(velocity, label, jumps, keys)
+
+    def step(x: Array, index: Array) -> tuple[Array, Array]:
+        x = jump(index, x)
         return x, x
 
-    return lax.scan(jump, start, (jnp.asarray(jumps.t), jnp.asarray(jumps.length), jnp.asarray(jumps.d)))
+    return lax.scan(step, start, jnp.arange(len(jumps.t)))
 
 
 def sample(
@@ -112,7 +131,52 @@ def sample(
     start: Float[Array, "batch ..."],
     label: Int[Array, " batch"],
     jumps: Jumps,
+    keys: Key[Array, " batch"] | None = None,
 ) -> Float[Array, "batch ..."]:
     """Follow the jumps from `start`, noise at t=0, to samples at t=1, one network call a jump."""
     # Under jit the unused path is never stored.
-    return sample_path(velocity, start, label, jumps)[0]
+    return sample_path(velocity, start, label, jumps, keys)[0]
+
+
+def sample_any(
+    velocity: Callable[[Array, Array, Array, Array], Array],
+    start: Float[Array, "batch ..."],
+    label: Int[Array, " batch"],
+    jumps: Jumps,
+    count: Int[Array, ""],
+    keys: Key[Array, " batch"] | None = None,
+) -> Float[Array, "batch ..."]:
+    """`sample` along the first `count` jumps, a traced number: one compiled program for every budget.
+
+    The jumps may be traced too, see `pad`. Cannot be differentiated backwards, as `sample` can.
+    """
+    return lax.fori_loop(0, count, make_jump(velocity, label, jumps, keys), start)
+
+
+def pad(jumps: Jumps) -> Jumps:
+    """Fill up to 128 jumps, or the next power of two, with some that are never taken."""
+    size = max(128, 1 << (len(jumps.t) - 1).bit_length())
+    return Jumps(*(np.pad(a, (0, size - len(a))) for a in jumps))
+
+
+def make_jump(
+    velocity: Callable[[Array, Array, Array, Array], Array],
+    label: Int[Array, " batch"],
+    jumps: Jumps,
+    keys: Key[Array, " batch"] | None,
+) -> Callable[[Array, Array], Array]:
+    """The function (index, x) -> x of one jump. Raises InputError if it is noised back without keys."""
+    if keys is None and isinstance(jumps.renoise, np.ndarray) and np.any(jumps.renoise < 1):
+        raise InputError("these jumps are noised back, so sampling them needs `keys`: see sampling.image_keys.")
+    table = jax.tree.map(jnp.asarray, jumps)
+
+    def jump(index: Array, x: Array) -> Array:
+        t, length, d, back = (row[index] for row in table)
+        x = x + length * velocity(x, jnp.full(x.shape[:1], t), jnp.full(x.shape[:1], d), label)
+        if keys is None:
+            return x
+        # The image's own key made its first noise, so what is folded in starts at 1.
+        fresh = jax.vmap(lambda key: jax.random.normal(jax.random.fold_in(key, index + 1), x.shape[1:]))(keys)
+        return jnp.where(back < 1, back * x + (1 - back) * fresh, x)
+
+    return jump

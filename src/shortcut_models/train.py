@@ -37,6 +37,8 @@ class State(NamedTuple):
     """Moving average of params, for sampling."""
     target: Params | None
     """Moving average of params that makes the objective's targets; None if params or ema do."""
+    teacher: Params | None
+    """Frozen weights that the objective distils; None if it needs none."""
     opt_state: optax.OptState
     totals: dict[str, Float[Array, " 2"]]
     """For each metric since the last log: weighted sum, and sum of weights."""
@@ -57,6 +59,7 @@ def train(config: Config, folder: Path, command: str = "") -> int:
 
     shapes = jax.eval_shape(partial(init_state, config))
     placed = sharding.state_sharding(mesh, shapes, config.sharding)
+    paired = "noise" in source[0]
     with Checkpoints(folder / "checkpoints", config.keep) as checkpoints, StopSignal() as stop:
         start = checkpoints.latest or 0
         if start >= config.max_steps:
@@ -67,12 +70,13 @@ def train(config: Config, folder: Path, command: str = "") -> int:
             Progress.say(f"{folder}: going on from step {start} of {config.max_steps}.")
         else:
             # Jitted straight into its sharding: no device ever holds the whole state of an fsdp run.
-            state = jax.jit(partial(init_state, config), out_shardings=placed)()
+            weights = runs.start_weights(config, placed.params)
+            state = jax.jit(partial(init_state, config), out_shardings=placed)(weights)
 
         rows = sharding.local_rows(mesh, config.batch_size)
         data = batches(batch_dataset(source, config.batch_size, config.seed, rows), start, config.data_threads)
         Progress.say("compiling the training step ...")
-        step = compile_step(config, mesh, shapes, placed)
+        step = compile_step(config, mesh, shapes, placed, paired)
         schedule = make_schedule(config.optimizer)
         names = metric_names(config)
         zeros = {name: np.zeros(2, np.float32) for name in names}
@@ -87,6 +91,8 @@ def train(config: Config, folder: Path, command: str = "") -> int:
                 closing.callback(tracker.close)
             for index in range(start, config.max_steps):
                 batch = sharding.place_batch(mesh, next(data))
+                if takes_snapshot(config, index):
+                    state = state._replace(teacher=jax.tree.map(jnp.copy, state.ema))
                 state = step(state, batch, np.uint32(index))
                 done = index + 1
                 log, last = done % config.log_interval == 0, done == config.max_steps
@@ -127,16 +133,23 @@ def start_processes() -> None:
         )
 
 
-def init_state(config: Config) -> State:
-    """The state before the first step; a function of config.seed."""
-    params = config.model.init(jax.random.fold_in(jax.random.key(config.seed), 0))
+def init_state(config: Config, weights: Params | None = None) -> State:
+    """The state before the first step; a function of config.seed and the weights to start from, if any."""
+    params = weights or config.model.init(jax.random.fold_in(jax.random.key(config.seed), 0))
     return State(
         params=params,
         ema=jax.tree.map(jnp.copy, params),
         target=jax.tree.map(jnp.copy, params) if has_own_target(config) else None,
+        teacher=jax.tree.map(jnp.copy, params) if config.objective.needs_teacher else None,
         opt_state=make_optimizer(config.optimizer).init(params),
         totals={name: jnp.zeros(2) for name in metric_names(config)},
     )
+
+
+def takes_snapshot(config: Config, index: int) -> bool:
+    """Whether the averaged weights become the objective's teacher before step `index`."""
+    before, now = (index - 1) * config.batch_size, index * config.batch_size
+    return any(before < images <= now for images in config.objective.snapshots)
 
 
 def make_step(config: Config, network: Network) -> Callable[[State, Batch, Array], State]:
@@ -144,29 +157,34 @@ def make_step(config: Config, network: Network) -> Callable[[State, Batch, Array
     objective, optimizer = config.objective, make_optimizer(config.optimizer)
     null_label = config.model.null_label
 
-    def loss(params: Params, target: Params, batch: Batch, key: Array) -> tuple[Array, Loss]:
-        velocity, slow = partial(network.apply, params), partial(network.apply, target)
-        result = objective(velocity, batch["x1"], batch["label"], key, target=slow, null_label=null_label)
+    def loss(params: Params, fixed: dict[str, Any], batch: Batch, key: Array) -> tuple[Array, Loss]:
+        velocity = partial(network.apply, params)
+        result = objective(
+            velocity, batch["x1"], batch["label"], key, x0=batch.get("x0"), null_label=null_label, **fixed
+        )
         return result.per_example.mean(), result
 
-    def turn(state: State, batch: Batch, key: Array) -> tuple[Params, dict[str, Float[Array, " 2"]]]:
+    def turn(state: State, images: Array, batch: Batch, key: Array) -> tuple[Params, dict[str, Float[Array, " 2"]]]:
         target = state.ema if config.objective.target_decay == config.ema_decay else state.target
         target = lax.stop_gradient(state.params if target is None else target)
-        gradient, result = jax.grad(loss, has_aux=True)(state.params, target, batch, key)
+        teacher = None if state.teacher is None else partial(network.apply, state.teacher)
+        fixed = {"target": partial(network.apply, target), "teacher": teacher, "images": images}
+        gradient, result = jax.grad(partial(loss, fixed=fixed), has_aux=True)(state.params, batch=batch, key=key)
         sums = {name: jnp.stack([m.value @ m.weight, m.weight.sum()]) for name, m in result.metrics.items()}
         sums["loss"] = jnp.stack([result.per_example.sum(), jnp.float32(result.per_example.size)])
         return gradient, sums
 
     def step(state: State, batch: Batch, index: Array) -> State:
         key = jax.random.fold_in(jax.random.fold_in(jax.random.key(config.seed), 1), index)
+        one = partial(turn, state, index * jnp.uint32(config.batch_size))
         if config.accumulation == 1:
-            gradient, sums = turn(state, batch, key)
+            gradient, sums = one(batch, key)
         else:
             # Turn k takes rows k, k + turns, ...: every device's block of rows serves every turn.
             turns = jax.tree.map(lambda a: a.reshape(-1, config.accumulation, *a.shape[1:]).swapaxes(0, 1), batch)
             keys = jax.random.split(key, config.accumulation)
-            first = jax.tree.map(jnp.zeros_like, jax.eval_shape(turn, state, jax.tree.map(lambda a: a[0], turns), key))
-            add = lambda total, part: jax.tree.map(jnp.add, total, turn(state, *part))  # noqa: E731
+            first = jax.tree.map(jnp.zeros_like, jax.eval_shape(one, jax.tree.map(lambda a: a[0], turns), key))
+            add = lambda total, part: jax.tree.map(jnp.add, total, one(*part))  # noqa: E731
             gradient, sums = lax.scan(lambda total, part: (add(total, part), None), first, (turns, keys))[0]
             gradient = jax.tree.map(lambda g: g / config.accumulation, gradient)
         with jax.numpy_dtype_promotion("standard"):  # Optax mixes its step count with floats.
@@ -177,6 +195,7 @@ def make_step(config: Config, network: Network) -> Callable[[State, Batch, Array
             params=params,
             ema=average(state.ema, params, config.ema_decay),
             target=None if state.target is None else average(state.target, params, config.objective.target_decay or 0),
+            teacher=state.teacher,
             opt_state=opt_state,
             totals={name: state.totals[name] + sums[name] for name in state.totals},
         )
@@ -190,10 +209,12 @@ def average(old: Params, new: Any, decay: float) -> Params:
 
 
 def make_schedule(config: Optimizer) -> optax.Schedule:
-    """Learning rate as a function of the step: linear warm-up, then constant or cosine to 0."""
+    """Learning rate as a function of the step: linear warm-up, then constant or cosine (or cosines) to 0."""
     peak, warmup = config.learning_rate, config.warmup_steps
     if config.schedule == "cosine":
-        after = optax.cosine_decay_schedule(peak, config.decay_steps - warmup)
+        length, cycle = config.decay_steps - warmup, optax.cosine_decay_schedule(peak, 1)
+        # Past the last cycle the rate stays at 0.
+        after = lambda step: cycle(jnp.where(step < length, step * config.cycles / length % 1, 1))  # noqa: E731
     else:
         after = optax.constant_schedule(peak)
     # The first step of a warm-up is already above 0, so that no step is wasted.
@@ -223,8 +244,8 @@ def metric_names(config: Config) -> list[str]:
     """Names of all metrics that a step logs."""
     model, size = config.model, config.batch_size // config.accumulation
     x1, label = jax.ShapeDtypeStruct((size, *model.shape), jnp.float32), jax.ShapeDtypeStruct((size,), jnp.int32)
-    objective = partial(config.objective, _still, null_label=model.null_label)
-    result = jax.eval_shape(objective, x1, label, jax.eval_shape(lambda: jax.random.key(0)))
+    objective = partial(config.objective, _still, teacher=_still, null_label=model.null_label)
+    result = jax.eval_shape(objective, x1, label, jax.eval_shape(lambda: jax.random.key(0)), x0=x1)
     return ["loss", *result.metrics, "gradient_norm"]
 
 
@@ -233,14 +254,16 @@ def _still(x: Array, *_: Array) -> Array:
     return x
 
 
-def compile_step(config: Config, mesh: jax.sharding.Mesh, shapes: State, placed: State) -> Any:
-    """The step, compiled ahead for its shapes; the state's buffers are reused for the new state."""
+def compile_step(config: Config, mesh: jax.sharding.Mesh, shapes: State, placed: State, paired: bool = False) -> Any:
+    """The step, compiled ahead for its shapes; the state's buffers are reused for the new state.
+
+    A batch of `paired` data has the noise "x0" of each image.
+    """
     spread = sharding.batch_sharding(mesh)
     size = config.batch_size
-    batch = {
-        "x1": jax.ShapeDtypeStruct((size, *config.model.shape), jnp.float32, sharding=spread),
-        "label": jax.ShapeDtypeStruct((size,), jnp.int32, sharding=spread),
-    }
+    images = jax.ShapeDtypeStruct((size, *config.model.shape), jnp.float32, sharding=spread)
+    batch = {"x1": images, "label": jax.ShapeDtypeStruct((size,), jnp.int32, sharding=spread)}
+    batch |= {"x0": images} if paired else {}
     step = jax.jit(make_step(config, config.model), donate_argnums=0, out_shardings=placed)
     # The network sees the mesh only where its parameters are spread: see `models.embedding.whole`.
     with jax.set_mesh(mesh) if config.sharding == "fsdp" and mesh.size > 1 else nullcontext():
@@ -256,7 +279,7 @@ def abstract(shapes: Any, placed: Any) -> Any:
 
 def to_parts(state: State) -> dict[str, Any]:
     """The state as a checkpoint's parts: the two sets of weights apart, so that sampling reads one."""
-    rest = {"target": state.target, "opt_state": state.opt_state, "totals": state.totals}
+    rest = {"target": state.target, "teacher": state.teacher, "opt_state": state.opt_state, "totals": state.totals}
     return {"params": state.params, "ema": state.ema, "rest": rest}
 
 

@@ -32,6 +32,7 @@ def batch_dataset(
 ) -> grain.MapDataset[Batch]:
     """An endless dataset whose element k is batch k: {"x1": float32 (rows, H, W, C), "label": int32}.
 
+    A source of pairs adds the noise "x0" of each image.
     `batch_size` counts the global batch; `rows` are the positions in it to read (default: all).
     """
     rows = np.arange(batch_size) if rows is None else rows
@@ -39,7 +40,9 @@ def batch_dataset(
     def read(indices: np.ndarray) -> Batch:
         examples = [source[int(i)] for i in indices[rows]]
         images = np.stack([example["image"] for example in examples])
-        return {"x1": to_network(images), "label": np.array([e["label"] for e in examples], np.int32)}
+        x1 = to_network(images) if images.dtype == np.uint8 else images
+        batch = {"x1": x1, "label": np.array([e["label"] for e in examples], np.int32)}
+        return batch | ({"x0": np.stack([e["noise"] for e in examples])} if "noise" in examples[0] else {})
 
     order = grain.MapDataset.range(len(source)).seed(seed).shuffle().repeat()
     return order.batch(batch_size, drop_remainder=True).map(read)

@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, Shaped
+from jaxtyping import Array, Bool, Float, Int, Integer, Shaped
 
 from shortcut_models.errors import InputError
 from shortcut_models.sampling import Jumps
@@ -38,21 +38,46 @@ class Objective(Protocol):
     """A frozen dataclass of a method's constants that turns a batch into a loss.
 
     It knows nothing of images, devices, files or flags. A new method is a new file beside
-    `shortcut.py` with a class of this shape.
+    `shortcut.py` with a class that derives from this one, or has its shape; what is below are the
+    answers of a method without teacher, stages or off-label budgets.
     """
 
     @property
     def target_decay(self) -> float | None:
         """Decay per step of the moving average that makes the targets; None: the weights in training."""
-        ...
+        return None
+
+    @property
+    def needs_teacher(self) -> bool:
+        """Whether it distils a trained network, which the training starts from."""
+        return False
+
+    @property
+    def learns_velocity(self) -> bool:
+        """Whether the network's answer at d=0 is the velocity of the flow, which a teacher must know."""
+        return True
+
+    @property
+    def snapshots(self) -> tuple[int, ...]:
+        """Numbers of images, rising, at which the averaged weights become the new teacher."""
+        return ()
 
     def check(self, batch_size: int) -> None:
         """Raise InputError, with the arithmetic, if no step can be taken with this batch size."""
-        ...
+        del batch_size
+
+    def check_length(self, images: int) -> None:
+        """Raise InputError, with the arithmetic, if a training on so many images cannot hold the stages."""
+        del images
 
     def jumps(self, steps: int) -> Jumps:
         """The jumps that a network trained with this objective takes for a budget of `steps` calls."""
         ...
+
+    def meant_for(self, steps: int) -> bool:
+        """Whether the method is made for budgets of `steps` calls; tables put the others in parentheses."""
+        del steps
+        return True
 
     def __call__(
         self,
@@ -61,13 +86,18 @@ class Objective(Protocol):
         label: Int[Array, " batch"],
         key: Array,
         *,
+        x0: Float[Array, "batch ..."] | None = None,
         target: Velocity | None = None,
+        teacher: Velocity | None = None,
+        images: Integer[Array, ""] | int = 0,
         null_label: int | None = None,
     ) -> Loss:
         """Loss of the network `velocity` on the data x1; all randomness comes from `key`.
 
-        `target` makes the targets, without gradient (default: `velocity`). `null_label` replaces
-        dropped labels; it is needed as soon as labels are dropped or targets guided.
+        `x0` is the noise that belongs to each x1 (default: drawn from `key`). `target` makes the
+        targets, without gradient (default: `velocity`); `teacher` is the network to distil. `images`
+        counts those seen before, for methods with stages. `null_label` replaces dropped labels; it is
+        needed as soon as labels are dropped or targets guided.
         """
         ...
 
@@ -114,6 +144,11 @@ def interpolate(
     return (1 - keep * time) * x0 + time * x1, x1 - keep * x0
 
 
+def clip_to(bound: float | None, x: Float[Array, "batch ..."]) -> Float[Array, "batch ..."]:
+    """Clip to [-bound, bound]; None is no bound."""
+    return x if bound is None else jnp.clip(x, -bound, bound)
+
+
 def squared_error(a: Float[Array, "batch ..."], b: Float[Array, "batch ..."]) -> Float[Array, " batch"]:
     """Mean squared difference of each example."""
     return jnp.mean(jnp.square(a - b).reshape(a.shape[0], -1), axis=1)
@@ -140,6 +175,24 @@ def drop_labels(
     return jnp.where(dropped, null_label, label), dropped
 
 
+def errors_by_step(
+    error: Float[Array, " batch"], d: Float[Array, " batch"], levels: int, sign: str
+) -> dict[str, Metric]:
+    """The raw error for each range of step sizes (1/2^(k+1), 1/2^k], and for the velocity, d=0."""
+    metrics = {"error/d=0": Metric(error, (d == 0).astype(error.dtype))}
+    for level in range(levels.bit_length() - 2, -1, -1):
+        inside = (d > 2.0 ** -(level + 1)) & (d <= 2.0**-level)
+        name = f"error/d{sign}1/{2**level}" if level else f"error/d{sign}1"
+        metrics[name] = Metric(error, inside.astype(error.dtype))
+    return metrics
+
+
+def check_levels(levels: int) -> None:
+    """Raise InputError unless levels is a power of two from 2 up."""
+    if levels < 2 or levels & (levels - 1):
+        raise InputError(f"objective.levels is {levels}, but must be a power of two from 2 up, such as 128.")
+
+
 def check_fraction(name: str, value: float) -> None:
     """Raise InputError unless value lies in [0, 1]."""
     if not 0 <= value <= 1:
@@ -152,7 +205,7 @@ def check_decay(value: float | None) -> None:
         raise InputError(f"target_decay is {value}, but must be at least 0 and below 1 (or None, for online weights).")
 
 
-def split_batch(x: Float[Array, "batch ..."], first: int) -> tuple[Array, Array]:
+def split_batch(x: Shaped[Array, "batch ..."], first: int) -> tuple[Array, Array]:
     """Split a batch into `first` examples and the rest, interleaved.
 
     Both parts are spread evenly over the batch, so on a sharded batch every device keeps its own.
@@ -163,7 +216,7 @@ def split_batch(x: Float[Array, "batch ..."], first: int) -> tuple[Array, Array]
     return head.reshape(-1, *x.shape[1:]), tail.reshape(-1, *x.shape[1:])
 
 
-def join_batch(head: Float[Array, "first ..."], tail: Float[Array, "rest ..."]) -> Float[Array, "batch ..."]:
+def join_batch(head: Shaped[Array, "first ..."], tail: Shaped[Array, "rest ..."]) -> Shaped[Array, "batch ..."]:
     """Undo `split_batch`."""
     groups = math.gcd(head.shape[0], head.shape[0] + tail.shape[0])
     parts = [part.reshape(groups, -1, *part.shape[1:]) for part in (head, tail)]

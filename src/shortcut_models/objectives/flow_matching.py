@@ -9,11 +9,12 @@ from dataclasses import dataclass, field
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, Integer
 
 from shortcut_models.objectives.flow import (
     Loss,
     Metric,
+    Objective,
     Times,
     Velocity,
     adaptive_weight,
@@ -26,7 +27,7 @@ from shortcut_models.sampling import Jumps, euler_jumps
 
 
 @dataclass(frozen=True)
-class FlowMatching:
+class FlowMatching(Objective):
     """Constants of flow matching."""
 
     times: Times = field(default_factory=Times)
@@ -41,18 +42,13 @@ class FlowMatching:
     def __post_init__(self) -> None:
         check_fraction("objective.label_dropout", self.label_dropout)
 
-    @property
-    def target_decay(self) -> None:
-        """No network makes the targets."""
-        return None
-
-    def check(self, batch_size: int) -> None:
-        """Any batch size will do."""
-        del batch_size
-
     def jumps(self, steps: int) -> Jumps:
         """Euler steps: jumps of any length, always with the velocity at d=0."""
         return euler_jumps(steps)
+
+    def meant_for(self, steps: int) -> bool:
+        """Many steps: below 32 the error of Euler's method shows (the paper's table 1)."""
+        return steps >= 32
 
     def __call__(
         self,
@@ -61,14 +57,18 @@ class FlowMatching:
         label: Int[Array, " batch"],
         key: Array,
         *,
+        x0: Float[Array, "batch ..."] | None = None,
         target: Velocity | None = None,
+        teacher: Velocity | None = None,
+        images: Integer[Array, ""] | int = 0,
         null_label: int | None = None,
     ) -> Loss:
         """See `Objective`; the only metric is the raw squared error."""
-        del target
+        del target, teacher, images
         noise_key, time_key, label_key = jax.random.split(key, 3)
         t = self.times.draw(time_key, x1.shape[0])
-        x_t, v = interpolate(jax.random.normal(noise_key, x1.shape), x1, t)
+        x0 = jax.random.normal(noise_key, x1.shape) if x0 is None else x0
+        x_t, v = interpolate(x0, x1, t)
         label, _ = drop_labels(label_key, label, self.label_dropout, null_label)
         error = squared_error(velocity(x_t, t, jnp.zeros_like(t), label), v)
         weight = adaptive_weight(error, self.adaptive_power, self.adaptive_floor)

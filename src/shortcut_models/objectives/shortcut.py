@@ -19,19 +19,22 @@ from typing import Literal
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, Integer
 
 from shortcut_models.errors import InputError
 from shortcut_models.objectives.flow import (
     Loss,
-    Metric,
+    Objective,
     Times,
     Velocity,
     adaptive_weight,
     broadcast,
     check_decay,
     check_fraction,
+    check_levels,
+    clip_to,
     drop_labels,
+    errors_by_step,
     interpolate,
     join_batch,
     split_batch,
@@ -43,7 +46,7 @@ Rows = Float[Array, " rows"]
 
 
 @dataclass(frozen=True)
-class Shortcut:
+class Shortcut(Objective):
     """Constants of the shortcut objective."""
 
     share: float = 0.25
@@ -82,8 +85,7 @@ class Shortcut:
         check_fraction("objective.share", self.share)
         check_fraction("objective.label_dropout", self.label_dropout)
         check_decay(self.target_decay)
-        if self.levels < 2 or self.levels & (self.levels - 1):
-            raise InputError(f"objective.levels is {self.levels}, but must be a power of two from 2 up, such as 128.")
+        check_levels(self.levels)
         if self.clip is not None and self.clip <= 0:
             raise InputError(f"objective.clip is {self.clip}, but a bound must be above 0 (or None, for no bound).")
         if self.step_sizes == "dyadic" and self.split == "random":
@@ -108,11 +110,14 @@ class Shortcut:
         """
         count = self.bootstrap_size(batch_size)
         arithmetic = f"objective.share {self.share:g} x batch_size {batch_size} = {self.share * batch_size:g}"
+        if self.share == 0:
+            raise InputError(
+                f"{arithmetic} images that learn jumps: use a share above 0, or --objective flow-matching."
+            )
         if count < 1:
             raise InputError(
                 f"{arithmetic}, which rounds to 0 images that learn jumps: use a batch_size of at "
-                f"least {math.ceil(0.5001 / self.share) if self.share else 'any size with a share above 0'} "
-                "or a larger share (or --objective flow-matching for none)."
+                f"least {math.ceil(0.5001 / self.share)} or a larger share (or --objective flow-matching for none)."
             )
         if count >= batch_size:
             raise InputError(
@@ -133,13 +138,17 @@ class Shortcut:
         label: Int[Array, " batch"],
         key: Array,
         *,
+        x0: Float[Array, "batch ..."] | None = None,
         target: Velocity | None = None,
+        teacher: Velocity | None = None,
+        images: Integer[Array, ""] | int = 0,
         null_label: int | None = None,
     ) -> Loss:
         """See `Objective`; metrics are the raw squared error for each range of step sizes."""
+        del teacher, images
         count = self.bootstrap_size(x1.shape[0])
         noise_key, label_key, time_key, jump_key = jax.random.split(key, 4)
-        x0 = jax.random.normal(noise_key, x1.shape)
+        x0 = jax.random.normal(noise_key, x1.shape) if x0 is None else x0
         dropped, _ = drop_labels(label_key, label, self.label_dropout, null_label)
         seen = split_batch(dropped if self.bootstrap_dropout else label, count)[0]
         (x0_jump, x0_flow), (x1_jump, x1_flow) = split_batch(x0, count), split_batch(x1, count)
@@ -157,7 +166,8 @@ class Shortcut:
         error = squared_error(predicted, join_batch(v_jump, v_flow))
         weight = adaptive_weight(error, self.adaptive_power, self.adaptive_floor)
         flow = self.flow_weight * (weight if self.adaptive_flow else jnp.ones_like(weight))
-        return Loss(jnp.where(d == 0, flow, weight) * error, self._metrics(error, d))
+        sign = "=" if self.step_sizes == "dyadic" else "<="
+        return Loss(jnp.where(d == 0, flow, weight) * error, errors_by_step(error, d, self.levels, sign))
 
     def _draw_jumps(self, key: Array, count: int) -> tuple[Rows, Rows, Rows]:
         """Start t, length d, and the share of d at which the target's two jumps meet."""
@@ -189,10 +199,10 @@ class Shortcut:
         """Mean velocity over two jumps that meet at the share `meet` of d."""
         first, second = meet * d, (1 - meet) * d
         v1 = self._half(network, x, t, first, label, null_label)
-        between = self._clip(x + broadcast(first, x) * v1)
+        between = clip_to(self.clip, x + broadcast(first, x) * v1)
         v2 = self._half(network, between, t + first, second, label, null_label)
         share = broadcast(meet, x)
-        return jax.lax.stop_gradient(self._clip(share * v1 + (1 - share) * v2))
+        return jax.lax.stop_gradient(clip_to(self.clip, share * v1 + (1 - share) * v2))
 
     def _half(
         self,
@@ -223,18 +233,6 @@ class Shortcut:
         guided = unconditional + self.guidance * (conditional[:head] - unconditional)
         guided = jnp.where(broadcast(finest[:head], x[:head]), guided, conditional[:head])
         return jnp.concatenate([guided, conditional[head:]])
-
-    def _clip(self, x: Float[Array, "rows ..."]) -> Float[Array, "rows ..."]:
-        return x if self.clip is None else jnp.clip(x, -self.clip, self.clip)
-
-    def _metrics(self, error: Float[Array, " batch"], d: Float[Array, " batch"]) -> dict[str, Metric]:
-        metrics = {"error/d=0": Metric(error, (d == 0).astype(error.dtype))}
-        sign = "=" if self.step_sizes == "dyadic" else "<="
-        for level in range(self.levels.bit_length() - 2, -1, -1):
-            inside = (d > 2.0 ** -(level + 1)) & (d <= 2.0**-level)
-            name = f"error/d{sign}1/{2**level}" if level else f"error/d{sign}1"
-            metrics[name] = Metric(error, inside.astype(error.dtype))
-        return metrics
 
 
 ORIGINAL = Shortcut(

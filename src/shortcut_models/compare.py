@@ -1,0 +1,307 @@
+"""Train and measure several objectives on one data set, network and budget, and put them in one table.
+
+The budget is counted in images: each method sees exactly as many, and one that needs a trained flow
+first pays for it out of the same budget (half for the flow, half for what is made of it; the flow is
+trained once per seed, and charged to each method that uses it). Images are not all that a method
+costs, so arithmetic and time are reported beside: calls of a teacher do not look free.
+
+A folder holds a run folder and a JSON file for each method and seed, and from these table.md,
+quality.png and samples.png. Processes that share the folder share the work.
+"""
+
+import fcntl
+import json
+import statistics
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from shortcut_models import runs
+from shortcut_models.config import Config, to_json, with_objective
+from shortcut_models.data.pairs import make_pairs, read_about
+from shortcut_models.dry_run import count_flops, step_flops
+from shortcut_models.errors import InputError
+from shortcut_models.evaluate import evaluate
+from shortcut_models.files import whole_file, write_json
+from shortcut_models.objectives import OBJECTIVES, Consistency, Progressive, Reflow
+from shortcut_models.pictures import Line, draw_methods, draw_quality
+from shortcut_models.progress import Progress
+from shortcut_models.train import train
+
+METHODS = (
+    "flow-matching",
+    "shortcut-original",
+    "shortcut",
+    "progressive",
+    "consistency-distillation",
+    "consistency",
+    "live-reflow",
+    "reflow",
+)
+"""The default: the methods of the paper's table 1 that share its straight path, and shortcut as we train it."""
+
+PAIR_STEPS = 128
+"""Steps of the flow that makes reflow's pairs, as in the paper."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What is compared, and how it is measured."""
+
+    base: Config
+    """Network, data, batch size and optimiser of every method, and the settings of its own objective."""
+    objectives: tuple[str, ...] = METHODS
+    """Names, as `--objective` takes them."""
+    steps: tuple[int, ...] = (1, 4, 128)
+    """Step budgets to measure."""
+    seeds: tuple[int, ...] = (0, 1, 2)
+    """Seeds of training."""
+    budget: int = 0
+    """Images that each method may see in training."""
+    count: int = 1000
+    """Images to measure by, with balanced labels."""
+    guidance: float = 1.0
+    """Guidance scale of sampling."""
+    pairs: int = 10_000
+    """Pairs that reflow learns from."""
+
+    def __post_init__(self) -> None:
+        for name in self.objectives:
+            if name not in OBJECTIVES:
+                raise InputError(f"objective {name!r} is unknown: the objectives are {', '.join(OBJECTIVES)}.")
+        for name in ("objectives", "steps", "seeds"):
+            values = getattr(self, name)
+            if not values or len(set(values)) < len(values):
+                raise InputError(f"--{name} {','.join(map(str, values))} must name one or more, each once.")
+        size = self.base.batch_size
+        if self.budget < size or self.budget % size:
+            near = max(self.budget // size, 1) * size
+            raise InputError(
+                f"a budget of {self.budget} images is no whole number of batches of {size}: "
+                f"{self.budget} / {size} = {self.budget / size:g}; use {near} or {near + size}."
+            )
+        for name in self.objectives:
+            self.stages(name, self.seeds[0], Path())  # Raises if the budget is too small for its stages.
+
+    def stages(self, name: str, seed: int, folder: Path) -> dict[Path, Config]:
+        """The run folders that a method fills in one seed, in order, with their configurations."""
+        steps = self.budget // self.base.batch_size
+        own = folder / f"{name}-seed-{seed}"
+        if not has_two_stages(name):
+            return {own: self._config(name, steps, seed)}
+        if steps < 2:
+            raise InputError(
+                f"{name} has two stages, a flow and what is made of it, but a budget of {self.budget} images is "
+                f"{steps} step of {self.base.batch_size}: use at least {2 * self.base.batch_size}."
+            )
+        flow = folder / f"flow-seed-{seed}"
+        changes = {"start_from": str(flow)}
+        if isinstance(OBJECTIVES[name], Reflow):
+            changes["dataset_name"] = str(flow / "pairs")
+        return {
+            flow: self._config("flow-matching", steps // 2, seed),
+            own: self._config(name, steps - steps // 2, seed, **changes),
+        }
+
+    def settings(self) -> dict[str, Any]:
+        """What decides a method's numbers, as plain values."""
+        kept = {name: value for name, value in asdict(self).items() if name not in ("base", "objectives", "seeds")}
+        return {**kept, "steps": list(self.steps), "base": to_json(self.base)}
+
+    def _config(self, name: str, steps: int, seed: int, **changes: Any) -> Config:
+        """The base with another objective and length; what is a share of the training's length follows it."""
+        base, stages = self.base, 1
+        if isinstance(OBJECTIVES[name], Progressive | Consistency):
+            stages = OBJECTIVES[name].stages.count  # pyrefly: ignore[missing-attribute]
+        # Every stage of progressive distillation is a training of its own; consistency training's are one.
+        cycles = stages if isinstance(OBJECTIVES[name], Progressive) else 1
+        shortest = max(steps // cycles, 1)
+        optimizer = replace(
+            base.optimizer,
+            decay_steps=steps,
+            cycles=cycles,
+            warmup_steps=min(base.optimizer.warmup_steps, shortest // 10),
+        )
+        # Averaged over an eighth of the shortest stage at most, so that no average lags a stage behind.
+        ema_decay = min(base.ema_decay, max(1 - 8 / shortest, 0.0))
+        return with_objective(
+            base, name, max_steps=steps, seed=seed, ema_decay=ema_decay, optimizer=optimizer, keep=1, **changes
+        )
+
+
+class Result(NamedTuple):
+    """What one method did in one seed: the numbers, ready for JSON, and the first images of each budget."""
+
+    report: dict[str, Any]
+    images: dict[int, np.ndarray]
+
+
+def has_two_stages(name: str) -> bool:
+    """Whether an objective makes something of a flow that was trained before."""
+    return OBJECTIVES[name].needs_teacher or isinstance(OBJECTIVES[name], Reflow)
+
+
+def compare(comparison: Comparison, folder: Path, command: str) -> int:
+    """Do what is missing in `folder`, and write the table and the pictures.
+
+    Returns the exit status: 0, or 128 + n when stopped by signal n; then the same call goes on.
+    """
+    todo = [(name, seed) for seed in comparison.seeds for name in comparison.objectives]
+    folder.mkdir(parents=True, exist_ok=True)
+    # What another process has in hand is passed over first, and waited for at the end.
+    for wait in (False, True):
+        for index, (name, seed) in enumerate(todo):
+            with hold(folder / f".{name}-seed-{seed}.lock", wait) as held:
+                if not held or _read(comparison, folder, name, seed):
+                    continue
+                Progress.say(f"run {index + 1} of {len(todo)}: {name}, seed {seed}")
+                status = run(comparison, folder, name, seed, command)
+                if status:
+                    return status
+    write_table(comparison, folder)
+    return 0
+
+
+def run(comparison: Comparison, folder: Path, name: str, seed: int, command: str) -> int:
+    """Train and measure one method in one seed; returns the exit status of the training."""
+    cost = []
+    stages = comparison.stages(name, seed, folder)
+    for stage, config in stages.items():
+        # A flow that other methods share is trained by one process, for which the others wait.
+        with hold(folder / f".{stage.name}.train.lock"):
+            status = train(config, stage, command)
+            if status:
+                return status
+            cost.append(training_cost(stage, config))
+            if isinstance(OBJECTIVES[name], Reflow) and stage is not list(stages)[-1]:
+                cost.append(draw_pairs(stage, config, comparison.pairs, comparison.guidance))
+    model = runs.load(stage)
+    found = evaluate(model, comparison.base.dataset_name, comparison.steps, comparison.count, comparison.guidance)
+    report = {
+        "objective": name,
+        "seed": seed,
+        "settings": comparison.settings(),
+        **found.report,
+        "meant_for": {str(steps): model.objective.meant_for(steps) for steps in comparison.steps},
+        "images": sum(part["images"] for part in cost),
+        "flops": sum(part["flops"] for part in cost),
+        "seconds": sum(part["seconds"] for part in cost),
+        "cost": cost,
+        **runs.provenance(command),
+    }
+    with whole_file(folder / f"{name}-seed-{seed}.npz") as aside, aside.open("wb") as file:
+        np.savez(file, steps=list(found.images), images=np.stack(list(found.images.values())))
+    write_json(folder / f"{name}-seed-{seed}.json", report)
+    return 0
+
+
+def training_cost(folder: Path, config: Config) -> dict[str, Any]:
+    """Images, arithmetic (counted) and time (at the rate last measured) of a complete run."""
+    rows = (folder / "metrics.jsonl").read_text().splitlines()
+    images = config.max_steps * config.batch_size
+    return {
+        "what": f"training {folder.name}",
+        "images": images,
+        "flops": config.max_steps * step_flops(config),
+        "seconds": images / json.loads(rows[-1])["images_per_second"],
+    }
+
+
+def draw_pairs(flow: Path, config: Config, count: int, guidance: float) -> dict[str, Any]:
+    """Make reflow's pairs with a trained flow, and say what they cost; they are no training images."""
+    model = runs.load(flow)
+    about = {"run": str(flow), "run_step": model.step, "weights": "ema", "dataset": config.dataset_name}
+    make_pairs(model, flow / "pairs", count, PAIR_STEPS, guidance, 0, about)
+    rows = (1, *model.network.shape), (1,), (1,)
+    x, t, d = (jax.ShapeDtypeStruct(shape, jnp.float32) for shape in rows)
+    label = jax.ShapeDtypeStruct((1,), jnp.int32)
+    forward = count_flops(jax.make_jaxpr(model.network.apply)(model.params, x, t, d, label).jaxpr)
+    calls = count * PAIR_STEPS * (1 if guidance == 1 else 2)
+    seconds = read_about(flow / "pairs")["seconds"]
+    return {"what": f"{count} pairs of {PAIR_STEPS} steps", "images": 0, "flops": calls * forward, "seconds": seconds}
+
+
+def write_table(comparison: Comparison, folder: Path) -> None:
+    """Write table.md, quality.png and samples.png from the JSON files of all methods and seeds."""
+    found = {
+        name: [_read(comparison, folder, name, seed) or {} for seed in comparison.seeds]
+        for name in comparison.objectives
+    }
+    metric = next(iter(found[comparison.objectives[0]][0]["steps"].values()))
+    with whole_file(folder / "table.md") as aside:
+        aside.write_text(table(found, comparison.steps))
+    first = next(iter(metric))
+    lines = {name: _line(reports, first, comparison.steps) for name, reports in found.items()}
+    draw_quality(folder / "quality.png", lines, first, found[comparison.objectives[0]][0]["real"][first])
+    pictures = {}
+    for name in comparison.objectives:
+        with np.load(folder / f"{name}-seed-{comparison.seeds[0]}.npz") as arrays:
+            pictures[name] = dict(zip(arrays["steps"].tolist(), arrays["images"], strict=True))
+    draw_methods(folder / "samples.png", pictures)
+
+
+def table(found: dict[str, list[dict[str, Any]]], steps: Sequence[int]) -> str:
+    """A Markdown table: a row per method, a column per budget, and what the training cost."""
+    first = next(iter(found.values()))[0]
+    names = list(next(iter(first["steps"].values())))
+    distance, agreement = names[0], next((name for name in names if name.startswith("agreement")), None)
+    least = min(statistics.mean(r["flops"] / r["images"] for r in reports) for reports in found.values())
+    lines = [
+        f"| {distance} | " + " | ".join(f"{n} step{'s' * (n > 1)}" for n in steps) + " | arithmetic | time |",
+        "|---|" + "---|" * (len(steps) + 2),
+    ]
+    for name, reports in found.items():
+        cells = []
+        for n in steps:
+            cell = f"**{spread([r['steps'][str(n)][distance] for r in reports])}**"
+            if agreement:
+                cell += f", {100 * statistics.mean(r['steps'][str(n)][agreement] for r in reports):.1f} %"
+            cells.append(cell if reports[0]["meant_for"][str(n)] else f"({cell})")
+        work = statistics.mean(r["flops"] / r["images"] for r in reports) / least
+        minutes = statistics.mean(r["seconds"] for r in reports) / 60
+        lines.append(f"| {name} | " + " | ".join(cells) + f" | {work:.2f} | {minutes:.1f} min |")
+    return "\n".join(lines) + "\n"
+
+
+def spread(values: Sequence[float]) -> str:
+    """Mean ± standard deviation over seeds, to three significant digits of the mean."""
+    mean = statistics.mean(values)
+    digits = max(0, 2 - int(np.floor(np.log10(abs(mean))))) if mean else 3
+    digits = min(digits, 3)
+    deviation = f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
+    return f"{mean:.{digits}f}{deviation}"
+
+
+def _line(reports: list[dict[str, Any]], metric: str, steps: Sequence[int]) -> Line:
+    values = [[r["steps"][str(n)][metric] for r in reports] for n in steps]
+    return Line(list(steps), values, [reports[0]["meant_for"][str(n)] for n in steps])
+
+
+def _read(comparison: Comparison, folder: Path, name: str, seed: int) -> dict[str, Any] | None:
+    """A method's JSON file, if it is there and was measured with these settings."""
+    path = folder / f"{name}-seed-{seed}.json"
+    try:
+        report = json.loads(path.read_text())
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise InputError(f"{path} is damaged ({error}): remove it, and it will be measured again.") from error
+    return report if report["settings"] == comparison.settings() else None
+
+
+@contextmanager
+def hold(path: Path, wait: bool = True) -> Iterator[bool]:
+    """Keep other processes out; yields whether we are in. A lock dies with its process, so none is stale."""
+    with path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            yield False
+            return
+        yield True

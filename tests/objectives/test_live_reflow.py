@@ -1,0 +1,93 @@
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from asking import answer, ask, expect_loss
+
+from shortcut_models.errors import InputError
+from shortcut_models.objectives import OBJECTIVES, FlowMatching, LiveReflow, Reflow, Times
+from shortcut_models.objectives.live_reflow import ORIGINAL
+
+CASES = {
+    "original": ORIGINAL,
+    "original, guided": replace(ORIGINAL, guidance=4.0),
+    "default": LiveReflow(),
+    "odd": LiveReflow(share=0.4, sampler_steps=3, levels=8, flow_weight=2.0, adaptive_power=0.5, noise_floor=0.2),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_loss_is_that_of_a_slow_second_derivation(name: str) -> None:
+    objective = CASES[name]
+    found = ask(objective)
+    keep, goals = 1 - objective.noise_floor, []
+    assert (found.d == 1).sum() == round(objective.share * 64)
+    assert set(found.d) == {0, 1}
+    for x0, x1, x, t, d, label in zip(found.x0, found.x1, found.x, found.t, found.d, found.label, strict=True):
+        end = x1
+        if d == 1:  # A pair: where the Euler steps end, from the image's own noise.
+            end, steps = x0, objective.sampler_steps
+            for k in range(steps):
+                labelled, unlabelled = (answer("target", end, k / steps, 0, c) for c in (label, 9))
+                end = end + (unlabelled + objective.guidance * (labelled - unlabelled)) / steps
+            assert t * objective.levels % 1 == 0
+        np.testing.assert_allclose(x, (1 - keep * t) * x0 + t * end, rtol=1e-4, atol=1e-4)
+        goals.append(end - (1 if d == 1 else keep) * x0)
+
+    def weighted(i: int, error: float) -> float:
+        if found.d[i] == 0:
+            return objective.flow_weight * error
+        return error / (error + objective.adaptive_floor) ** objective.adaptive_power
+
+    expect_loss(found, goals, weighted, lambda i: f"error/d={found.d[i]:.0f}")
+
+
+def test_the_original_has_the_constants_of_its_code() -> None:
+    assert OBJECTIVES["live-reflow-original"] == ORIGINAL
+    assert (
+        LiveReflow(
+            share=1 / 8,
+            sampler_steps=8,
+            target_decay=None,
+            times=Times("grid", 128),
+            adaptive_power=0,
+            flow_weight=1,
+            noise_floor=1e-5,
+        )
+        == ORIGINAL
+    )
+
+
+def test_few_steps_follow_the_lines_and_many_the_velocity() -> None:
+    objective = LiveReflow()
+    assert [steps for steps in (1, 2, 4, 64, 128, 200) if objective.meant_for(steps)] == [1, 128, 200]
+    np.testing.assert_array_equal(objective.jumps(4).d, 1)
+    np.testing.assert_array_equal(objective.jumps(4).length, 0.25)
+    np.testing.assert_array_equal(objective.jumps(128).d, 0)
+    assert objective.learns_velocity
+
+
+@pytest.mark.parametrize(("share", "left"), [(0.01, "0 images to learn pairs"), (0.99, "0 to learn the velocity")])
+def test_a_share_that_leaves_a_part_empty_is_refused_with_the_arithmetic(share: float, left: str) -> None:
+    with pytest.raises(InputError, match=f"objective.share {share} x batch_size 16 = .*{left}"):
+        LiveReflow(share=share).check(16)
+    with pytest.raises(InputError, match=r"objective.sampler_steps is 0"):
+        LiveReflow(sampler_steps=0)
+
+
+def test_reflow_is_flow_matching_on_the_pairs_given() -> None:
+    x0, x1 = (jax.random.normal(jax.random.key(i), (8, 3)) for i in (1, 2))
+    label, key = jnp.arange(8), jax.random.key(0)
+    network = lambda x, t, d, label: x * (1 + t[:, None]) + d[:, None] + label[:, None].astype(float) * 0.1  # noqa: E731
+    found = Reflow()(network, x1, label, key, x0=x0, null_label=9)
+    expected = FlowMatching()(network, x1, label, key, x0=x0, null_label=9)
+    np.testing.assert_array_equal(found.per_example, expected.per_example)
+    # The noise is the one given: on the line between the two the velocity is their difference.
+    still = Reflow()(lambda *_: x1 - x0, x1, label, key, x0=x0, null_label=9)
+    np.testing.assert_array_equal(still.per_example, 0)
+    with pytest.raises(InputError, match=r"reflow learns pairs .* `shortcut pairs RUN --out FOLDER`"):
+        Reflow()(network, x1, label, key, null_label=9)
+    assert all(Reflow().meant_for(steps) for steps in (1, 4, 128))
+    assert [steps for steps in (1, 4, 31, 32, 128) if FlowMatching().meant_for(steps)] == [32, 128]
