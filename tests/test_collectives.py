@@ -63,15 +63,14 @@ def test_fsdp_gathers_a_block_at_a_time_and_reduces_the_gradient_once(flow: Conf
 
 
 def test_every_further_call_of_the_network_gathers_once_more(tiny: Config) -> None:
-    found, params = compiled(dataclasses.replace(tiny, sharding="fsdp"))
+    # 64 images: the quarter that learns jumps is then two rows for each device, and none has to move.
+    found, params = compiled(dataclasses.replace(tiny, sharding="fsdp", batch_size=64))
     total = bytes_by_kind(found)
     # Shortcut targets: two calls of another average's blocks, whose other layers are gathered once for both.
-    planned = 2 * size(params) + 3 * size(params["blocks"])
     biases = sum(size(layer["bias"]) for layer in params["blocks"].values())
-    assert planned - biases <= total.pop("all-gather") <= planned
+    assert total.pop("all-gather") == 2 * size(params) + 2 * size(params["blocks"]) - biases
     reduced = total.pop("all-reduce", 0) + total.pop("reduce-scatter", 0)
-    assert size(params) <= reduced <= size(params) + 2 * SCALARS
-    assert total.pop("all-to-all", 0) + total.pop("collective-permute", 0) < SCALARS, "rows of a batch were moved"
+    assert size(params) <= reduced <= size(params) + SCALARS
     assert not total
 
 
