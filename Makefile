@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test example classifier clean
+.PHONY: demo test bench example classifier clean
 
 demo: .venv/ready
 	$(BIN)/shortcut train digits --run-dir runs/digits
@@ -15,6 +15,10 @@ test: .venv/ready-for-tests
 	$(BIN)/ruff format --check .
 	$(BIN)/pyrefly check
 	$(BIN)/pytest
+
+# Speed against PyTorch and the machine's limit, on a CPU: docs/speed.md. For a GPU: docs/gpu.md.
+bench: .venv/ready-for-bench
+	$(BIN)/python -m benchmarks.speed
 
 # Learns a flow of 2-D points without any of our training code.
 example: .venv/ready
@@ -37,4 +41,8 @@ clean:
 
 .venv/ready-for-tests: .venv/ready
 	$(PIP) --editable '.[dev]'
+	@touch $@
+
+.venv/ready-for-bench: .venv/ready
+	$(PIP) --editable '.[bench]'
 	@touch $@

@@ -3,7 +3,7 @@
 import math
 import os
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -310,7 +310,9 @@ def compile_step(config: Config, mesh: jax.sharding.Mesh, shapes: State, placed:
     batch = {"x1": images, "label": jax.ShapeDtypeStruct((size,), jnp.int32, sharding=spread)}
     batch |= {"x0": images} if paired else {}
     step = jax.jit(make_step(config, config.model), donate_argnums=0, out_shardings=placed)
-    return step.lower(abstract(shapes, placed), batch, jax.ShapeDtypeStruct((), jnp.uint32)).compile()
+    # The network sees the mesh only where its parameters are spread: see `models.embedding.whole`.
+    with jax.set_mesh(mesh) if config.sharding == "fsdp" and mesh.size > 1 else nullcontext():
+        return step.lower(abstract(shapes, placed), batch, jax.ShapeDtypeStruct((), jnp.uint32)).compile()
 
 
 def abstract(shapes: Any, placed: Any) -> Any:

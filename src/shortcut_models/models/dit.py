@@ -20,13 +20,16 @@ from jaxtyping import Array, Float, Int
 from shortcut_models.errors import InputError
 from shortcut_models.models.embedding import (
     Params,
+    all_but_gathered,
     dense,
     gelu,
     init_dense,
     init_time_embedding,
     sinusoid,
+    spread,
     step_level,
     time_embedding,
+    whole,
     xavier_uniform,
 )
 
@@ -148,6 +151,7 @@ class DiT:
         in [0, num_classes]; `num_classes` is the null label. The result is float32.
         """
         dtype = jnp.dtype(self.dtype)
+        params = {name: part if name == "blocks" else whole(part) for name, part in params.items()}
         step = step_level(d) if self.step_conditioning == "log2" else self.time_scale * d
         condition = (
             time_embedding(params["time"], sinusoid(self.time_scale * t))
@@ -159,10 +163,10 @@ class DiT:
         tokens = tokens + jnp.asarray(self._positions(), dtype)
 
         def block(tokens: Tokens, weights: Params) -> tuple[Tokens, None]:
-            return self._block(weights, tokens, condition), None
+            return self._block(whole(weights, dtype), tokens, condition), None
 
-        if self.remat:
-            block = jax.checkpoint(block)
+        if self.remat or spread():
+            block = jax.checkpoint(block, policy=None if self.remat else all_but_gathered)
         if self.scan:
             tokens, _ = lax.scan(block, tokens, params["blocks"])
         else:

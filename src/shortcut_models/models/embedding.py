@@ -5,6 +5,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax import lax
+from jax.sharding import PartitionSpec
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 # A nested dict of arrays. Leaves named "kernel" are matrices: the optimiser decays those only.
@@ -30,6 +33,32 @@ def dense(p: Params, x: Float[Array, "... fan_in"]) -> Float[Array, "... fan_out
     # As one flat matrix product: left to contract over batch and tokens, XLA's CPU backend needs a fifth longer.
     rows = x.reshape(-1, x.shape[-1]) @ p["kernel"].astype(x.dtype) + p["bias"].astype(x.dtype)
     return rows.reshape(*x.shape[:-1], -1)
+
+
+def spread() -> bool:
+    """Whether parameters may lie in parts on several devices: within `jax.set_mesh`, as fsdp is compiled."""
+    return not jax.sharding.get_abstract_mesh().empty
+
+
+def whole(p: Params, dtype: DTypeLike | None = None) -> Params:
+    """The parameters, whole on every device that uses them, sent as `dtype`; as they are where none are spread.
+
+    Called on one block's parameters at a time, it is what makes fsdp fsdp. Left to itself, XLA also
+    moves activations instead, and computes matrix products in parts.
+    """
+    if not spread():
+        return p
+
+    sent = p if dtype is None else jax.tree.map(lambda leaf: leaf.astype(dtype), p)
+    return jax.tree.map(lambda leaf: lax.with_sharding_constraint(leaf, PartitionSpec()), sent)
+
+
+def all_but_gathered(primitive: Any, *_: Any, **__: Any) -> bool:
+    """What `jax.checkpoint` keeps for the backward pass: all but what `whole` gathered.
+
+    That is gathered again instead; kept over all blocks, it would be the whole model on every device.
+    """
+    return primitive.name != "sharding_constraint"
 
 
 @jax.custom_jvp

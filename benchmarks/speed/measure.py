@@ -1,0 +1,126 @@
+"""What all parts share: sizes, contestants that take turns, the ceiling, and the count of operations."""
+
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from shortcut_models import sharding
+from shortcut_models.config import Config
+from shortcut_models.dry_run import count_flops
+from shortcut_models.models import DiT
+from shortcut_models.objectives import FlowMatching, Shortcut
+from shortcut_models.presets import PRESETS
+from shortcut_models.train import compile_step, init_state, make_step
+
+Row = dict[str, Any]
+
+_LATENT = DiT(image_size=32, channels=4, num_classes=1000, patch_size=2)
+SIZES = {
+    "digits": (PRESETS["digits"].config.model, 64),
+    "64x4": (replace(PRESETS["digits"].config.model, patch_size=2, hidden_size=64, num_heads=4), 64),
+    "S/2": (replace(_LATENT, image_size=16, hidden_size=384, depth=12, num_heads=6), 16),
+    "B/2": (replace(_LATENT, hidden_size=768, depth=12, num_heads=12), 256),
+    "XL/2": (replace(_LATENT, hidden_size=1152, depth=28, num_heads=16), 256),
+}
+"""Network and batch; S/2 sees 16 x 16 latents (64 tokens), B/2 and XL/2 32 x 32 (256 tokens)."""
+
+OBJECTIVES = {"flow matching": FlowMatching(), "shortcut": Shortcut()}
+
+
+def config(size: str, objective: str = "flow matching", batch: int | None = None, **model: Any) -> Config:
+    """A training run of that size."""
+    network, usual = SIZES[size]
+    return Config(batch_size=batch or usual, model=replace(network, **model), objective=OBJECTIVES[objective])
+
+
+class Training:
+    """A compiled training step with its state; calling it takes one step and waits for it."""
+
+    def __init__(self, config: Config, devices: int = 1) -> None:
+        self.config = config
+        mesh = sharding.make_mesh(jax.devices()[:devices])
+        shapes = jax.eval_shape(partial(init_state, config))
+        placed = sharding.state_sharding(mesh, shapes, config.sharding)
+        began = time.perf_counter()
+        self.compiled = compile_step(config, mesh, shapes, placed)
+        self.compile_seconds = time.perf_counter() - began
+        self.state = jax.jit(partial(init_state, config), out_shardings=placed)()
+        rng = np.random.default_rng(0)
+        images = rng.standard_normal((config.batch_size, *config.model.shape), np.float32)
+        labels = rng.integers(0, config.model.num_classes, config.batch_size).astype(np.int32)
+        self.batch = sharding.place_batch(mesh, {"x1": images, "label": labels})
+        self.index = 0
+
+    def __call__(self) -> None:
+        self.state = jax.block_until_ready(self.compiled(self.state, self.batch, np.uint32(self.index)))
+        self.index += 1
+
+
+class Product:
+    """The ceiling: one large matrix product in the given dtype."""
+
+    def __init__(self, dtype: str) -> None:
+        side = 2048 if jax.default_backend() == "cpu" else 16384
+        self.operations = 2 * side**3
+        self.factors = [jnp.ones((side, side), dtype) / side for _ in range(2)]
+        self.product = jax.jit(jnp.matmul)
+
+    def __call__(self) -> None:
+        jax.block_until_ready(self.product(*self.factors))
+
+
+def copy_rate() -> float:
+    """Bytes per second of a large copy, read and written."""
+    source = jnp.ones(2**26 if jax.default_backend() == "cpu" else 2**30, jnp.float32)
+    copy = jax.jit(lambda a: a + 1)
+    seconds = race({"copy": lambda: jax.block_until_ready(copy(source))}, 5)["copy"]
+    return 2 * source.nbytes / statistics.median(seconds)
+
+
+def race(contestants: dict[str, Callable[[], Any]], rounds: int) -> dict[str, list[float]]:
+    """Seconds of every contestant in every round, after two turns to warm up.
+
+    They take turns, so that what else the machine does slows all of them down alike. One that
+    returns a number has timed itself, in seconds.
+    """
+    times: dict[str, list[float]] = {name: [] for name in contestants}
+    for turn in range(-2, rounds):
+        for name, run in contestants.items():
+            began = time.perf_counter()
+            own = run()
+            seconds = own if isinstance(own, float) else time.perf_counter() - began
+            if turn >= 0:
+                times[name].append(seconds)
+    return times
+
+
+def paired(times: list[float], others: list[float]) -> float:
+    """Median over the rounds of the ratio of two contestants' times."""
+    return statistics.median(a / b for a, b in zip(times, others, strict=True))
+
+
+def formula_flops(config: Config) -> int:
+    """Operations of one step by our own count of matrix products."""
+    shapes = jax.eval_shape(partial(init_state, config))
+    return count_flops(jax.make_jaxpr(make_step(config, config.model))(shapes, *_inputs(config)).jaxpr)
+
+
+def compiler_flops(config: Config) -> float:
+    """Operations of one step by XLA's count, of the unrolled network: of a scan it counts one turn."""
+    config = replace(config, model=replace(config.model, scan=False))
+    shapes = jax.eval_shape(partial(init_state, config))
+    analysis: Any = jax.jit(make_step(config, config.model)).lower(shapes, *_inputs(config)).cost_analysis()
+    return float((analysis or {}).get("flops", float("nan")))
+
+
+def _inputs(config: Config) -> tuple[Any, Any]:
+    x1 = jax.ShapeDtypeStruct((config.batch_size, *config.model.shape), jnp.float32)
+    label = jax.ShapeDtypeStruct((config.batch_size,), jnp.int32)
+    return {"x1": x1, "label": label}, jax.ShapeDtypeStruct((), jnp.uint32)

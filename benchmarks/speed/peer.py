@@ -1,0 +1,101 @@
+"""The peer: diffusers' DiT in PyTorch, as a process that is told what to time, one JSON line at a time.
+
+It imports nothing of ours, so that any Python with torch and diffusers can run it.
+"""
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch  # pyrefly: ignore[missing-import]
+from diffusers import DiTTransformer2DModel  # pyrefly: ignore[missing-import]
+
+
+def network(size: dict[str, Any], device: str) -> torch.nn.Module:
+    """The same width, depth, heads and tokens as ours."""
+    return DiTTransformer2DModel(
+        num_attention_heads=size["heads"],
+        attention_head_dim=size["width"] // size["heads"],
+        in_channels=size["channels"],
+        out_channels=size["channels"],
+        num_layers=size["depth"],
+        sample_size=size["image"],
+        patch_size=size["patch"],
+        num_embeds_ada_norm=size["classes"],
+    ).to(device)
+
+
+def training(size: dict[str, Any], compiled: bool, dtype: torch.dtype, device: str) -> Callable[[], None]:
+    """A flow-matching step with fused AdamW and an average of the weights."""
+    model = network(size, device).train()
+    average = [p.detach().clone() for p in model.parameters()]
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, weight_decay=0.0, fused=True)
+    shape = (size["batch"], size["channels"], size["image"], size["image"])
+    data = torch.randn(shape, device=device)
+    labels = torch.randint(size["classes"], shape[:1], device=device)
+    forward = torch.compile(model) if compiled else model
+
+    def step() -> None:
+        noise, t = torch.randn_like(data), torch.rand(shape[0], device=device)
+        x = torch.lerp(noise, data, t.view(-1, 1, 1, 1))
+        with torch.autocast(device, dtype, enabled=dtype != torch.float32):
+            velocity = forward(x, timestep=1000 * t, class_labels=labels).sample
+        torch.nn.functional.mse_loss(velocity.float(), data - noise).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        with torch.no_grad():
+            torch._foreach_lerp_(average, list(model.parameters()), 1e-3)
+
+    return step
+
+
+def sampling(size: dict[str, Any], compiled: bool, dtype: torch.dtype, device: str) -> Callable[[], None]:
+    """`steps` Euler steps from noise, guided or not, as one call of twice the batch when guided."""
+    model = network(size, device).eval().to(dtype)
+    forward = torch.compile(model) if compiled else model
+    shape = (size["batch"], size["channels"], size["image"], size["image"])
+    copies = 2 if size["guided"] else 1
+    labels = torch.zeros(copies * shape[0], dtype=torch.long, device=device)
+
+    @torch.inference_mode()
+    def draw() -> None:
+        x = torch.randn(shape, device=device, dtype=dtype)
+        for i in range(size["steps"]):
+            t = torch.full(labels.shape, 1000 * i / size["steps"], device=device)
+            velocity = forward(torch.cat([x] * copies), timestep=t, class_labels=labels).sample
+            if copies == 2:
+                labelled, null = velocity.chunk(2)
+                velocity = null + 1.5 * (labelled - null)
+            x = x + velocity / size["steps"]
+        x.float().cpu()
+
+    return draw
+
+
+def main() -> None:
+    """Answer {"make": name, ...} and {"run": name}, each with one line."""
+    made: dict[str, Callable[[], None]] = {}
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    torch.set_float32_matmul_precision("highest")
+    for line in sys.stdin:
+        asked = json.loads(line)
+        began = time.perf_counter()
+        try:
+            if "make" in asked:
+                make = {"step": training, "sample": sampling}[asked["kind"]]
+                made[asked["make"]] = make(asked, asked["compiled"], getattr(torch, asked["dtype"]), device)
+                made[asked["make"]]()
+            else:
+                made[asked["run"]]()
+            if device == "cuda":
+                torch.cuda.synchronize()
+            answer = {"seconds": time.perf_counter() - began, "torch": torch.__version__}
+        except Exception as error:  # Whatever keeps a peer from running belongs into its row.
+            answer = {"error": f"{type(error).__name__}: {error}"[:300]}
+        print("answer " + json.dumps(answer), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,94 @@
+"""Sampling: latency of one image and throughput of many, for budgets of 1, 4 and 128 calls, guided and not."""
+
+import statistics
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+from benchmarks.speed.measure import Product, Row, config, paired, race
+from benchmarks.speed.peers import Peers
+from shortcut_models import sampling
+from shortcut_models.dry_run import count_flops
+from shortcut_models.models import DiT, Params
+
+CPU = [  # Size, dtype, batch, steps, guidance, rounds.
+    ("digits", "float32", 1, 1, False, 30),
+    ("digits", "float32", 1, 128, False, 5),
+    ("digits", "float32", 256, 4, True, 5),
+    ("S/2", "float32", 1, 1, False, 10),
+    ("S/2", "float32", 16, 1, False, 10),
+    ("S/2", "float32", 16, 1, True, 5),
+    ("S/2", "float32", 16, 4, False, 3),
+    ("S/2", "float32", 1, 128, False, 1),
+]
+GPU = [
+    (size, "bfloat16", batch, steps, guided, 10)
+    for size in ("B/2", "XL/2")
+    for batch, steps, guided in [(1, 1, False), (1, 128, False), (64, 1, False), (64, 1, True), (64, 4, False)]
+]
+
+
+def run(device: str, peers: Peers) -> Iterator[Row]:
+    """A row per case and contestant."""
+    return (row for case in (GPU if device == "gpu" else CPU) for row in _case(*case, peers))
+
+
+class Sampler:
+    """One program for every budget, as `Model.sample` uses it; calling it draws one batch and fetches it."""
+
+    def __init__(self, network: DiT, batch: int, steps: int, guided: bool) -> None:
+        self.network = network
+        self.params = jax.jit(network.init)(jax.random.key(0))
+        self.label, self.steps = jnp.zeros(batch, jnp.int32), np.int32(steps)
+        self.jumps = sampling.pad(sampling.uniform_jumps(steps))
+        self.indices, self.guidance = jnp.arange(batch), 1.5 if guided else 1.0
+        self.program = jax.jit(self.draw)
+
+    def draw(self, params: Params, indices: Array, label: Array, jumps: sampling.Jumps, count: Array) -> Array:
+        """Noise, then jumps."""
+        velocity = partial(self.network.apply, params)
+        velocity = sampling.guided(velocity, self.guidance, self.network.null_label)
+        start = sampling.noise(0, indices, self.network.shape)
+        return sampling.sample_any(velocity, start, label, jumps, count)
+
+    def flops(self) -> int:
+        """Operations of all calls, by our count."""
+        copies = 2 if self.guidance != 1 else 1
+        batch = copies * len(self.label)
+        x, t = jnp.zeros((batch, *self.network.shape)), jnp.zeros(batch)
+        label = jnp.zeros(batch, jnp.int32)
+        return int(self.steps) * count_flops(jax.make_jaxpr(self.network.apply)(self.params, x, t, t, label).jaxpr)
+
+    def __call__(self) -> None:
+        np.asarray(self.program(self.params, self.indices, self.label, self.jumps, self.steps))
+
+
+def _case(size: str, dtype: str, batch: int, steps: int, guided: bool, rounds: int, peers: Peers) -> list[Row]:
+    network = config(size, dtype=dtype).model
+    about = {"size": size, "dtype": dtype, "batch": batch, "steps": steps, "guided": guided}
+    product, ours = Product(dtype), Sampler(network, batch, steps, guided)
+    contestants: dict[str, Any] = {"ceiling": product, "ours": ours}
+    rows = []
+    for name, compiled in (("PyTorch eager", False), ("PyTorch compiled", True)):
+        if steps > 4 and compiled:
+            continue
+        asked = {"steps": steps, "guided": guided}
+        made = peers.make(f"sample {about} {name}", "sample", network, batch, compiled=compiled, **asked)
+        if callable(made):
+            contestants[name] = made
+        else:
+            rows.append({**about, "who": name, "note": made})
+    times = race(contestants, rounds)
+    for name in [name for name in contestants if name != "ceiling"]:
+        seconds = statistics.median(times[name])
+        row = {**about, "who": name, "ms": 1e3 * seconds, "images/s": batch / seconds}
+        if name == "ours":
+            row["share of ceiling"] = paired(times["ceiling"], times[name]) * ours.flops() / product.operations
+            row |= {f"x {other}": paired(times[name], times[other]) for other in contestants if "PyTorch" in other}
+        rows.append(row)
+    return rows

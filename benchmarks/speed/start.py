@@ -1,0 +1,62 @@
+"""How long until something happens: import, --help, the first step; and compile time against depth."""
+
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import jax
+
+from benchmarks.speed.measure import Row, Training, config
+from benchmarks.speed.peers import Peers
+
+RUNS = 5
+
+
+def run(device: str, peers: Peers) -> list[Row]:
+    """Seconds, each the median of several fresh processes or of several compilations."""
+    del device, peers
+    shortcut = ["-m", "shortcut_models.cli"]
+    rows: list[Row] = [
+        {"what": "python, importing nothing", "seconds": _median([sys.executable, "-c", ""])},
+        {"what": "import jax", "seconds": _median([sys.executable, "-c", "import jax"])},
+        {"what": "import shortcut_models", "seconds": _median([sys.executable, "-c", "import shortcut_models"])},
+        {"what": "shortcut --help", "seconds": _median([sys.executable, *shortcut, "--help"])},
+    ]
+    with tempfile.TemporaryDirectory() as folder:
+        settings = ["--max-steps", "1", "--log-interval", "1"]
+        for number, what in enumerate(("empty", "filled", "filled")):
+            begin = ["train", "digits", *settings, "--run-dir", str(Path(folder) / str(number))]
+            seconds = _once([sys.executable, *shortcut, *begin], JAX_COMPILATION_CACHE_DIR=str(Path(folder) / "cache"))
+            rows.append({"what": f"train digits for one step and save, compilation cache {what}", "seconds": seconds})
+    return rows + _depth()
+
+
+def _depth() -> list[Row]:
+    """Compile time, scanned, taking turns so that a busy machine slows both."""
+    jax.config.update("jax_enable_compilation_cache", False)
+    times: dict[int, list[float]] = {2: [], 28: []}
+    for _ in range(3):
+        for depth, found in times.items():
+            jax.clear_caches()
+            found.append(Training(replace(config("digits", depth=depth, scan=True))).compile_seconds)
+    rows: list[Row] = [
+        {"what": f"trace and compile a training step, depth {depth}, scanned", "seconds": statistics.median(found)}
+        for depth, found in times.items()
+    ]
+    ratio = statistics.median(deep / flat for flat, deep in zip(times[2], times[28], strict=True))
+    return [*rows, {"what": "depth 28 against depth 2", "ratio": ratio}]
+
+
+def _median(command: list[str]) -> float:
+    return statistics.median(_once(command) for _ in range(RUNS))
+
+
+def _once(command: list[str], **env: str) -> float:
+    began = time.perf_counter()
+    subprocess.run(command, env={**os.environ, **env}, capture_output=True, check=True)
+    return time.perf_counter() - began

@@ -1,0 +1,141 @@
+"""The training step: seconds, share of the ceiling, ratio to the peers; and what each of our choices is worth."""
+
+import statistics
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from functools import partial
+from typing import Any
+from unittest import mock
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array
+
+from benchmarks.speed.measure import Product, Row, Training, compiler_flops, config, formula_flops, paired, race
+from benchmarks.speed.peers import Peers
+from shortcut_models.config import Config
+from shortcut_models.models import Params, dit
+
+CPU = [
+    ("64x4", "float32", 30, {}),
+    ("64x4", "bfloat16", 10, {}),
+    ("digits", "float32", 30, {}),
+    ("S/2", "float32", 6, {}),
+]
+GPU = [
+    ("digits", "float32", 50, {}),
+    ("B/2", "bfloat16", 20, {}),
+    ("B/2", "float32", 10, {}),
+    ("XL/2", "bfloat16", 10, {"remat": True}),
+    ("XL/2", "bfloat16", 10, {"remat": False}),
+]
+
+
+def run(device: str, peers: Peers) -> Iterator[Row]:
+    """A row for every size, dtype and objective, and for every peer."""
+    return (row for case in (GPU if device == "gpu" else CPU) for row in _case(*case, peers))
+
+
+def _case(size: str, dtype: str, rounds: int, model: Row, peers: Peers) -> Iterator[Row]:
+    product = Product(dtype)
+    contestants: dict[str, Any] = {"ceiling": product}
+    configs: dict[str, Config] = {}
+    about = {"size": size, "dtype": dtype, **({"remat": model["remat"]} if model else {})}
+    for objective in ("flow matching", "shortcut"):
+        configs[objective] = config(size, objective, dtype=dtype, **model)
+        try:
+            contestants[objective] = Training(configs[objective])
+        except jax.errors.JaxRuntimeError as error:  # Out of memory, most likely.
+            yield {**about, "who": f"ours, {objective}", "note": str(error).splitlines()[0][:200]}
+    plain = configs["flow matching"]
+    for name, compiled in (("PyTorch eager", False), ("PyTorch compiled", True)):
+        made = peers.make(f"{size} {dtype} {name}", "step", plain.model, plain.batch_size, compiled=compiled)
+        if callable(made):
+            contestants[name] = made
+        else:
+            yield {**about, "who": name, "note": made}
+    times = race(contestants, rounds)
+    ceiling = product.operations / statistics.median(times["ceiling"])
+    for name in contestants.keys() - {"ceiling"}:
+        row = {**about, "who": name, "ms": 1e3 * statistics.median(times[name])}
+        if name in configs:
+            formula, counted = formula_flops(configs[name]), compiler_flops(configs[name])
+            row |= {"who": f"ours, {name}", "GFLOP": formula / 1e9, "compiler's GFLOP": counted / 1e9}
+            # The ceiling of the same round: what slows a round down slows both.
+            share = paired(times["ceiling"], times[name]) * formula / product.operations
+            row |= {"share of ceiling": share, "ceiling TFLOP/s": ceiling / 1e12}
+            for other in contestants.keys() - {"ceiling", name}:
+                row[f"x {other}"] = paired(times[name], times[other])
+        yield row
+
+
+CHOICES = [("64x4", 20, False), ("digits", 20, False), ("S/2", 4, True)]
+
+
+def choices(device: str) -> Iterator[Row]:
+    """Our step with each choice undone: its time, and the ratio to the step as it is."""
+    for size, rounds, scan in CHOICES if device == "cpu" else [("B/2", 10, True), ("XL/2", 5, True)]:
+        dtype = "float32" if device == "cpu" else "bfloat16"
+        plain = config(size, scan=scan, dtype=dtype, remat=size == "XL/2")
+        contestants: dict[str, Any] = {"as it is": Training(plain)}
+        for name, (undo, changed) in _undone(plain).items():
+            with undo():
+                contestants[name] = Training(changed)
+        times = race(contestants, rounds)
+        for name in contestants:
+            ratio = paired(times[name], times["as it is"])
+            yield {"size": size, "dtype": dtype, "change": name, "ms": 1e3 * statistics.median(times[name]), "x": ratio}
+
+
+def _undone(plain: Config) -> dict[str, tuple[Callable[[], Any], Config]]:
+    """For each choice, how to compile the step without it."""
+
+    def same(*patches: Any) -> tuple[Callable[[], Any], Config]:
+        return partial(_all, patches), plain
+
+    def other(**model: Any) -> tuple[Callable[[], Any], Config]:
+        return partial(_all, ()), replace(plain, model=replace(plain.model, **model))
+
+    found = {
+        "products over batch and tokens, not flat": same(partial(mock.patch.object, dit, "dense", _dense)),
+        "GELU's derivative left to JAX": same(
+            partial(mock.patch.object, dit, "gelu", partial(jax.nn.gelu, approximate=True))
+        ),
+        "attention by plain einsums": same(partial(mock.patch.object, jax.nn, "dot_product_attention", _attention)),
+        "buffers not donated": same(partial(mock.patch.object, jax, "jit", partial(_undonated, jax.jit))),
+        "scanned" if not plain.model.scan else "unrolled": other(scan=not plain.model.scan),
+        "blocks recomputed" if not plain.model.remat else "blocks not recomputed": other(remat=not plain.model.remat),
+        "no normed queries and keys": other(qk_norm=False),
+    }
+    if not plain.model.scan:
+        found["blocks indexed, not split"] = same(partial(mock.patch.object, dit, "_unstack", _index))
+    return found
+
+
+@contextmanager
+def _all(patches: Any) -> Iterator[None]:
+    with ExitStack() as stack:
+        for patch in patches:
+            stack.enter_context(patch())
+        yield
+
+
+def _dense(p: Params, x: Array) -> Array:
+    return x @ p["kernel"].astype(x.dtype) + p["bias"].astype(x.dtype)
+
+
+def _attention(query: Array, key: Array, value: Array, *, scale: float, implementation: str) -> Array:
+    del implementation
+    logits = jnp.einsum("bqhd,bkhd->bhqk", scale * query, key, preferred_element_type=jnp.float32)
+    return jnp.einsum("bhqk,bkhd->bqhd", jax.nn.softmax(logits).astype(value.dtype), value)
+
+
+def _index(blocks: Params, depth: int) -> list[Params]:
+    return [jax.tree.map(lambda leaf, i=i: lax.index_in_dim(leaf, i, keepdims=False), blocks) for i in range(depth)]
+
+
+def _undonated(jit: Any, *arguments: Any, donate_argnums: Any = None, **options: Any) -> Any:
+    del donate_argnums
+    return jit(*arguments, **options)

@@ -1,0 +1,136 @@
+import json
+import statistics
+import sys
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from benchmarks.speed import growth, page, peers, scaling, train_step
+from benchmarks.speed.measure import Training, compiler_flops, config, formula_flops, paired, race
+from benchmarks.speed.memory import parts
+from benchmarks.speed.sampler import Sampler
+from shortcut_models.models import dit
+
+TINY = {"hidden_size": 16, "num_heads": 2, "depth": 2}
+
+
+def test_contestants_take_turns_and_may_time_themselves() -> None:
+    order: list[str] = []
+
+    def one() -> None:
+        order.append("one")
+
+    def two() -> float:
+        order.append("two")
+        return float(len(order))
+
+    times = race({"one": one, "two": two}, 3)
+    assert order == ["one", "two"] * 5  # Two rounds to warm up.
+    assert times["two"] == [6.0, 8.0, 10.0]
+    assert paired([2.0, 6.0, 3.0], [1.0, 2.0, 1.0]) == 3.0
+
+
+def test_both_counts_of_operations_agree_on_what_is_mostly_matrix_products() -> None:
+    plain = config("64x4", batch=8, hidden_size=128, depth=2)
+    assert formula_flops(plain) < compiler_flops(plain) < 1.3 * formula_flops(plain)
+
+
+def test_a_shortcut_step_costs_a_sixth_more_by_arithmetic() -> None:
+    flow, shortcut = (formula_flops(config("S/2", name)) for name in ("flow matching", "shortcut"))
+    assert 1.15 < shortcut / flow < 1.18
+
+
+def test_undone_choices_compute_the_same_gradient() -> None:
+    plain = config("64x4", batch=8, **TINY)
+    rng = np.random.default_rng(0)
+    params = jax.tree.map(
+        lambda a: jnp.asarray(0.3 * rng.standard_normal(a.shape, np.float32)),
+        jax.eval_shape(plain.model.init, jax.random.key(0)),
+    )
+    x, t = jnp.asarray(rng.standard_normal((8, 8, 8, 1), np.float32)), jnp.linspace(0.1, 0.9, 8)
+
+    def loss(params: Any, network: Any) -> jax.Array:
+        return jnp.mean(network.apply(params, x, t, t, jnp.arange(8)) ** 2)
+
+    expected = jax.grad(loss)(params, plain.model)
+    undone = train_step._undone(plain)
+    assert "blocks indexed, not split" in undone
+    for name, (undo, changed) in undone.items():
+        before = dit.dense, dit.gelu, dit._unstack, jax.jit
+        with undo():
+            found = jax.grad(loss)(params, changed.model)
+            assert name in ("scanned", "blocks recomputed", "no normed queries and keys") or changed == plain
+        assert (dit.dense, dit.gelu, dit._unstack, jax.jit) == before
+        if changed.model.qk_norm:
+            jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-2, atol=1e-4), found, expected)
+
+
+def test_a_step_keeps_no_second_copy_of_the_state() -> None:
+    found = parts(config("64x4", batch=8, **TINY))
+    assert found["second copies"] == pytest.approx(0, abs=1e-4)
+    assert found["optimiser"] == pytest.approx(2 * found["parameters"], rel=1e-3)
+    kept = found["parameters"] + found["EMA"] + found["optimiser"]
+    assert found["peak MiB"] == pytest.approx(kept + found["gradient"] + found["activations"], rel=0.01)
+
+
+def test_the_sampler_of_the_benchmark_draws_and_counts_every_call() -> None:
+    network = config("digits", **TINY).model
+    one, guided = Sampler(network, 2, 1, False), Sampler(network, 2, 4, True)
+    one()
+    guided()
+    assert guided.flops() == 8 * one.flops()
+
+
+def test_the_exponent_of_a_power_is_its_exponent() -> None:
+    assert growth._exponent([1, 2, 4], [3.0, 12.0, 48.0]) == pytest.approx(2)
+
+
+def test_expected_times_follow_the_ring() -> None:
+    machine = scaling.Machine("two", 2, flops=100.0, link=10.0)
+    row = scaling.expected(machine, {"all-reduce": 40, "all-gather": 20}, flops=500.0)
+    # Half of 2 x 100 a second; half of the ring: 40 twice and 20 once.
+    assert row["computing ms"] == pytest.approx(5000)
+    assert row["sending ms"] == pytest.approx(5000)
+    assert row["efficiency without overlap"] == pytest.approx(0.5)
+    assert row["with overlap"] == 1
+
+
+def test_a_missing_peer_says_so() -> None:
+    absent = peers.Peers(python=sys.executable)
+    assert absent.missing is None or "bench" in absent.make("x", "step", config("digits").model, 1, compiled=False)
+    absent.close()
+
+
+def test_a_page_takes_its_tables_from_the_files(tmp_path: Path) -> None:
+    rows = [{"who": "ours", "ms": 12.345}, {"who": "a|b", "ok": True, "ms": 12345.0}]
+    report = {
+        "rows": rows,
+        "about": {"torch": "2"},
+        "busy": True,
+        "command": "x",
+        "device": "cpu",
+        "time": "2026-01-02T",
+    }
+    (tmp_path / "cpu-train.json").write_text(json.dumps(report))
+    (tmp_path / "page.md").write_text(
+        "a\n<!-- cpu-train -->\nold\n<!-- /cpu-train -->\n<!-- b -->\n?\n<!-- /b -->\nz\n"
+    )
+    page.write(tmp_path / "page.md", tmp_path)
+    text = (tmp_path / "page.md").read_text()
+    assert "| who | ms | ok |\n|---|---|---|\n| ours | 12.3 |  |\n| a/b | 12345 | yes |" in text
+    assert "PROVISIONAL" in text
+    assert "old" not in text
+    assert "Not measured yet." in text
+    page.write(tmp_path / "page.md", tmp_path)
+    assert (tmp_path / "page.md").read_text() == text
+
+
+def test_a_training_step_of_the_benchmark_runs() -> None:
+    step = Training(config("digits", batch=8, **TINY))
+    times = race({"step": step}, 1)["step"]
+    assert step.index == 3
+    assert statistics.median(times) > 0
