@@ -36,7 +36,8 @@ def used() -> float:
 
 
 def test_help_is_there_at_once_for_every_command(start_shortcut: Callable[..., subprocess.Popen[str]]) -> None:
-    for words in (["--help"], ["train", "--help"], ["sample", "--help"], ["evaluate", "--help"], ["presets"]):
+    commands = ["train", "sample", "evaluate", "compare", "pairs", "presets"]
+    for words in (["--help"], *([command, "--help"] for command in commands), ["presets"]):
         began = used()
         process = start_shortcut(*words)
         out, said = process.communicate(timeout=60)
