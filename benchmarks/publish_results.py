@@ -84,7 +84,7 @@ def charge(found: Reports) -> None:
         for report in reports:
             size = report["settings"]["base"]["batch_size"]
             for part in report["cost"]:
-                stage = "flow-matching" if "flow-seed" in part["what"] else name
+                stage = "flow-matching" if part["what"].startswith("training flow-seed") else name
                 if part["images"]:
                     part["seconds"] = part["images"] / size * per_step[stage]
             report["seconds"] = sum(part["seconds"] for part in report["cost"])
