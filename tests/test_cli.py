@@ -2,6 +2,7 @@
 
 import json
 import resource
+import shlex
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -238,7 +239,7 @@ def test_a_preset_is_shown_as_the_flags_that_make_it(
     assert {"digits", "dit-b/2", "dit-xl/2"} <= set(capsys.readouterr().out.split())
     for name, preset in PRESETS.items():
         assert cli.main(["presets", name]) == 0
-        flags = [word for line in capsys.readouterr().out.splitlines()[1:] for word in line.split()]
+        flags = [word for line in capsys.readouterr().out.splitlines()[1:] for word in shlex.split(line)]
         # Upon another preset, so that every flag has to do its part; the objective is the first to be read.
         assert cli.main(["train", "digits", *flags, "--dry-run"]) == 0
         assert made.pop() == preset.config
@@ -260,5 +261,5 @@ def test_evaluating_writes_numbers_and_a_picture_once(capsys: pytest.CaptureFixt
     assert cli.main(words) == 0
     assert "measured before" in capsys.readouterr().out
     assert "at least 10 images" in refused(capsys, "evaluate", trained_copy, "--count", 1)
-    assert "sampling takes at least 1 step" in refused(capsys, "evaluate", trained_copy, "--steps", "0,4")
+    assert "--steps 0,4 must be whole numbers from 1 up" in refused(capsys, "evaluate", trained_copy, "--steps", "0,4")
     assert "whole numbers separated by commas" in refused(capsys, "evaluate", trained_copy, "--steps", "few")

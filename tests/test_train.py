@@ -34,6 +34,7 @@ from shortcut_models.train import (
     make_schedule,
     make_step,
     restore,
+    to_parts,
     train,
 )
 
@@ -262,11 +263,8 @@ def test_a_checkpoint_of_eight_fsdp_devices_loads_on_one(tiny: Config, trained: 
     shapes = jax.eval_shape(partial(init_state, tiny))
     state = saved_state(tiny, trained)
     spread = jax.device_put(state, sharding.state_sharding(sharding.make_mesh(), shapes, "fsdp"))
-    parts = {"params": spread.params, "ema": spread.ema}
     with Checkpoints(tmp_path / "checkpoints") as checkpoints:
-        checkpoints.save(
-            8, {**parts, "rest": {name: getattr(spread, name) for name in ("target", "opt_state", "totals")}}
-        )
+        checkpoints.save(8, to_parts(spread))
         checkpoints.wait()
     loaded = saved_state(tiny, tmp_path)
     assert {len(leaf.sharding.device_set) for leaf in jax.tree.leaves(loaded)} == {1}

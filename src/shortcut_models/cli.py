@@ -257,7 +257,7 @@ def presets(name: Positional[str] = "") -> int:
     preset = get_preset(name)
     print(f"{name}: {preset.about}")
     for setting, value in flatten(to_json(preset.config)).items():
-        print(f"  --{setting.replace('_', '-').replace('objective.kind', 'objective')} {value}")
+        print(f"  --{setting.replace('_', '-').replace('objective.kind', 'objective')} {shlex.quote(str(value))}")
     return 0
 
 
