@@ -64,7 +64,7 @@ Run again, the same command continues; started twice, the two share the work.
   --objectives NAMES  separated by commas:
                       {objectives}
   --steps STEPS       step budgets to measure
-  --seeds NUMBER      how many seeds; or the seeds themselves, separated by commas
+  --seeds NUMBER      how many seeds; or the seeds themselves, separated by commas (5, for one alone)
   --budget IMAGES     images that each method may see in training (default: the preset's)
   --count IMAGES      images per step budget to measure by (1000)
   --out DIR           folder of the comparison (runs/compare-DATASET)
@@ -320,7 +320,7 @@ def _compare(words: list[str]) -> int:
         steps: str = "1,4,128"
         """Step budgets to measure, separated by commas."""
         seeds: str = "3"
-        """Number of seeds; or the seeds themselves, separated by commas."""
+        """Number of seeds; or the seeds themselves, separated by commas (5, for one alone)."""
         budget: int = base.max_steps * base.batch_size
         """Images that each method may see in training, over all its stages."""
         count: int = 1000
