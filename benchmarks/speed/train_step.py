@@ -58,7 +58,7 @@ def _case(size: str, dtype: str, rounds: int, model: Row, peers: Peers) -> Itera
             yield {**about, "who": name, "note": made}
     times = race(contestants, rounds)
     ceiling = product.operations / statistics.median(times["ceiling"])
-    for name in contestants.keys() - {"ceiling"}:
+    for name in [name for name in contestants if name != "ceiling"]:
         row = {**about, "who": name, "ms": 1e3 * statistics.median(times[name])}
         if name in configs:
             formula, counted = formula_flops(configs[name]), compiler_flops(configs[name])
@@ -66,7 +66,7 @@ def _case(size: str, dtype: str, rounds: int, model: Row, peers: Peers) -> Itera
             # The ceiling of the same round: what slows a round down slows both.
             share = paired(times["ceiling"], times[name]) * formula / product.operations
             row |= {"share of ceiling": share, "ceiling TFLOP/s": ceiling / 1e12}
-            for other in contestants.keys() - {"ceiling", name}:
+            for other in [other for other in contestants if other not in ("ceiling", name)]:
                 row[f"x {other}"] = paired(times[name], times[other])
         yield row
 
