@@ -24,9 +24,10 @@ bench: .venv/ready-for-bench
 example: .venv/ready
 	$(BIN)/python examples/points.py
 
-# Trains the digit classifier anew whose weights come with the package.
+# Trains anew the classifier whose weights come with the package: make classifier DATASET=glyphs.
+classifier: DATASET ?= digits
 classifier: .venv/ready
-	$(BIN)/python -m shortcut_models.metrics.classifier
+	$(BIN)/python -m shortcut_models.metrics.classifier $(DATASET)
 
 clean:
 	rm -rf .venv

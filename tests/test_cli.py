@@ -36,7 +36,8 @@ def used() -> float:
 
 
 def test_help_is_there_at_once_for_every_command(start_shortcut: Callable[..., subprocess.Popen[str]]) -> None:
-    for words in (["--help"], ["train", "--help"], ["sample", "--help"], ["evaluate", "--help"], ["presets"]):
+    commands = ["train", "sample", "evaluate", "compare", "pairs", "presets"]
+    for words in (["--help"], *([command, "--help"] for command in commands), ["presets"]):
         began = used()
         process = start_shortcut(*words)
         out, said = process.communicate(timeout=60)
@@ -58,7 +59,7 @@ def test_help_of_a_preset_lists_the_settings(capsys: pytest.CaptureFixture[str])
     ("words", "message"),
     [
         (["trian"], "command 'trian' is unknown: did you mean 'train'?"),
-        (["train", "digitz"], "preset 'digitz' is unknown: the presets are digits, dit-b/2, dit-xl/2."),
+        (["train", "digitz"], "preset 'digitz' is unknown: the presets are digits, glyphs, dit-b/2, dit-xl/2."),
         (["train", "--seed", "1"], "the first argument must be a preset"),
         (["presets", "nope"], "preset 'nope' is unknown"),
         (["train", "digits", "--model.hiden_size", "3"], "Perhaps you meant: --model.hidden-size"),

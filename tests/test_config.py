@@ -138,5 +138,7 @@ def test_an_optimiser_that_cannot_work_is_refused(settings: dict[str, Any], sent
 
 
 def test_an_unknown_preset_is_refused_with_the_names() -> None:
-    with pytest.raises(InputError, match="preset 'cifar' is unknown: the presets are digits, dit-b/2, dit-xl/2"):
+    with pytest.raises(
+        InputError, match="preset 'cifar' is unknown: the presets are digits, glyphs, dit-b/2, dit-xl/2"
+    ):
         get_preset("cifar")

@@ -4,9 +4,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.axes import Axes
 from PIL import Image
 
-from shortcut_models.pictures import draw_budgets, draw_grid, to_image
+from shortcut_models.pictures import MOST_CLASSES, draw_budgets, draw_grid, to_image
 
 
 def read(path: Path) -> np.ndarray:
@@ -66,3 +67,20 @@ def test_a_colour_image_is_drawn_too(tmp_path: Path) -> None:
     draw_budgets(tmp_path / "red.png", {1: red})
     found = read(tmp_path / "red.png")[..., :3].reshape(-1, 3)
     assert (found == [255, 0, 0]).all(axis=1).sum() > 1000
+
+
+def test_of_many_classes_some_are_drawn_under_their_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    titles, shades = [], []
+    monkeypatch.setattr(Axes, "set_title", lambda _, title, **__: titles.append(title))
+    monkeypatch.setattr(Axes, "imshow", lambda _, image, **__: shades.append(int(image[0, 0, 0])))
+    names = [f"class {number}" for number in range(62)]
+    images = np.broadcast_to(np.arange(62, dtype=np.uint8)[:, None, None, None], (62, 2, 2, 3))
+    draw_budgets(tmp_path / "a.png", {1: images, 4: images}, names)
+    assert len(titles) == MOST_CLASSES
+    assert (titles[0], titles[-1]) == ("class 0", "class 61")
+    assert [names[shade] for shade in shades] == titles * 2
+    assert set(np.diff(shades[:MOST_CLASSES])) == {4, 5}
+    # Fewer classes are all drawn, and without names go by their numbers.
+    titles.clear()
+    draw_budgets(tmp_path / "b.png", {1: images[:5]}, names[:4])
+    assert titles == ["0", "1", "2", "3", "4"]

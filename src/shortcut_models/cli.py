@@ -41,12 +41,36 @@ Train PRESET in DIR (default: runs/PRESET). Run again, the same command continue
 from its last checkpoint. Ctrl-C saves and stops.
 
   --dry-run           print shapes, parameters, memory and FLOPs per step, and stop
-  --objective NAME    train with another objective: {objectives}
+  --objective NAME    train with another objective:
+                      {objectives}
+  --start-from RUN    start from the weights of another run: the teacher of a method that distils
   --SETTING VALUE     change a setting of the preset, such as --max-steps 500 or
                       --model.hidden-size 96; `-` and `_` are alike, and the official code's
                       names are understood too (--model.lr, --model.bootstrap_every, ...)
 
 `shortcut train PRESET --help` lists every setting with its value in that preset. The presets:
+
+{presets}
+"""
+
+
+COMPARE_HELP = """\
+usage: shortcut compare DATASET [--objectives A,B,...] [--steps 1,4,128] [--seeds 3] [--budget IMAGES]
+
+Train each objective on equally many images with the network and optimiser of the preset DATASET,
+measure it, and write table.md, quality.png and samples.png. A method in two stages pays for both.
+Run again, the same command continues; started twice, the two share the work.
+
+  --objectives NAMES  separated by commas:
+                      {objectives}
+  --steps STEPS       step budgets to measure
+  --seeds NUMBER      how many seeds; or the seeds themselves, separated by commas
+  --budget IMAGES     images that each method may see in training (default: the preset's)
+  --count IMAGES      images per step budget to measure by (1000)
+  --out DIR           folder of the comparison (runs/compare-DATASET)
+  --SETTING VALUE     change a setting of the preset for all, such as --model.hidden-size 96
+
+`shortcut compare DATASET --help` lists every setting with its value. The presets:
 
 {presets}
 """
@@ -150,7 +174,7 @@ def evaluate(
         weights: Averaged over training (ema), or the last ones (raw).
     """
     from shortcut_models import runs
-    from shortcut_models.data import origin
+    from shortcut_models.data import class_names, origin
     from shortcut_models.evaluate import evaluate as measure
     from shortcut_models.evaluate import read_report, table
     from shortcut_models.files import write_json
@@ -173,8 +197,9 @@ def evaluate(
     if known is not None and known.get("protocol") == protocol and picture.exists():
         print("measured before, with the same settings:")
     else:
-        found = measure(model, origin(config.dataset_name), budgets, count, guidance, seed)
-        draw_budgets(picture, found.images)
+        dataset = origin(config.dataset_name)
+        found = measure(model, dataset, budgets, count, guidance, seed)
+        draw_budgets(picture, found.images, class_names(dataset))
         known = {"protocol": protocol, **found.report, **runs.provenance(_command())}
         write_json(report, known)
     print(table(known))
@@ -243,7 +268,7 @@ def _train(words: list[str]) -> int:
     from shortcut_models.presets import PRESETS, get_preset
 
     if not words or words[0] in ("-h", "--help"):
-        print(TRAIN_HELP.format(objectives=", ".join(OBJECTIVES), presets=_preset_list(PRESETS)), end="")
+        print(TRAIN_HELP.format(objectives=_objective_list(OBJECTIVES), presets=_preset_list(PRESETS)), end="")
         return 0
     if words[0].startswith("-"):
         raise InputError(f"the first argument must be a preset, not {words[0]}: one of {', '.join(PRESETS)}.")
@@ -270,8 +295,12 @@ def _train(words: list[str]) -> int:
 
 def _compare(words: list[str]) -> int:
     from shortcut_models.config import Config
-    from shortcut_models.presets import get_preset
+    from shortcut_models.objectives import OBJECTIVES
+    from shortcut_models.presets import PRESETS, get_preset
 
+    if words and words[0] in ("-h", "--help"):
+        print(COMPARE_HELP.format(objectives=_objective_list(OBJECTIVES), presets=_preset_list(PRESETS)), end="")
+        return 0
     if not words or words[0].startswith("-"):
         raise InputError("the first argument must be a data set that has a preset, such as digits.")
     dataset, words = words[0], words[1:]
@@ -405,6 +434,15 @@ def _switch(info: tyro.constructors.PrimitiveTypeInfo) -> tyro.constructors.Prim
 
 def _preset_list(found: dict[str, Any]) -> str:
     return "\n".join(f"  {name:<10} {preset.about}" for name, preset in found.items()) + "\n"
+
+
+def _objective_list(found: dict[str, Any]) -> str:
+    """The names, wrapped and indented as in the help texts; those of the official code are told in a word."""
+    import textwrap
+
+    names = [name for name in found if not name.endswith("-original")]
+    text = ", ".join(names) + "; NAME-original has the official code's constants"
+    return ("\n" + " " * 22).join(textwrap.wrap(text, 76, break_on_hyphens=False))
 
 
 def _command() -> str:

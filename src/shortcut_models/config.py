@@ -48,7 +48,7 @@ class Optimizer:
         if self.schedule == "cosine" and self.decay_steps <= self.warmup_steps:
             raise InputError(
                 f"optimizer.decay_steps is {self.decay_steps}, but the cosine must end after the warm-up's "
-                f"{self.warmup_steps} steps: set it to the number of steps that you plan to train."
+                f"{self.warmup_steps} steps: set --optimizer.decay-steps to the number of steps that you plan to train."
             )
 
 

@@ -11,9 +11,10 @@ from tqdm import tqdm
 from shortcut_models.data.pipeline import to_uint8
 from shortcut_models.errors import InputError
 from shortcut_models.metrics.digits import DigitMetrics
+from shortcut_models.metrics.glyphs import GlyphMetrics
 from shortcut_models.model import Model
 
-METRICS = {"digits": DigitMetrics}
+METRICS = {"digits": DigitMetrics, "glyphs": GlyphMetrics}
 """For each dataset, how its images are measured."""
 
 

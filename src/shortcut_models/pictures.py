@@ -1,5 +1,6 @@
 """Pictures of samples."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,22 +12,31 @@ from shortcut_models.files import whole_file
 
 LEAST_SIDE = 48
 """Pixels; smaller images are enlarged by a whole factor, so that people can see them."""
+MOST_CLASSES = 16
+"""Columns of a picture of budgets; of more classes, so many are shown, evenly chosen."""
 
 
-def draw_budgets(path: Path, images: dict[int, UInt8[np.ndarray, "classes height width channels"]]) -> None:
-    """Write a labelled PNG: a row per step budget, a column per class."""
+def draw_budgets(
+    path: Path, images: dict[int, UInt8[np.ndarray, "classes height width channels"]], names: Sequence[str] = ()
+) -> None:
+    """Write a labelled PNG: a row per step budget, a column per class, at most MOST_CLASSES of them.
+
+    `names` are the classes' titles, their numbers if there are fewer names than classes.
+    """
     from matplotlib.figure import Figure  # Slow to import.
 
-    rows, columns = len(images), len(next(iter(images.values())))
-    figure = Figure(figsize=(0.62 * columns + 1.1, 0.62 * rows + 0.7), dpi=150, layout="constrained")
-    axes = figure.subplots(rows, columns, squeeze=False)
+    rows, count = len(images), len(next(iter(images.values())))
+    shown = np.linspace(0, count - 1, min(count, MOST_CLASSES)).round().astype(int)
+    names = names if len(names) >= count else [str(number) for number in range(count)]
+    figure = Figure(figsize=(0.62 * len(shown) + 1.1, 0.62 * rows + 0.7), dpi=150, layout="constrained")
+    axes = figure.subplots(rows, len(shown), squeeze=False)
     for row, (steps, line) in enumerate(images.items()):
-        for column, image in enumerate(line):
+        for column, image in enumerate(line[shown]):
             cell = axes[row, column]
             cell.imshow(image.squeeze(), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
             cell.set(xticks=[], yticks=[])
             if row == 0:
-                cell.set_title(str(column), fontsize=9)
+                cell.set_title(names[shown[column]], fontsize=9)
             if column == 0:
                 name = f"{steps} step" + "s" * (steps > 1)
                 cell.set_ylabel(name, rotation=0, ha="right", va="center", fontsize=9)
@@ -89,15 +99,20 @@ def draw_quality(path: Path, lines: dict[str, Line], metric: str, real: float) -
 
 
 def draw_methods(path: Path, images: dict[str, dict[int, UInt8[np.ndarray, "classes height width channels"]]]) -> None:
-    """Write a labelled PNG of the same noise under every method and budget: a row each, a column per class."""
+    """Write a labelled PNG of the same noise under every method and budget: a row each, a column for ten classes."""
     from matplotlib.figure import Figure
 
     rows = [(name, steps, line) for name, budgets in images.items() for steps, line in budgets.items()]
-    columns = min(len(rows[0][2]), 10)
-    figure = Figure(figsize=(0.5 * columns + 2.6, 0.5 * len(rows) + 0.3), dpi=150, layout="constrained")
+    count = len(rows[0][2])
+    columns = min(count, 10)
+    shown = np.linspace(0, count - 1, columns).round().astype(int)
+    figure = Figure(figsize=(0.42 * columns + 2.4, 0.42 * len(rows) + 0.2), dpi=150)
     axes = figure.subplots(len(rows), columns, squeeze=False)
+    figure.subplots_adjust(
+        left=2.3 / figure.get_figwidth(), right=0.99, bottom=0.005, top=0.995, hspace=0.06, wspace=0.06
+    )
     for row, (name, steps, line) in enumerate(rows):
-        for cell, image in zip(axes[row], line, strict=False):
+        for cell, image in zip(axes[row], line[shown], strict=True):
             cell.imshow(image.squeeze(), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
             cell.set(xticks=[], yticks=[])
         text = f"{name}, {steps}" if row == 0 or rows[row - 1][0] != name else str(steps)

@@ -36,6 +36,26 @@ DIGITS = Config(
     optimizer=Optimizer(learning_rate=4e-3, warmup_steps=200, schedule="cosine", decay_steps=8000),
 )
 
+GLYPHS = Config(
+    dataset_name="glyphs",
+    batch_size=64,
+    max_steps=20_000,
+    ema_decay=0.999,
+    save_interval=2000,
+    model=DiT(
+        image_size=32,
+        channels=3,
+        num_classes=62,
+        patch_size=4,
+        hidden_size=192,
+        depth=6,
+        num_heads=6,
+        # Unrolled (scan=False), a CPU's steps are an eighth faster, but take minutes to compile.
+    ),
+    objective=Shortcut(target_decay=0.95, flow_weight=4.0),
+    optimizer=Optimizer(learning_rate=1e-3, warmup_steps=500, schedule="cosine", decay_steps=20_000),
+)
+
 _IMAGENET = Config(
     dataset_name="imagenet256-latents",
     batch_size=256,
@@ -50,6 +70,10 @@ PRESETS = {
     "digits": Preset(
         "scikit-learn's 1,797 real 8x8 digits, by class: the demo, minutes on two CPU cores",
         DIGITS,
+    ),
+    "glyphs": Preset(
+        "62 characters in colour at 32x32, drawn without end: 1.4 s a step on one CPU core, so better on a GPU",
+        GLYPHS,
     ),
     "dit-b/2": Preset(
         "the paper's DiT-B/2 on ImageNet-256 latents (131M parameters); --dry-run only, for now",

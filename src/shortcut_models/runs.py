@@ -42,13 +42,21 @@ def load(run: str | Path, weights: Weights = "ema") -> Model:
 
 
 def start_weights(config: Config, placed: Any) -> Params | None:
-    """The averaged weights of the run that `config` starts from, in the sharding `placed`; None if there is none.
-
-    Raises InputError if there is no such run, its network is another one, or an objective that needs
-    the velocity of a flow would get a network that never learnt it.
-    """
+    """The averaged weights of the run that `config` starts from, in the sharding `placed`; None if there is none."""
     if not config.start_from:
         return None
+    shapes = jax.eval_shape(config.model.init, jax.random.key(0))
+    return _read_weights(Path(config.start_from), shapes, placed, "ema")[1]
+
+
+def check_start(config: Config) -> None:
+    """Raise InputError if training cannot start from the run that `config` names.
+
+    There is none, its network is another one, or an objective that needs the velocity of a flow
+    would get a network that never learnt it.
+    """
+    if not config.start_from:
+        return
     folder = Path(config.start_from)
     there = read_config(folder)
     same = replace(there.model, scan=config.model.scan, remat=config.model.remat, dtype=config.model.dtype)
@@ -61,7 +69,9 @@ def start_weights(config: Config, placed: Any) -> Params | None:
             f"--start-from {folder} was trained with {objective_kind(there.objective)}, which does not learn the "
             "velocity that is to be distilled: start from a run of flow-matching or shortcut."
         )
-    return _read_weights(folder, jax.eval_shape(config.model.init, jax.random.key(0)), placed, "ema")[1]
+    with Checkpoints(folder / "checkpoints") as checkpoints:
+        if checkpoints.latest is None:
+            raise InputError(f"--start-from {folder} has no whole checkpoint yet: train it further first.")
 
 
 def _read_weights(folder: Path, shapes: Params, placed: Any, weights: Weights) -> tuple[int, Params]:
@@ -78,10 +88,12 @@ def _read_weights(folder: Path, shapes: Params, placed: Any, weights: Weights) -
 def create_or_check(folder: Path, config: Config, command: str) -> None:
     """Start a run in a new or empty folder, or make sure that the run in there is this one.
 
-    Raises InputError, listing the fields, if its configuration differs in more than may change.
+    Raises InputError, listing the fields, if its configuration differs in more than may change, and
+    for a new run that cannot start from the run that it should, see `check_start`.
     """
     path = folder / "run.json"
     if not path.exists():
+        check_start(config)  # Only now: what has started goes on without the run that it started from.
         on_first_process(lambda: _create(path, config, command), None)
         return
     old = read_config(folder)

@@ -59,7 +59,6 @@ def train(config: Config, folder: Path, command: str = "") -> int:
 
     shapes = jax.eval_shape(partial(init_state, config))
     placed = sharding.state_sharding(mesh, shapes, config.sharding)
-    paired = "noise" in source[0]
     with Checkpoints(folder / "checkpoints", config.keep) as checkpoints, StopSignal() as stop:
         start = checkpoints.latest or 0
         if start >= config.max_steps:
@@ -73,52 +72,98 @@ def train(config: Config, folder: Path, command: str = "") -> int:
             weights = runs.start_weights(config, placed.params)
             state = jax.jit(partial(init_state, config), out_shardings=placed)(weights)
 
-        rows = sharding.local_rows(mesh, config.batch_size)
-        data = batches(batch_dataset(source, config.batch_size, config.seed, rows), start, config.data_threads)
-        Progress.say("compiling the training step ...")
-        step = compile_step(config, mesh, shapes, placed, paired)
-        schedule = make_schedule(config.optimizer)
-        names = metric_names(config)
-        zeros = {name: np.zeros(2, np.float32) for name in names}
-        trackers = runs.on_first_process(lambda: open_trackers(folder, config.tracker, start, runs.read(folder)), [])
-        saved = start
-
-        with (
-            ExitStack() as closing,
-            Progress(start * config.batch_size, config.max_steps * config.batch_size) as progress,
-        ):
-            for tracker in trackers:
-                closing.callback(tracker.close)
-            for index in range(start, config.max_steps):
-                batch = sharding.place_batch(mesh, next(data))
-                if takes_snapshot(config, index):
-                    state = state._replace(teacher=jax.tree.map(jnp.copy, state.ema))
-                state = step(state, batch, np.uint32(index))
-                done = index + 1
-                log, last = done % config.log_interval == 0, done == config.max_steps
-                # Several processes must stop at the same step, so they ask each other, now and then.
-                stopping = stop.asked if jax.process_count() == 1 else log and agree(stop.asked)
-                save = stopping or last or done % config.save_interval == 0
-                if log or save:
-                    metrics = read_totals(state.totals, names)
-                    check_finite(metrics, done, saved)
-                    progress.update(done * config.batch_size, metrics)
-                    rates = {"learning_rate": float(jnp.asarray(schedule(index))), "images_per_second": progress.rate}
-                    for tracker in trackers if log or last else ():
-                        tracker.log(done, {"images": done * config.batch_size, **metrics, **rates})
-                if log:
-                    state = state._replace(totals=jax.device_put(zeros, placed.totals))
-                if save:
-                    checkpoints.save(done, to_parts(state))
-                    saved = done
-                if stopping:
-                    break
+        saved = take_steps(config, folder, mesh, placed, state, start, checkpoints, stop)
         checkpoints.wait()
     if saved < config.max_steps:
         Progress.say(f"{folder}: stopped and saved at step {saved}; the same command continues.")
         return 128 + stop.signal
     Progress.say(f"{folder} is complete: step {saved}.")
     return 0
+
+
+def take_steps(
+    config: Config,
+    folder: Path,
+    mesh: jax.sharding.Mesh,
+    placed: State,
+    state: State,
+    start: int,
+    checkpoints: Checkpoints,
+    stop: StopSignal,
+) -> int:
+    """Train from step `start` until the end or a request to stop; returns the last step, which was saved."""
+    source = open_source(config.dataset_name)
+    rows = sharding.local_rows(mesh, config.batch_size)
+    data = batches(batch_dataset(source, config.batch_size, config.seed, rows), start, config.data_threads)
+    Progress.say("compiling the training step ...")
+    step = compile_step(config, mesh, jax.eval_shape(lambda: state), placed, paired="noise" in source[0])
+    zeros = {name: np.zeros(2, np.float32) for name in state.totals}
+    done = start
+    with Report(config, folder, start) as report:
+        for index in range(start, config.max_steps):
+            batch = sharding.place_batch(mesh, next(data))
+            if takes_snapshot(config, index):
+                state = state._replace(teacher=jax.tree.map(jnp.copy, state.ema))
+            state = step(state, batch, np.uint32(index))
+            report.read()  # One step late: the device is busy with this step meanwhile.
+            done = index + 1
+            log, last = done % config.log_interval == 0, done == config.max_steps
+            # Several processes must stop at the same step, so they ask each other, now and then.
+            stopping = stop.asked if jax.process_count() == 1 else log and agree(stop.asked)
+            save = stopping or last or done % config.save_interval == 0
+            if log or save:
+                report.take(done, state.totals, keep=log or last)
+            if save:
+                report.read()  # Nothing is saved once the training has diverged.
+                report.saved = done
+            if log:
+                state = state._replace(totals=jax.device_put(zeros, placed.totals))
+            if save:
+                checkpoints.save(done, to_parts(state))
+            if stopping:
+                break
+    return done
+
+
+class Report:
+    """Tells a run's metrics to the terminal and, on the first process, to the trackers."""
+
+    def __init__(self, config: Config, folder: Path, start: int) -> None:
+        self.saved = start
+        """The last step that was saved."""
+        self._size, self._names = config.batch_size, metric_names(config)
+        self._schedule = make_schedule(config.optimizer)
+        self._progress = Progress(start * config.batch_size, config.max_steps * config.batch_size)
+        self._trackers = runs.on_first_process(
+            lambda: open_trackers(folder, config.tracker, start, runs.read(folder)), []
+        )
+        self._waiting: tuple[int, dict[str, Array], bool] | None = None
+
+    def __enter__(self) -> "Report":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with ExitStack() as closing:
+            closing.enter_context(self._progress)
+            for tracker in self._trackers:
+                closing.callback(tracker.close)
+
+    def take(self, done: int, totals: dict[str, Array], keep: bool) -> None:
+        """Note the metrics after step `done`, for `read` to tell; the trackers too if `keep`."""
+        self._waiting = (done, totals, keep)
+
+    def read(self) -> None:
+        """Wait for what was noted, if anything, and tell it; raises InputError if training has diverged."""
+        if self._waiting is None:
+            return
+        (done, totals, keep), self._waiting = self._waiting, None
+        metrics = read_totals(totals, self._names)
+        check_finite(metrics, done, self.saved)
+        self._progress.update(done * self._size, metrics)
+        rate = float(jnp.asarray(self._schedule(done - 1)))
+        rates = {"learning_rate": rate, "images_per_second": self._progress.rate}
+        for tracker in self._trackers if keep else ():
+            tracker.log(done, {"images": done * self._size, **metrics, **rates})
 
 
 def start_processes() -> None:

@@ -58,6 +58,25 @@ def test_every_flag_is_translated_in_every_spelling(flag: str) -> None:
         ("--model.use_cosine 0", ["--optimizer.schedule", "constant"]),
         ("--model.train_type shortcut", ["--objective", "shortcut"]),
         ("--model.bootstrap_ema 1", []),
+        ("--model.train_type livereflow", ["--objective", "live-reflow-original"]),
+        ("--model.train_type consistency-distillation", ["--objective", "consistency-distillation-original"]),
+        # What the original ignores for lack of effect, in whatever order.
+        (
+            "--model.bootstrap_every 4 --model.train_type naive --model.denoise_timesteps 32 --model.bootstrap_cfg 1",
+            ["--objective", "flow-matching", "--objective.times.grid", "32"],
+        ),
+        (
+            "--model.bootstrap_ema 0 --model.target_update_rate 0.99",
+            ["--objective.target_decay", "None", "--ema_decay", "0.99"],
+        ),
+        (
+            "--model.target_update_rate 0.99 --model.bootstrap_ema 0",
+            ["--ema_decay", "0.99", "--objective.target_decay", "None"],
+        ),
+        (
+            "--model.train_type naive --objective.share 0.5",
+            ["--objective", "flow-matching", "--objective.share", "0.5"],
+        ),
         ("--model.bootstrap_every 8", ["--objective.share", "0.125"]),
         # The scale acts in training where the targets are guided, and nowhere else; its default is 4.
         ("--model.cfg_scale 1.5", []),
@@ -88,7 +107,7 @@ def test_values_and_combinations_mean_what_they_meant(words: str, expected: list
         ("--model.t_sampling continuous", r"--model\.t_sampling continuous is not supported .* takes discrete-dt"),
         ("--model.dt_sampling other", r"--model\.dt_sampling other is not supported .* it takes uniform"),
         ("--model.use_cosine 2", r"--model\.use_cosine 2 is not supported by this version: it takes 0, 1"),
-        ("--model.train_type progressive", r"--model\.train_type progressive is not supported .* naive, shortcut"),
+        ("--model.train_type magic", r"--model\.train_type magic is not supported .* naive, shortcut, progressive"),
         ("--model.bootstrap_ema 2", r"--model\.bootstrap_ema 2 is not supported by this version: it takes 0, 1"),
         ("--model.bootstrap_cfg 2", r"--model\.bootstrap_cfg 2 is not supported by this version: it takes 0, 1"),
     ],

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from shortcut_models.data.digits import Digits
+from shortcut_models.data.glyphs import Glyphs
 from shortcut_models.data.pairs import Pairs, is_pairs, read_about
 from shortcut_models.errors import InputError
 
@@ -34,7 +35,7 @@ def origin(name: str) -> str:
     return str(read_about(Path(name))["dataset"]) if is_pairs(name) else name
 
 
-SOURCES = {"digits": Digits}
+SOURCES = {"digits": Digits, "glyphs": Glyphs}
 
 
 def open_source(name: str) -> Source:
@@ -46,4 +47,9 @@ def open_source(name: str) -> Source:
     return SOURCES[name]()
 
 
-__all__ = ["SOURCES", "Digits", "Pairs", "Source", "open_source", "origin"]
+def class_names(name: str) -> tuple[str, ...]:
+    """What people call the classes of a dataset, in order; () if its source does not say."""
+    return tuple(getattr(SOURCES.get(name), "class_names", ()))
+
+
+__all__ = ["SOURCES", "Digits", "Glyphs", "Pairs", "Source", "class_names", "open_source", "origin"]

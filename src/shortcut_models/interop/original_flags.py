@@ -1,8 +1,10 @@
 """The official code's command-line flags (kvfrans/shortcut-models, `train.py`) in this package's spelling."""
 
 from collections.abc import Callable
+from dataclasses import fields
 
 from shortcut_models.errors import InputError
+from shortcut_models.objectives import OBJECTIVES
 
 Words = list[str]
 
@@ -59,7 +61,13 @@ FLAGS["model.use_cosine"] = lambda value: _choice(
     "model.use_cosine", **{"0": ["--optimizer.schedule", "constant"], "1": ["--optimizer.schedule", "cosine"]}
 )(value)
 FLAGS["model.train_type"] = _choice(
-    "model.train_type", naive=["--objective", "flow-matching"], shortcut=["--objective", "shortcut"]
+    "model.train_type",
+    naive=["--objective", "flow-matching"],
+    shortcut=["--objective", "shortcut"],
+    progressive=["--objective", "progressive-original"],
+    consistency=["--objective", "consistency-original"],
+    consistency_distillation=["--objective", "consistency-distillation-original"],
+    livereflow=["--objective", "live-reflow-original"],
 )
 FLAGS["model.bootstrap_ema"] = _choice("model.bootstrap_ema", **{"0": ["--objective.target_decay", "None"], "1": []})
 
@@ -81,7 +89,8 @@ def translate(words: Words) -> Words:
 
     Raises InputError for a flag that has no counterpart or a value that we cannot honour.
     """
-    out: Words = []
+    ours: list[Words] = []
+    taken: list[int] = []
     scale, guided = None, None
     remaining = list(words)
     while remaining:
@@ -90,7 +99,7 @@ def translate(words: Words) -> Words:
         name = name.replace("-", "_")
         known = word.startswith("--") and name in {*FLAGS, *ELSEWHERE, "model.cfg_scale", "model.bootstrap_cfg"}
         if not known:
-            out.append(word)
+            ours.append([word])
             continue
         if not equals:
             if not remaining:
@@ -103,11 +112,26 @@ def translate(words: Words) -> Words:
         elif name == "model.bootstrap_cfg":
             guided = _choice(name, **{"0": ["0"], "1": ["1"]})(value) == ["1"]
         else:
-            out += _value(name, value)
+            translated = _value(name, value)
+            ours += [translated[i : i + 2] for i in range(0, len(translated), 2)]
+            taken += [len(ours) - 1 - i for i in range(len(translated) // 2)]
     # In the original the scale acts in training only where bootstrap_cfg is set; its default is 4.
     if guided is not None:
-        out += ["--objective.guidance", (scale or "4.0") if guided else "1.0"]
-    return out
+        ours.append(["--objective.guidance", (scale or "4.0") if guided else "1.0"])
+        taken.append(len(ours) - 1)
+    kept = [pair for i, pair in enumerate(ours) if i not in taken or _matters(pair, [ours[k] for k in taken])]
+    return [word for pair in kept for word in pair]
+
+
+def _matters(pair: Words, others: list[Words]) -> bool:
+    """Whether a translated flag acts, given the other ones; the original ignores those that do not, and so do we."""
+    flag, value = pair
+    if flag == "--objective.target_decay" and value != "None":
+        return ["--objective.target_decay", "None"] not in others  # bootstrap_ema 0 beats target_update_rate.
+    chosen = [other[1] for other in others if other[0] == "--objective"]
+    if not chosen or not flag.startswith("--objective."):
+        return True
+    return flag.split(".")[1] in {field.name for field in fields(OBJECTIVES[chosen[-1]])}
 
 
 def _value(name: str, value: str) -> Words:

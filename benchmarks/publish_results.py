@@ -1,0 +1,180 @@
+"""Make docs/results.md from comparisons: `python benchmarks/publish_results.py time|write`.
+
+Reads the JSON files that `shortcut compare digits --steps 1,2,4,8,32,128` left in runs/compare-digits
+(and, if there is one, a comparison in runs/compare-glyphs). `time` measures the methods' steps in
+turns, on an idle machine, for the time column: a comparison's own clock also counts what else ran.
+The text between the tables is written by hand; the tables and the verdicts on the paper's claims are not.
+"""
+
+import json
+import shutil
+import statistics
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from shortcut_models import runs, sharding
+from shortcut_models.compare import METHODS, PAIR_STEPS, Comparison, spread, table
+from shortcut_models.config import Config, from_json
+from shortcut_models.files import write_json
+from shortcut_models.train import compile_step, init_state
+
+RUNS, DOCS = Path("runs"), Path("docs")
+DISTANCE = "frechet-pixels-1000"
+TURNS, STEPS = 7, 40
+
+Reports = dict[str, list[dict[str, Any]]]
+
+
+def read(dataset: str) -> Reports:
+    """The reports of all methods and seeds, in the order of the table."""
+    folder = RUNS / f"compare-{dataset}"
+    found = {name: [json.loads(p.read_text()) for p in sorted(folder.glob(f"{name}-seed-?.json"))] for name in METHODS}
+    return {name: reports for name, reports in found.items() if reports}
+
+
+def measure_time() -> None:
+    """Seconds per step of every method's last stage, methods taking turns; into docs/results-time.json."""
+    found = read("digits")
+    first = next(iter(found.values()))[0]
+    settings = first["settings"]
+    base = from_json(settings["base"])
+    comparison = Comparison(base=base, objectives=tuple(found), budget=settings["budget"])
+    steps = {name: prepare(list(comparison.stages(name, 0, Path()).values())[-1]) for name in found}
+    seconds: dict[str, list[float]] = {name: [] for name in steps}
+    for _ in range(TURNS):
+        for name, step in steps.items():
+            began = time.perf_counter()
+            for _ in range(STEPS):
+                step()
+            seconds[name].append((time.perf_counter() - began) / STEPS)
+    per_step = {name: statistics.median(values) for name, values in seconds.items()}
+    write_json(DOCS / "results-time.json", {"seconds_per_step": per_step, **runs.provenance(" ".join(sys.argv))})
+    print(json.dumps(per_step, indent=2))
+
+
+def prepare(config: Config) -> Any:
+    """A function that takes one more step of a training, and waits for it."""
+    mesh = sharding.make_mesh()
+    shapes = jax.eval_shape(lambda: init_state(config))
+    placed = sharding.state_sharding(mesh, shapes, "dp")
+    paired = config.dataset_name != "digits"
+    step = compile_step(config, mesh, shapes, placed, paired)
+    state = jax.jit(lambda: init_state(config), out_shardings=placed)()
+    x1 = np.zeros((config.batch_size, *config.model.shape), np.float32)
+    batch = {"x1": x1, "label": np.zeros(config.batch_size, np.int32)} | ({"x0": x1} if paired else {})
+    batch = sharding.place_batch(mesh, batch)
+
+    def once() -> None:
+        nonlocal state
+        state = jax.block_until_ready(step(state, batch, np.uint32(0)))
+
+    once()
+    return once
+
+
+def charge(found: Reports) -> None:
+    """Put the measured seconds per step in place of the clocks of the runs, for all stages; pairs keep theirs."""
+    per_step = json.loads((DOCS / "results-time.json").read_text())["seconds_per_step"]
+    for name, reports in found.items():
+        for report in reports:
+            size = report["settings"]["base"]["batch_size"]
+            for part in report["cost"]:
+                stage = "flow-matching" if part["what"].startswith("training flow-seed") else name
+                if part["images"]:
+                    part["seconds"] = part["images"] / size * per_step[stage]
+            report["seconds"] = sum(part["seconds"] for part in report["cost"])
+
+
+def claims(found: Reports) -> list[str]:
+    """What the paper says of its table 1, and whether ours says so too."""
+
+    def values(name: str, steps: int) -> list[float]:
+        return [report["steps"][str(steps)][DISTANCE] for report in found[name]]
+
+    def mean(name: str, steps: int) -> float:
+        return statistics.mean(values(name, steps))
+
+    def beats(a: tuple[str, int], b: tuple[str, int]) -> bool:
+        """Better on average by more than the larger spread."""
+        return mean(*b) - mean(*a) > max(statistics.stdev(values(*a)), statistics.stdev(values(*b)))
+
+    def verdict(holds: bool, *entries: tuple[str, int]) -> str:
+        shown = ", ".join(f"{name} at {steps}: {spread(values(name, steps))}" for name, steps in entries)
+        return f"{'**holds**' if holds else '**does not hold**'} ({shown})"
+
+    ours, original, flow = "shortcut", "shortcut-original", "flow-matching"
+    end_to_end = [name for name in found if name not in ("progressive", "consistency-distillation", "reflow")]
+    two_stage = [name for name in found if name not in end_to_end]
+    best_two, best_one = min(two_stage, key=lambda n: mean(n, 1)), min(end_to_end, key=lambda n: mean(n, 1))
+    budgets = (1, 2, 4, 8, 32, 128)
+    worst = max(budgets, key=lambda n: mean(ours, n))
+    rows = [
+        (
+            "Flow matching collapses in one step",
+            verdict(mean(flow, 1) > 5 * mean(flow, 128), (flow, 128), (flow, 1)),
+        ),
+        (
+            "Shortcut models keep flow matching's many-step quality",
+            verdict(not beats((flow, 128), (ours, 128)), (ours, 128), (flow, 128)),
+        ),
+        (
+            "... with the recipe of the original code",
+            verdict(not beats((flow, 128), (original, 128)), (original, 128), (flow, 128)),
+        ),
+        (
+            "One network serves every budget (its worst budget is better than flow matching's 8 steps)",
+            verdict(beats((ours, worst), (flow, 8)), (ours, worst), (flow, 8)),
+        ),
+        (
+            "Shortcut is the best end-to-end method in one step",
+            verdict(best_one == ours, (ours, 1), *((best_one, 1),) if best_one != ours else ()),
+        ),
+        (
+            "End-to-end training beats or matches two stages in one step",
+            verdict(not beats((best_two, 1), (ours, 1)), (ours, 1), (best_two, 1)),
+        ),
+        (
+            "Progressive distillation is good at one step alone",
+            verdict(beats(("progressive", 1), ("progressive", 4)), ("progressive", 1), ("progressive", 4)),
+        ),
+    ]
+    return ["| The paper says | Here |", "|---|---|", *(f"| {claim} | {text} |" for claim, text in rows)]
+
+
+def write() -> None:
+    """Fill docs/results.md with the tables, and copy what they are made of beside it."""
+    path = DOCS / "results.md"
+    text = path.read_text()
+    found = read("digits")
+    charge(found)
+    text = fill(text, "digits", table(found, (1, 2, 4, 8, 32, 128)).strip())
+    text = fill(text, "claims", "\n".join(claims(found)))
+    gathered = {"pair_steps": PAIR_STEPS, "digits": found}
+    glyphs = read("glyphs")
+    if glyphs:
+        steps = [int(n) for n in next(iter(glyphs.values()))[0]["steps"]]
+        text = fill(text, "glyphs", table(glyphs, steps).strip())
+        gathered["glyphs"] = glyphs
+    path.write_text(text)
+    write_json(DOCS / "results.json", gathered)
+    for dataset in ("digits", "glyphs") if glyphs else ("digits",):
+        for name in ("quality", "samples"):
+            shutil.copy(RUNS / f"compare-{dataset}" / f"{name}.png", DOCS / f"results-{dataset}-{name}.png")
+
+
+def fill(text: str, mark: str, content: str) -> str:
+    """Put content between the two marks."""
+    before, rest = text.split(f"<!-- {mark} -->\n")
+    after = rest.split(f"<!-- /{mark} -->")[1]
+    return f"{before}<!-- {mark} -->\n{content}\n<!-- /{mark} -->{after}"
+
+
+if __name__ == "__main__":
+    if sys.argv[1:] not in (["time"], ["write"]):
+        sys.exit(__doc__)
+    measure_time() if sys.argv[1] == "time" else write()
