@@ -24,10 +24,15 @@ jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 
-# Compiling is most of the tests' time: what one has compiled serves the others, and the processes that they start.
+# Compiling is most of the tests' time. XLA's costly passes make programs faster, not other, and the tests' are tiny;
+# and what one test has compiled serves the others, and the processes that they start.
+jax.config.update("jax_disable_most_optimizations", True)
 COMPILED = tempfile.TemporaryDirectory(prefix="shortcut-tests-")
 jax.config.update("jax_compilation_cache_dir", COMPILED.name)
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+
+QUICK = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
+"""The same for the processes that tests start."""
 
 
 def check_types(checked: Any) -> Any:
@@ -97,7 +102,7 @@ def start_shortcut() -> Callable[..., subprocess.Popen[str]]:
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(("JAX_", "XLA_"))}
         return subprocess.Popen(
             [sys.executable, "-m", "shortcut_models.cli", *map(str, words)],
-            env={**inherited, "JAX_PLATFORMS": "cpu", "JAX_COMPILATION_CACHE_DIR": COMPILED.name, **env},
+            env={**inherited, "JAX_PLATFORMS": "cpu", "JAX_COMPILATION_CACHE_DIR": COMPILED.name, **QUICK, **env},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

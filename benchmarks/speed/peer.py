@@ -13,9 +13,9 @@ import torch  # pyrefly: ignore[missing-import]
 from diffusers import DiTTransformer2DModel  # pyrefly: ignore[missing-import]
 
 
-def network(size: dict[str, Any], device: str) -> torch.nn.Module:
+def network(size: dict[str, Any], device: str) -> Any:
     """The same width, depth, heads and tokens as ours."""
-    return DiTTransformer2DModel(
+    model: Any = DiTTransformer2DModel(
         num_attention_heads=size["heads"],
         attention_head_dim=size["width"] // size["heads"],
         in_channels=size["channels"],
@@ -24,7 +24,8 @@ def network(size: dict[str, Any], device: str) -> torch.nn.Module:
         sample_size=size["image"],
         patch_size=size["patch"],
         num_embeds_ada_norm=size["classes"],
-    ).to(device)
+    )
+    return model.to(device)
 
 
 def training(size: dict[str, Any], compiled: bool, dtype: torch.dtype, device: str) -> Callable[[], None]:
@@ -36,6 +37,7 @@ def training(size: dict[str, Any], compiled: bool, dtype: torch.dtype, device: s
     data = torch.randn(shape, device=device)
     labels = torch.randint(size["classes"], shape[:1], device=device)
     forward = torch.compile(model) if compiled else model
+    average_all: Any = torch._foreach_lerp_
 
     def step() -> None:
         noise, t = torch.randn_like(data), torch.rand(shape[0], device=device)
@@ -46,7 +48,7 @@ def training(size: dict[str, Any], compiled: bool, dtype: torch.dtype, device: s
         optimizer.step()
         optimizer.zero_grad()
         with torch.no_grad():
-            torch._foreach_lerp_(average, list(model.parameters()), 1e-3)
+            average_all(average, list(model.parameters()), 1e-3)
 
     return step
 

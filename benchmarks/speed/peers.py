@@ -60,3 +60,4 @@ class Peers:
         if self.process:
             self.process.stdin.close()
             self.process.wait()
+            self.process.stdout.close()

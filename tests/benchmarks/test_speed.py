@@ -71,8 +71,8 @@ def test_undone_choices_compute_the_same_gradient() -> None:
 
 def test_a_step_keeps_no_second_copy_of_the_state() -> None:
     found = parts(config("64x4", batch=8, **TINY))
-    # The table of the outputs' addresses is not donated: less than a hundredth of the parameters even here.
-    assert 0 <= found["second copies"] < 0.02 * found["parameters"]
+    # Outputs come with a table of pointers, 8 bytes an array; a copy of the weights would be many times that.
+    assert found["second copies"] < 1e-3 < found["parameters"] / 20
     assert found["optimiser"] == pytest.approx(2 * found["parameters"], rel=1e-3)
     kept = found["parameters"] + found["EMA"] + found["optimiser"]
     assert found["peak MiB"] == pytest.approx(kept + found["gradient"] + found["activations"], rel=0.01)
