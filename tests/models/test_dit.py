@@ -153,8 +153,9 @@ def test_gelu_and_its_derivatives_are_those_of_jax() -> None:
             found.append([function(x), slope(x), backwards(x), curvature(x)])
         return found
 
+    # 1 - tanh^2 is rounded to 1e-7; the curvature multiplies that by up to x^3.
     for ours, theirs in zip(*derivatives(x), strict=True):
-        np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-5)
+        np.testing.assert_allclose(ours, theirs, rtol=0, atol=6e-5)
 
 
 def test_recomputing_blocks_changes_neither_output_nor_gradient(params: Params) -> None:
