@@ -223,6 +223,7 @@ def test_reflow_trains_on_pairs_and_is_measured_by_what_the_pairs_show(
     # Without pairs there is nothing that it could learn.
     assert cli.main([*command[:4], *words, "--run-dir", str(tmp_path / "none")]) == 2
     assert "reflow learns pairs of noise and sample" in capsys.readouterr().err
+    assert not (tmp_path / "none").exists()
 
 
 def test_consistency_training_runs_through_its_stages(tiny: Config, tmp_path: Path) -> None:

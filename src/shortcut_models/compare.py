@@ -29,7 +29,7 @@ from shortcut_models.dry_run import count_flops, step_flops
 from shortcut_models.errors import InputError
 from shortcut_models.evaluate import evaluate
 from shortcut_models.files import whole_file, write_json
-from shortcut_models.objectives import OBJECTIVES, Consistency, Progressive, Reflow
+from shortcut_models.objectives import OBJECTIVES, Consistency, Progressive
 from shortcut_models.pictures import Line, draw_methods, draw_quality
 from shortcut_models.progress import Progress
 from shortcut_models.train import train
@@ -102,7 +102,7 @@ class Comparison:
             )
         flow = folder / f"flow-seed-{seed}"
         changes = {"start_from": str(flow)}
-        if isinstance(OBJECTIVES[name], Reflow):
+        if OBJECTIVES[name].needs_pairs:
             changes["dataset_name"] = str(flow / "pairs")
         return {
             flow: self._config("flow-matching", steps // 2, seed),
@@ -144,7 +144,7 @@ class Result(NamedTuple):
 
 def has_two_stages(name: str) -> bool:
     """Whether an objective makes something of a flow that was trained before."""
-    return OBJECTIVES[name].needs_teacher or isinstance(OBJECTIVES[name], Reflow)
+    return OBJECTIVES[name].needs_teacher or OBJECTIVES[name].needs_pairs
 
 
 def compare(comparison: Comparison, folder: Path, command: str) -> int:
@@ -179,7 +179,7 @@ def run(comparison: Comparison, folder: Path, name: str, seed: int, command: str
             if status:
                 return status
             cost.append(training_cost(stage, config))
-            if isinstance(OBJECTIVES[name], Reflow) and stage is not list(stages)[-1]:
+            if OBJECTIVES[name].needs_pairs and stage is not list(stages)[-1]:
                 cost.append(draw_pairs(stage, config, comparison.pairs, comparison.guidance))
     model = runs.load(stage)
     found = evaluate(model, comparison.base.dataset_name, comparison.steps, comparison.count, comparison.guidance)

@@ -9,7 +9,6 @@ import jax.numpy as jnp
 
 from shortcut_models import sharding
 from shortcut_models.config import Config, objective_kind
-from shortcut_models.objectives import Reflow
 from shortcut_models.train import compile_step, init_state, make_step
 
 
@@ -20,8 +19,7 @@ def describe(config: Config) -> str:
     shapes = jax.eval_shape(partial(init_state, config))
     placed = sharding.state_sharding(mesh, shapes, config.sharding)
     flops = step_flops(config)
-    paired = isinstance(config.objective, Reflow)
-    memory = compile_step(config, mesh, shapes, placed, paired).memory_analysis()
+    memory = compile_step(config, mesh, shapes, placed, config.objective.needs_pairs).memory_analysis()
     parameters = sum(leaf.size for leaf in jax.tree.leaves(shapes.params))
     state = _bytes_per_device(shapes, placed)
     height, width, channels = config.model.shape

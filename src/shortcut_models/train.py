@@ -18,11 +18,12 @@ from jaxtyping import Array, Float
 from shortcut_models import runs, sharding
 from shortcut_models.checkpoint import Checkpoints, agree
 from shortcut_models.config import Config, Optimizer
-from shortcut_models.data import open_source
+from shortcut_models.data import Source, open_source
 from shortcut_models.data.pipeline import batch_dataset, batches
 from shortcut_models.errors import InputError
 from shortcut_models.models import Network, Params
 from shortcut_models.objectives import Loss
+from shortcut_models.objectives.flow import check_pairs
 from shortcut_models.progress import Progress, StopSignal
 from shortcut_models.tracking import open_trackers
 
@@ -55,6 +56,7 @@ def train(config: Config, folder: Path, command: str = "") -> int:
     sharding.check_batch(config.batch_size, config.accumulation, mesh)
     source = open_source(config.dataset_name)
     check_fits(config, source.image_shape, source.num_classes)
+    check_pairs(config.objective, "noise" in source[0])
     runs.create_or_check(folder, config, command)
 
     shapes = jax.eval_shape(partial(init_state, config))
@@ -72,7 +74,7 @@ def train(config: Config, folder: Path, command: str = "") -> int:
             weights = runs.start_weights(config, placed.params)
             state = jax.jit(partial(init_state, config), out_shardings=placed)(weights)
 
-        saved = take_steps(config, folder, mesh, placed, state, start, checkpoints, stop)
+        saved = take_steps(config, folder, source, mesh, placed, state, start, checkpoints, stop)
         checkpoints.wait()
     if saved < config.max_steps:
         Progress.say(f"{folder}: stopped and saved at step {saved}; the same command continues.")
@@ -84,6 +86,7 @@ def train(config: Config, folder: Path, command: str = "") -> int:
 def take_steps(
     config: Config,
     folder: Path,
+    source: Source,
     mesh: jax.sharding.Mesh,
     placed: State,
     state: State,
@@ -92,7 +95,6 @@ def take_steps(
     stop: StopSignal,
 ) -> int:
     """Train from step `start` until the end or a request to stop; returns the last step, which was saved."""
-    source = open_source(config.dataset_name)
     rows = sharding.local_rows(mesh, config.batch_size)
     data = batches(batch_dataset(source, config.batch_size, config.seed, rows), start, config.data_threads)
     Progress.say("compiling the training step ...")

@@ -58,6 +58,11 @@ class Objective(Protocol):
         return True
 
     @property
+    def needs_pairs(self) -> bool:
+        """Whether the data must bring the noise x0 that belongs to each image."""
+        return False
+
+    @property
     def snapshots(self) -> tuple[int, ...]:
         """Numbers of images, rising, at which the averaged weights become the new teacher."""
         return ()
@@ -185,6 +190,15 @@ def errors_by_step(
         name = f"error/d{sign}1/{2**level}" if level else f"error/d{sign}1"
         metrics[name] = Metric(error, inside.astype(error.dtype))
     return metrics
+
+
+def check_pairs(objective: Objective, given: bool) -> None:
+    """Raise InputError if the objective learns pairs and the data do not have them."""
+    if objective.needs_pairs and not given:
+        raise InputError(
+            "reflow learns pairs of noise and sample, which this data set does not have: make them "
+            "with `shortcut pairs RUN --out FOLDER`, and train on --dataset-name FOLDER."
+        )
 
 
 def check_levels(levels: int) -> None:

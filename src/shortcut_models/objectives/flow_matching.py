@@ -19,6 +19,7 @@ from shortcut_models.objectives.flow import (
     Velocity,
     adaptive_weight,
     check_fraction,
+    check_pairs,
     drop_labels,
     interpolate,
     squared_error,
@@ -65,6 +66,7 @@ class FlowMatching(Objective):
     ) -> Loss:
         """See `Objective`; the only metric is the raw squared error."""
         del target, teacher, images
+        check_pairs(self, x0 is not None)
         noise_key, time_key, label_key = jax.random.split(key, 3)
         t = self.times.draw(time_key, x1.shape[0])
         x0 = jax.random.normal(noise_key, x1.shape) if x0 is None else x0

@@ -11,10 +11,6 @@ Cost: 3 forward passes per step, and those of making the pairs.
 
 from dataclasses import dataclass
 
-from jaxtyping import Array, Float, Int, Integer
-
-from shortcut_models.errors import InputError
-from shortcut_models.objectives.flow import Loss, Velocity
 from shortcut_models.objectives.flow_matching import FlowMatching
 
 
@@ -22,30 +18,12 @@ from shortcut_models.objectives.flow_matching import FlowMatching
 class Reflow(FlowMatching):
     """Constants of reflow: those of flow matching."""
 
+    @property
+    def needs_pairs(self) -> bool:
+        """The noise that the teacher started from."""
+        return True
+
     def meant_for(self, steps: int) -> bool:
         """Any budget: straight lines are what it is for."""
         del steps
         return True
-
-    def __call__(
-        self,
-        velocity: Velocity,
-        x1: Float[Array, "batch ..."],
-        label: Int[Array, " batch"],
-        key: Array,
-        *,
-        x0: Float[Array, "batch ..."] | None = None,
-        target: Velocity | None = None,
-        teacher: Velocity | None = None,
-        images: Integer[Array, ""] | int = 0,
-        null_label: int | None = None,
-    ) -> Loss:
-        """See `FlowMatching`; raises InputError without x0, the other half of the pairs."""
-        if x0 is None:
-            raise InputError(
-                "reflow learns pairs of noise and sample, which this data set does not have: make them "
-                "with `shortcut pairs RUN --out FOLDER`, and train on --dataset-name FOLDER."
-            )
-        return super().__call__(
-            velocity, x1, label, key, x0=x0, target=target, teacher=teacher, images=images, null_label=null_label
-        )
