@@ -16,6 +16,8 @@ import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from shortcut_models import startup
+
 PARTS = ("train", "choices", "sampler", "start", "memory", "growth", "scaling")
 MANY_DEVICES = ("growth", "scaling")
 DOCS = Path("docs")
@@ -39,6 +41,7 @@ def main() -> None:
         cpu = given.device == "cpu" or part in MANY_DEVICES
         env = {**os.environ, "JAX_PLATFORMS": "cpu" if cpu else "", "JAX_NUM_CPU_DEVICES": "1"}
         env |= {"JAX_NUM_CPU_DEVICES": "8"} if part in MANY_DEVICES else {}
+        env[startup.ALLOCATOR] = startup.KEEP_MEMORY  # As `shortcut train` runs.
         more = ["--peer-python", given.peer_python] if given.peer_python else []
         command = [sys.executable, "-m", "benchmarks.speed", part, "--device", given.device, *more]
         if subprocess.run([*command, "--out", str(given.out), "--here"], env=env, check=False).returncode:

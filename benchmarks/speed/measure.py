@@ -1,5 +1,6 @@
 """What all parts share: sizes, contestants that take turns, the ceiling, and the count of operations."""
 
+import random
 import statistics
 import time
 from collections.abc import Callable
@@ -24,8 +25,8 @@ Row = dict[str, Any]
 _LATENT = DiT(image_size=32, channels=4, num_classes=1000, patch_size=2)
 SIZES = {
     "digits": (PRESETS["digits"].config.model, 64),
-    "64x4": (replace(PRESETS["digits"].config.model, patch_size=2, hidden_size=64, num_heads=4), 64),
-    "S/2": (replace(_LATENT, image_size=16, hidden_size=384, depth=12, num_heads=6), 16),
+    "64x4": (replace(PRESETS["digits"].config.model, patch_size=2, hidden_size=64, num_heads=4, scan=True), 64),
+    "S/2": (replace(_LATENT, image_size=16, hidden_size=384, depth=12, num_heads=6, scan=False), 16),
     "B/2": (replace(_LATENT, hidden_size=768, depth=12, num_heads=12), 256),
     "XL/2": (replace(_LATENT, hidden_size=1152, depth=28, num_heads=16), 256),
 }
@@ -87,14 +88,16 @@ def copy_rate() -> float:
 def race(contestants: dict[str, Callable[[], Any]], rounds: int) -> dict[str, list[float]]:
     """Seconds of every contestant in every round, after two turns to warm up.
 
-    They take turns, so that what else the machine does slows all of them down alike. One that
-    returns a number has timed itself, in seconds.
+    They take turns, so that what else the machine does slows all of them down alike, in another
+    order every round: threads that still spin, and a cache full of its own, are what each leaves
+    to the next. One that returns a number has timed itself, in seconds.
     """
     times: dict[str, list[float]] = {name: [] for name in contestants}
+    shuffle = random.Random(0)
     for turn in range(-2, rounds):
-        for name, run in contestants.items():
+        for name in shuffle.sample(list(contestants), len(contestants)):
             began = time.perf_counter()
-            own = run()
+            own = contestants[name]()
             seconds = own if isinstance(own, float) else time.perf_counter() - began
             if turn >= 0:
                 times[name].append(seconds)

@@ -1,4 +1,4 @@
-"""Starts the peer's process and hands out its contestants."""
+"""Contestants that live in processes of their own: the peer, and ours under another allocator."""
 
 import json
 import os
@@ -8,56 +8,66 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from shortcut_models import startup
 from shortcut_models.models import DiT
 
 ABSENT = "absent: pip install 'shortcut-models[bench]', or --peer-python with torch and diffusers"
 
 
+class Child:
+    """A process that answers one JSON line with another, under the system's allocator as it is."""
+
+    def __init__(self, *command: str, without: tuple[str, ...] = ()) -> None:
+        left_out = {startup.ALLOCATOR, *without}
+        clean = {name: value for name, value in os.environ.items() if name not in left_out}
+        pipes: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+        self.process: Any = subprocess.Popen(command, **pipes, text=True, env=clean)
+
+    def ask(self, question: dict[str, Any]) -> dict[str, Any]:
+        """The answer, or {"error": why there is none}."""
+        self.process.stdin.write(json.dumps(question) + "\n")
+        self.process.stdin.flush()
+        for line in self.process.stdout:
+            # Compilers print to the same place.
+            if line.startswith("answer "):
+                return json.loads(line.removeprefix("answer "))
+        return {"error": f"the process ended with status {self.process.wait()}"}
+
+    def close(self) -> None:
+        """End the process."""
+        self.process.stdin.close()
+        self.process.wait()
+        self.process.stdout.close()
+
+
 class Peers:
-    """The process, or why there is none."""
+    """PyTorch's process, or why there is none."""
 
     def __init__(self, python: str | None = None) -> None:
         python = python or sys.executable
         check = subprocess.run([python, "-c", "import torch, diffusers"], capture_output=True, check=False)
         self.missing = ABSENT if check.returncode else None
         self.version = ""
-        self.process: Any = None
-        if not self.missing:
-            clean = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-            self.process = subprocess.Popen(
-                [python, str(Path(__file__).with_name("peer.py"))],
-                **{"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL},
-                text=True,
-                env=clean,
-            )
+        script = str(Path(__file__).with_name("peer.py"))
+        self.child = None if self.missing else Child(python, script, without=("PYTHONPATH",))
 
     def make(self, name: str, kind: str, model: DiT, batch: int, *, compiled: bool, **more: Any) -> Any:
         """A contestant that times itself, or a sentence saying why there is none."""
-        if self.missing:
+        if self.child is None:
             return self.missing
         size = {"image": model.image_size, "patch": model.patch_size, "channels": model.channels, "batch": batch}
         size |= {"width": model.hidden_size, "depth": model.depth, "heads": model.num_heads}
         asked = {"make": name, "kind": kind, "classes": model.num_classes, "dtype": model.dtype, "compiled": compiled}
-        answer = self._ask({**asked, **size, **more})
-        return answer["error"] if "error" in answer else self._runner(name)
-
-    def _runner(self, name: str) -> Callable[[], float]:
-        return lambda: self._ask({"run": name})["seconds"]
-
-    def _ask(self, question: dict[str, Any]) -> dict[str, Any]:
-        self.process.stdin.write(json.dumps(question) + "\n")
-        self.process.stdin.flush()
-        for line in self.process.stdout:
-            # Compilers print to the same place.
-            if line.startswith("answer "):
-                answer = json.loads(line.removeprefix("answer "))
-                self.version = answer.get("torch", self.version)
-                return answer
-        return {"error": f"the peer's process ended with status {self.process.wait()}"}
+        answer = self.child.ask({**asked, **size, **more})
+        self.version = answer.get("torch", self.version)
+        return answer["error"] if "error" in answer else runner(self.child, {"run": name})
 
     def close(self) -> None:
         """End the process."""
-        if self.process:
-            self.process.stdin.close()
-            self.process.wait()
-            self.process.stdout.close()
+        if self.child:
+            self.child.close()
+
+
+def runner(child: Child, question: dict[str, Any]) -> Callable[[], float]:
+    """A contestant: seconds, as the process says."""
+    return lambda: child.ask(question)["seconds"]

@@ -13,6 +13,7 @@ import jax
 
 from benchmarks.speed.measure import Row, Training, config
 from benchmarks.speed.peers import Peers
+from shortcut_models import startup
 
 RUNS = 5
 
@@ -29,10 +30,12 @@ def run(device: str, peers: Peers) -> list[Row]:
     ]
     with tempfile.TemporaryDirectory() as folder:
         settings = ["--max-steps", "1", "--log-interval", "1"]
-        for number, what in enumerate(("empty", "filled", "filled")):
-            begin = ["train", "digits", *settings, "--run-dir", str(Path(folder) / str(number))]
-            seconds = _once([sys.executable, *shortcut, *begin], JAX_COMPILATION_CACHE_DIR=str(Path(folder) / "cache"))
-            rows.append({"what": f"train digits for one step and save, compilation cache {what}", "seconds": seconds})
+        kept = {startup.CACHE: str(Path(folder) / "cache")}
+        caches = {"none": {"JAX_ENABLE_COMPILATION_CACHE": "false"}, "empty": kept, "filled": kept}
+        for what, env in caches.items():
+            begin = ["train", "digits", *settings, "--run-dir", str(Path(folder) / what)]
+            seconds = _once([sys.executable, *shortcut, *begin], **env)
+            rows.append({"what": f"train digits for one step and save, compilation cache: {what}", "seconds": seconds})
     return rows + _depth()
 
 
@@ -58,5 +61,6 @@ def _median(command: list[str]) -> float:
 
 def _once(command: list[str], **env: str) -> float:
     began = time.perf_counter()
-    subprocess.run(command, env={**os.environ, **env}, capture_output=True, check=True)
+    inherited = {name: value for name, value in os.environ.items() if name != startup.ALLOCATOR}
+    subprocess.run(command, env={**inherited, **env}, capture_output=True, check=True)
     return time.perf_counter() - began

@@ -1,6 +1,7 @@
 """The training step: seconds, share of the ceiling, ratio to the peers; and what each of our choices is worth."""
 
 import statistics
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -14,13 +15,13 @@ from jax import lax
 from jaxtyping import Array
 
 from benchmarks.speed.measure import Product, Row, Training, compiler_flops, config, formula_flops, paired, race
-from benchmarks.speed.peers import Peers
+from benchmarks.speed.peers import Child, Peers, runner
 from shortcut_models.config import Config
 from shortcut_models.models import Params, dit
 
 CPU = [
     ("64x4", "float32", 30, {}),
-    ("64x4", "bfloat16", 10, {"scan": True}),  # Unrolled, XLA takes minutes to compile bfloat16 for a CPU.
+    ("64x4", "bfloat16", 10, {}),
     ("digits", "float32", 30, {}),
     ("S/2", "float32", 6, {}),
 ]
@@ -71,19 +72,24 @@ def _case(size: str, dtype: str, rounds: int, model: Row, peers: Peers) -> Itera
         yield row
 
 
-CHOICES = [("64x4", 20, False), ("digits", 20, False), ("S/2", 4, True)]
+CHOICES = {"cpu": [("64x4", 30), ("digits", 30), ("S/2", 6)], "gpu": [("B/2", 10), ("XL/2", 5)]}
 
 
 def choices(device: str) -> Iterator[Row]:
     """Our step with each choice undone: its time, and the ratio to the step as it is."""
-    for size, rounds, scan in CHOICES if device == "cpu" else [("B/2", 10, True), ("XL/2", 5, True)]:
+    for size, rounds in CHOICES[device]:
         dtype = "float32" if device == "cpu" else "bfloat16"
-        plain = config(size, scan=scan, dtype=dtype, remat=size == "XL/2")
+        plain = config(size, dtype=dtype, remat=size == "XL/2")
         contestants: dict[str, Any] = {"as it is": Training(plain)}
         for name, (undo, changed) in _undone(plain).items():
             with undo():
                 contestants[name] = Training(changed)
-        times = race(contestants, rounds)
+        with ExitStack() as closing:
+            if device == "cpu":
+                child = Child(sys.executable, "-m", "benchmarks.speed.untuned", size)
+                closing.callback(child.close)
+                contestants["memory handed back to the system"] = runner(child, {})
+            times = race(contestants, rounds)
         for name in contestants:
             ratio = paired(times[name], times["as it is"])
             yield {"size": size, "dtype": dtype, "change": name, "ms": 1e3 * statistics.median(times[name]), "x": ratio}
@@ -109,6 +115,8 @@ def _undone(plain: Config) -> dict[str, tuple[Callable[[], Any], Config]]:
         "blocks recomputed" if not plain.model.remat else "blocks not recomputed": other(remat=not plain.model.remat),
         "no normed queries and keys": other(qk_norm=False),
     }
+    if plain.model.scan and not plain.model.remat:
+        found["all of a block kept for the backward pass"] = same(partial(mock.patch.object, jax, "checkpoint", _kept))
     if not plain.model.scan:
         found["blocks indexed, not split"] = same(partial(mock.patch.object, dit, "_unstack", _index))
     return found
@@ -130,6 +138,11 @@ def _attention(query: Array, key: Array, value: Array, *, scale: float, implemen
     del implementation
     logits = jnp.einsum("bqhd,bkhd->bhqk", scale * query, key, preferred_element_type=jnp.float32)
     return jnp.einsum("bhqk,bkhd->bqhd", jax.nn.softmax(logits).astype(value.dtype), value)
+
+
+def _kept(block: Any, **options: Any) -> Any:
+    del options
+    return block
 
 
 def _index(blocks: Params, depth: int) -> list[Params]:

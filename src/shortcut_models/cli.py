@@ -14,7 +14,10 @@ from typing import Annotated, Any, Literal
 import tyro
 from tyro.conf import FlagConversionOff, Positional, arg
 
+from shortcut_models import startup
 from shortcut_models.errors import InputError
+
+COMPUTING = ("train", "sample", "evaluate", "compare", "pairs")
 
 HELP = """\
 usage: shortcut COMMAND ...
@@ -77,8 +80,14 @@ Run again, the same command continues; started twice, the two share the work.
 
 
 def main(words: list[str] | None = None) -> int:
-    """Run one command; returns the exit status: 0, 2 for bad input, 128 + n when stopped by signal n."""
-    words = sys.argv[1:] if words is None else words
+    """Run one command; returns the exit status: 0, 2 for bad input, 128 + n when stopped by signal n.
+
+    Without `words` this is the program itself, which settles first how memory and compiled programs are kept.
+    """
+    if words is None:
+        words = sys.argv[1:]
+        if words and words[0] in COMPUTING:
+            startup.prepare()
     commands: dict[str, Callable[[list[str]], int]] = {
         "train": _train,
         "sample": lambda rest: _tyro(sample, "sample", rest),

@@ -53,14 +53,6 @@ def whole(p: Params, dtype: DTypeLike | None = None) -> Params:
     return jax.tree.map(lambda leaf: lax.with_sharding_constraint(leaf, PartitionSpec()), sent)
 
 
-def all_but_gathered(primitive: Any, *_: Any, **__: Any) -> bool:
-    """What `jax.checkpoint` keeps for the backward pass: all but what `whole` gathered.
-
-    That is gathered again instead; kept over all blocks, it would be the whole model on every device.
-    """
-    return primitive.name != "sharding_constraint"
-
-
 @jax.custom_jvp
 def gelu(x: Float[Array, "..."]) -> Float[Array, "..."]:
     """GELU by tanh: x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))) (Hendrycks & Gimpel, arXiv 1606.08415).
