@@ -61,6 +61,15 @@ def test_fsdp_gathers_a_block_at_a_time_and_reduces_the_gradient_once(flow: Conf
     assert_planned_for_fsdp(*compiled(dataclasses.replace(flow, sharding="fsdp")))
 
 
+@pytest.mark.parametrize("remat", [False, True])
+def test_bfloat16_blocks_are_gathered_in_bfloat16(flow: Config, remat: bool) -> None:
+    model = dataclasses.replace(flow.model, dtype="bfloat16", remat=remat)
+    with jax.numpy_dtype_promotion("standard"):  # JAX's own attention promotes.
+        found, params = compiled(dataclasses.replace(flow, model=model, sharding="fsdp"))
+    blocks = size(params["blocks"])
+    assert bytes_by_kind(found)["all-gather"] == size(params) - blocks + 2 * blocks // 2
+
+
 def test_every_further_call_of_the_network_gathers_once_more(tiny: Config) -> None:
     # 64 images: the quarter that learns jumps is then two rows for each device, and none has to move.
     found, params = compiled(dataclasses.replace(tiny, sharding="fsdp", batch_size=64))

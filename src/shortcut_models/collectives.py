@@ -89,7 +89,10 @@ def _walk(computations: dict[str, dict[str, _Instruction]], name: str, turns: in
             if turns is None:
                 raise ValueError(f"{kind} in a loop whose number of turns is unknown: {one.rest[:200]}")
             source = re.search(r'op_name="([^"]*)"', one.rest)
-            found.append(Collective(kind, _whole(one, kind, computations[name]), turns, source[1] if source else ""))
+            size = _whole(one, kind, computations[name])
+            if kind == "all-gather" and _widened(one, computations[name], computations):
+                size //= 2
+            found.append(Collective(kind, size, turns, source[1] if source else ""))
             continue
         inner = turns
         if one.operation == "while":
@@ -109,6 +112,21 @@ def _whole(one: _Instruction, kind: str, others: dict[str, _Instruction]) -> int
         # (operands, results, ...): an asynchronous one names both.
         return max(_size(part) for part in re.findall(r"\w+\[[^\]]*\]", one.shape))
     return _size(one.shape)
+
+
+def _widened(
+    one: _Instruction, others: dict[str, _Instruction], computations: dict[str, dict[str, _Instruction]]
+) -> bool:
+    """Whether what is sent was bfloat16 until then: XLA's CPU backend alone makes float32 of it to send it."""
+    operand = re.search(r"%([\w.\-]+)", one.rest)
+    source = others.get(operand[1]) if operand else None
+    if source and source.operation == "fusion" and (called := re.search(r"calls=%?([\w.\-]+)", source.rest)):
+        others = computations[called[1]]
+        source = list(others.values())[-1]  # The root comes last.
+    if source is None or source.operation != "convert" or not one.shape.startswith("f32"):
+        return False
+    before = re.search(r"%([\w.\-]+)", source.rest)
+    return before is not None and others[before[1]].shape.startswith("bf16")
 
 
 def _size(shape: str) -> int:

@@ -165,16 +165,21 @@ class DiT:
         tokens = dense(params["patch"], self._patchify(x).astype(dtype))
         tokens = tokens + jnp.asarray(self._positions(), dtype)
 
+        blocks = params["blocks"]
+        if spread():
+            # Cast where they lie, before the scan: cast within it, they are gathered in float32.
+            blocks = jax.tree.map(lambda leaf: leaf.astype(dtype), blocks)
+
         def block(tokens: Tokens, weights: Params) -> tuple[Tokens, None]:
-            return self._block(whole(weights, dtype), tokens, condition), None
+            return self._block(whole(weights), tokens, condition), None
 
         if self.remat or self.scan or spread():
             # Only a scan keeps what it recomputes apart by itself; elsewhere XLA would merge it with the first time.
             block = jax.checkpoint(block, policy=None if self.remat else _PRODUCTS, prevent_cse=not self.scan)
         if self.scan:
-            tokens, _ = lax.scan(block, tokens, params["blocks"])
+            tokens, _ = lax.scan(block, tokens, blocks)
         else:
-            for weights in _unstack(params["blocks"], self.depth):
+            for weights in _unstack(blocks, self.depth):
                 tokens, _ = block(tokens, weights)
 
         shift, scale = jnp.split(dense(params["final"]["modulation"], condition), 2, axis=-1)

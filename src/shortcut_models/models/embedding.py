@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.sharding import PartitionSpec
-from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 # A nested dict of arrays. Leaves named "kernel" are matrices: the optimiser decays those only.
@@ -40,8 +39,8 @@ def spread() -> bool:
     return not jax.sharding.get_abstract_mesh().empty
 
 
-def whole(p: Params, dtype: DTypeLike | None = None) -> Params:
-    """The parameters, whole on every device that uses them, sent as `dtype`; as they are where none are spread.
+def whole(p: Params) -> Params:
+    """The parameters, whole on every device that uses them; as they are where none are spread.
 
     Called on one block's parameters at a time, it is what makes fsdp fsdp. Left to itself, XLA also
     moves activations instead, and computes matrix products in parts.
@@ -49,8 +48,7 @@ def whole(p: Params, dtype: DTypeLike | None = None) -> Params:
     if not spread():
         return p
 
-    sent = p if dtype is None else jax.tree.map(lambda leaf: leaf.astype(dtype), p)
-    return jax.tree.map(lambda leaf: lax.with_sharding_constraint(leaf, PartitionSpec()), sent)
+    return jax.tree.map(lambda leaf: lax.with_sharding_constraint(leaf, PartitionSpec()), p)
 
 
 @jax.custom_jvp
