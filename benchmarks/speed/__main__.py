@@ -30,11 +30,11 @@ def main() -> None:
     parser.add_argument("--device", choices=["cpu", "gpu"], default="cpu", help="what to measure on")
     parser.add_argument("--peer-python", help="a Python that has torch and diffusers, if this one has not")
     parser.add_argument("--out", type=Path, default=DOCS / "speed", help="folder of the JSON files")
-    parser.add_argument("--here", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--load", type=float, help=argparse.SUPPRESS)
     given = parser.parse_args()
-    if given.here:
-        return measure(given.parts[0], given.device, given.peer_python, given.out)
-    failed = []
+    if given.load is not None:
+        return measure(given.parts[0], given.device, given.peer_python, given.out, given.load)
+    failed, load = [], os.getloadavg()[0]  # Before our own parts weigh on it.
     for part in given.parts or PARTS:
         print(f"{part} ...", flush=True)
         began = time.perf_counter()
@@ -44,7 +44,8 @@ def main() -> None:
         env[startup.ALLOCATOR] = startup.KEEP_MEMORY  # As `shortcut train` runs.
         more = ["--peer-python", given.peer_python] if given.peer_python else []
         command = [sys.executable, "-m", "benchmarks.speed", part, "--device", given.device, *more]
-        if subprocess.run([*command, "--out", str(given.out), "--here"], env=env, check=False).returncode:
+        command += ["--out", str(given.out), "--load", str(load)]
+        if subprocess.run(command, env=env, check=False).returncode:
             failed.append(part)
         print(f"{part}: {time.perf_counter() - began:.0f} s", flush=True)
     from benchmarks.speed import page  # Imports JAX, which the parts' processes are to have for themselves.
@@ -54,8 +55,8 @@ def main() -> None:
     sys.exit(f"failed: {', '.join(failed)}" if failed else 0)
 
 
-def measure(part: str, device: str, peer_python: str | None, out: Path) -> None:
-    """One part, in this process."""
+def measure(part: str, device: str, peer_python: str | None, out: Path, load: float) -> None:
+    """One part, in this process; `load` is what the machine did before."""
     from benchmarks.speed import growth, memory, sampler, scaling, start, train_step
     from benchmarks.speed.measure import Product, Row, copy_rate, race
     from benchmarks.speed.peers import Peers
@@ -65,7 +66,6 @@ def measure(part: str, device: str, peer_python: str | None, out: Path) -> None:
     modules = {"sampler": sampler, "start": start, "memory": memory, "growth": growth, "scaling": scaling}
     found: dict[str, Callable[[str, Peers], Iterable[Row]]] = {name: module.run for name, module in modules.items()}
     found |= {"train": train_step.run, "choices": lambda device, _: train_step.choices(device)}
-    load = os.getloadavg()[0]
     peers = Peers(peer_python)
     about: Row = {}
     if part in ("train", "sampler"):
@@ -83,8 +83,7 @@ def measure(part: str, device: str, peer_python: str | None, out: Path) -> None:
     if peers.version:
         about["torch"] = peers.version
     command = f"python -m benchmarks.speed {part} --device {device}"
-    # What others keep running shows in the load before we begin; the scaling page reads no clock.
-    busy = load > 0.7 and part != "scaling"
+    busy = load > 0.7 and part not in ("memory", "scaling")  # Those read no clock.
     report = {"rows": rows, "about": about, "busy": busy, "load": load, **runs.provenance(command)}
     name = part if part == "scaling" else f"{device}-{part}"
     write_json(out / f"{name}.json", report)

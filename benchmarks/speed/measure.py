@@ -32,6 +32,9 @@ SIZES = {
 }
 """Network and batch; S/2 sees 16 x 16 latents (64 tokens), B/2 and XL/2 32 x 32 (256 tokens)."""
 
+PAUSE = 0.02
+"""Seconds between two turns: OpenMP's threads spin for some milliseconds before they sleep."""
+
 OBJECTIVES = {"flow matching": FlowMatching(), "shortcut": Shortcut()}
 
 
@@ -65,7 +68,7 @@ class Training:
 
 
 class Product:
-    """The ceiling: one large matrix product in the given dtype."""
+    """The ceiling: one large matrix product in the given dtype; its best time counts."""
 
     def __init__(self, dtype: str) -> None:
         side = 2048 if jax.default_backend() == "cpu" else 16384
@@ -86,16 +89,17 @@ def copy_rate() -> float:
 
 
 def race(contestants: dict[str, Callable[[], Any]], rounds: int) -> dict[str, list[float]]:
-    """Seconds of every contestant in every round, after two turns to warm up.
+    """Seconds of every contestant in every round, after one to warm up.
 
     They take turns, so that what else the machine does slows all of them down alike, in another
-    order every round: threads that still spin, and a cache full of its own, are what each leaves
-    to the next. One that returns a number has timed itself, in seconds.
+    order every round, since each leaves a full cache to the next, and after a pause, since its
+    threads spin for a while. One that returns a number has timed itself, in seconds.
     """
     times: dict[str, list[float]] = {name: [] for name in contestants}
     shuffle = random.Random(0)
-    for turn in range(-2, rounds):
+    for turn in range(-1, rounds):
         for name in shuffle.sample(list(contestants), len(contestants)):
+            time.sleep(PAUSE)
             began = time.perf_counter()
             own = contestants[name]()
             seconds = own if isinstance(own, float) else time.perf_counter() - began
