@@ -32,8 +32,8 @@ SIZES = {
 }
 """Network and batch; S/2 sees 16 x 16 latents (64 tokens), B/2 and XL/2 32 x 32 (256 tokens)."""
 
-PAUSE = 0.02
-"""Seconds between two turns: OpenMP's threads spin for some milliseconds before they sleep."""
+WINDOW = 0.15
+"""Seconds of a turn, where a call is shorter."""
 
 OBJECTIVES = {"flow matching": FlowMatching(), "shortcut": Shortcut()}
 
@@ -89,23 +89,34 @@ def copy_rate() -> float:
 
 
 def race(contestants: dict[str, Callable[[], Any]], rounds: int) -> dict[str, list[float]]:
-    """Seconds of every contestant in every round, after one to warm up.
+    """Seconds of one call of every contestant, in every round, after a round to warm up.
 
     They take turns, so that what else the machine does slows all of them down alike, in another
-    order every round, since each leaves a full cache to the next, and after a pause, since its
-    threads spin for a while. One that returns a number has timed itself, in seconds.
+    order every round. A turn is as many calls as fill WINDOW, after one that finds the caches full
+    of another's and the threads asleep: training and sampling run hot. One that returns a number
+    has timed itself, in seconds.
     """
     times: dict[str, list[float]] = {name: [] for name in contestants}
+    calls = {name: _calls(run) for name, run in contestants.items()}
     shuffle = random.Random(0)
-    for turn in range(-1, rounds):
+    for _ in range(rounds):
         for name in shuffle.sample(list(contestants), len(contestants)):
-            time.sleep(PAUSE)
-            began = time.perf_counter()
-            own = contestants[name]()
-            seconds = own if isinstance(own, float) else time.perf_counter() - began
-            if turn >= 0:
-                times[name].append(seconds)
+            run, count = contestants[name], calls[name]
+            if count > 1:
+                run()
+            times[name].append(sum(_seconds(run) for _ in range(count)) / count)
     return times
+
+
+def _calls(run: Callable[[], Any]) -> int:
+    run()
+    return max(1, min(20, round(WINDOW / _seconds(run))))
+
+
+def _seconds(run: Callable[[], Any]) -> float:
+    began = time.perf_counter()
+    own = run()
+    return own if isinstance(own, float) else time.perf_counter() - began
 
 
 def paired(times: list[float], others: list[float]) -> float:

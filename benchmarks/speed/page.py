@@ -5,15 +5,22 @@ import re
 from pathlib import Path
 from typing import Any
 
+from benchmarks.speed import aims
 from benchmarks.speed.measure import Row
 
 
 def write(page: Path, data: Path) -> None:
-    """Fill every `<!-- NAME -->` ... `<!-- /NAME -->` of the page with the table of NAME.json, if there is one."""
+    """Fill every `<!-- NAME -->` ... `<!-- /NAME -->` of the page with the table of NAME.json, if there is one.
+
+    `DEVICE-aims` has no file: it is made from those of the parts.
+    """
 
     def table(found: re.Match[str]) -> str:
         path = data / f"{found[1]}.json"
-        text = markdown(json.loads(path.read_text())) if path.exists() else "Not measured yet."
+        if found[1].endswith("-aims"):
+            text = aims.markdown(found[1].removesuffix("-aims"), data)
+        else:
+            text = markdown(json.loads(path.read_text())) if path.exists() else "Not measured yet."
         return f"<!-- {found[1]} -->\n{text}\n<!-- /{found[1]} -->"
 
     page.write_text(re.sub(r"<!-- ([\w-]+) -->\n.*?<!-- /\1 -->", table, page.read_text(), flags=re.DOTALL))

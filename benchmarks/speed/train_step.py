@@ -20,17 +20,17 @@ from shortcut_models.config import Config
 from shortcut_models.models import Params, dit
 
 CPU = [
-    ("64x4", "float32", 30, {}),
-    ("64x4", "bfloat16", 10, {}),
-    ("digits", "float32", 30, {}),
+    ("64x4", "float32", 20, {}),
+    ("64x4", "bfloat16", 8, {}),
+    ("digits", "float32", 20, {}),
     ("S/2", "float32", 8, {}),
 ]
 GPU = [
     ("digits", "float32", 50, {}),
     ("B/2", "bfloat16", 20, {}),
     ("B/2", "float32", 10, {}),
-    ("XL/2", "bfloat16", 10, {"remat": True}),
     ("XL/2", "bfloat16", 10, {"remat": False}),
+    ("XL/2", "bfloat16", 10, {"remat": True}),
 ]
 
 
@@ -71,7 +71,7 @@ def _case(size: str, dtype: str, rounds: int, model: Row, peers: Peers) -> Itera
         yield row
 
 
-CHOICES = {"cpu": [("64x4", 30), ("digits", 30), ("S/2", 5)], "gpu": [("B/2", 10), ("XL/2", 5)]}
+CHOICES = {"cpu": [("64x4", 12), ("digits", 12), ("S/2", 5)], "gpu": [("B/2", 10), ("XL/2", 5)]}
 
 
 def choices(device: str) -> Iterator[Row]:
