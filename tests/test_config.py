@@ -86,6 +86,12 @@ def test_a_field_that_does_not_belong_is_named(spoil: Callable[[Any], Any], name
         from_json(data)
 
 
+def test_a_file_from_before_a_field_means_what_was_done_then() -> None:
+    data = json.loads(json.dumps(to_json(Config())))
+    del data["model"]["attention"]
+    assert from_json(data) == Config()
+
+
 def test_reading_does_not_change_what_was_read() -> None:
     data = to_json(Config())
     before = json.dumps(data)

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from shortcut_models import startup
 
-PARTS = ("train", "choices", "sampler", "start", "memory", "growth", "scaling")
+PARTS = ("train", "choices", "profile", "sampler", "start", "memory", "growth", "scaling")
 MANY_DEVICES = ("growth", "scaling")
 DOCS = Path("docs")
 
@@ -41,6 +41,7 @@ def main() -> None:
         cpu = given.device == "cpu" or part in MANY_DEVICES
         env = {**os.environ, "JAX_PLATFORMS": "cpu" if cpu else "", "JAX_NUM_CPU_DEVICES": "1"}
         env |= {"JAX_NUM_CPU_DEVICES": "8"} if part in MANY_DEVICES else {}
+        env["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"  # A GPU's memory is the peer's, too.
         env[startup.ALLOCATOR] = startup.KEEP_MEMORY  # As `shortcut train` runs.
         more = ["--peer-python", given.peer_python] if given.peer_python else []
         command = [sys.executable, "-m", "benchmarks.speed", part, "--device", given.device, *more]
@@ -57,13 +58,20 @@ def main() -> None:
 
 def measure(part: str, device: str, peer_python: str | None, out: Path, load: float) -> None:
     """One part, in this process; `load` is what the machine did before."""
-    from benchmarks.speed import growth, memory, sampler, scaling, start, train_step
+    from benchmarks.speed import growth, memory, profile, sampler, scaling, start, train_step
     from benchmarks.speed.measure import Product, Row, copy_rate, race
     from benchmarks.speed.peers import Peers
     from shortcut_models import runs
     from shortcut_models.files import write_json
 
-    modules = {"sampler": sampler, "start": start, "memory": memory, "growth": growth, "scaling": scaling}
+    modules = {
+        "profile": profile,
+        "sampler": sampler,
+        "start": start,
+        "memory": memory,
+        "growth": growth,
+        "scaling": scaling,
+    }
     found: dict[str, Callable[[str, Peers], Iterable[Row]]] = {name: module.run for name, module in modules.items()}
     found |= {"train": train_step.run, "choices": lambda device, _: train_step.choices(device)}
     peers = Peers(peer_python)

@@ -92,9 +92,9 @@ def race(contestants: dict[str, Callable[[], Any]], rounds: int) -> dict[str, li
     """Seconds of one call of every contestant, in every round, after a round to warm up.
 
     They take turns, so that what else the machine does slows all of them down alike, in another
-    order every round. A turn is as many calls as fill WINDOW, after one that finds the caches full
-    of another's and the threads asleep: training and sampling run hot. One that returns a number
-    has timed itself, in seconds.
+    order every round. A turn is as many calls as fill WINDOW, and at least one, after one that finds
+    the caches full of another's and the threads asleep: training and sampling run hot. One that
+    returns a number has timed itself, in seconds.
     """
     times: dict[str, list[float]] = {name: [] for name in contestants}
     calls = {name: _calls(run) for name, run in contestants.items()}
@@ -102,8 +102,7 @@ def race(contestants: dict[str, Callable[[], Any]], rounds: int) -> dict[str, li
     for _ in range(rounds):
         for name in shuffle.sample(list(contestants), len(contestants)):
             run, count = contestants[name], calls[name]
-            if count > 1:
-                run()
+            run()
             times[name].append(sum(_seconds(run) for _ in range(count)) / count)
     return times
 

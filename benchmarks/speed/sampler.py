@@ -69,7 +69,7 @@ class Sampler:
 
 
 def _case(size: str, dtype: str, batch: int, steps: int, guided: bool, rounds: int, peers: Peers) -> list[Row]:
-    network = config(size, dtype=dtype).model
+    network = config(size, dtype=dtype, attention="cudnn" if dtype == "bfloat16" else "xla").model
     about = {"size": size, "dtype": dtype, "batch": batch, "steps": steps, "guided": guided}
     product, ours = Product(dtype), Sampler(network, batch, steps, guided)
     contestants: dict[str, Any] = {"ceiling": product, "ours": ours}

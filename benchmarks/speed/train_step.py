@@ -17,7 +17,7 @@ from jaxtyping import Array
 from benchmarks.speed.measure import Product, Row, Training, compiler_flops, config, formula_flops, paired, race
 from benchmarks.speed.peers import Child, Peers, runner
 from shortcut_models.config import Config
-from shortcut_models.models import Params, dit
+from shortcut_models.models import DiT, Params, dit, embedding
 
 CPU = [
     ("64x4", "float32", 20, {}),
@@ -27,10 +27,12 @@ CPU = [
 ]
 GPU = [
     ("digits", "float32", 50, {}),
-    ("B/2", "bfloat16", 20, {}),
+    ("B/2", "bfloat16", 20, {"attention": "cudnn"}),
+    ("B/2", "bfloat16", 20, {"attention": "xla"}),
     ("B/2", "float32", 10, {}),
-    ("XL/2", "bfloat16", 10, {"remat": False}),
-    ("XL/2", "bfloat16", 10, {"remat": True}),
+    ("XL/2", "bfloat16", 10, {"attention": "cudnn", "remat": False}),
+    ("XL/2", "bfloat16", 10, {"attention": "cudnn", "remat": True}),
+    ("XL/2", "bfloat16", 10, {"attention": "xla", "remat": True}),
 ]
 
 
@@ -47,7 +49,9 @@ def _case(size: str, dtype: str, rounds: int, model: Row, peers: Peers) -> Itera
     for objective in ("flow matching", "shortcut"):
         configs[objective] = config(size, objective, dtype=dtype, **model)
         try:
-            contestants[objective] = Training(configs[objective])
+            step = Training(configs[objective])
+            step()
+            contestants[objective] = step
         except jax.errors.JaxRuntimeError as error:  # Out of memory, most likely.
             yield {**about, "who": f"ours, {objective}", "note": str(error).splitlines()[0][:200]}
     plain = configs["flow matching"]
@@ -78,7 +82,7 @@ def choices(device: str) -> Iterator[Row]:
     """Our step with each choice undone: its time, and the ratio to the step as it is."""
     for size, rounds in CHOICES[device]:
         dtype = "float32" if device == "cpu" else "bfloat16"
-        plain = config(size, dtype=dtype, remat=size == "XL/2")
+        plain = config(size, dtype=dtype, remat=size == "XL/2", attention="xla" if device == "cpu" else "cudnn")
         contestants: dict[str, Any] = {"as it is": Training(plain)}
         for name, (undo, changed) in _undone(plain).items():
             with undo():
@@ -112,8 +116,11 @@ def _undone(plain: Config) -> dict[str, tuple[Callable[[], Any], Config]]:
         "buffers not donated": same(partial(mock.patch.object, jax, "jit", partial(_undonated, jax.jit))),
         "scanned" if not plain.model.scan else "unrolled": other(scan=not plain.model.scan),
         "blocks recomputed" if not plain.model.remat else "blocks not recomputed": other(remat=not plain.model.remat),
+        "modulations of all blocks at once": same(*_at_once()),
         "no normed queries and keys": other(qk_norm=False),
     }
+    if plain.model.attention == "cudnn":
+        found["attention by XLA, not cuDNN"] = other(attention="xla")
     if plain.model.scan and not plain.model.remat:
         found["all of a block kept for the backward pass"] = same(partial(mock.patch.object, jax, "checkpoint", _kept))
     if not plain.model.scan:
@@ -137,6 +144,22 @@ def _attention(query: Array, key: Array, value: Array, *, scale: float, implemen
     del implementation
     logits = jnp.einsum("bqhd,bkhd->bhqk", scale * query, key, preferred_element_type=jnp.float32)
     return jnp.einsum("bhqk,bkhd->bqhd", jax.nn.softmax(logits).astype(value.dtype), value)
+
+
+def _at_once() -> tuple[Callable[[], Any], ...]:
+    apply = DiT.apply
+
+    def modulated(self: DiT, params: Params, x: Array, t: Array, d: Array, label: Array) -> Array:
+        """The network, every block's modulation computed before the first block, as one product."""
+        condition, blocks = self._condition(params, t, d, label), params["blocks"]
+        kernel, bias = (blocks["modulation"][name].astype(self.dtype) for name in ("kernel", "bias"))
+        done = jnp.einsum("bw,lwm->lbm", condition, kernel) + bias[:, None]
+        return apply(self, {**params, "blocks": {**blocks, "modulation": {"done": done}}}, x, t, d, label)
+
+    def dense(p: Params, x: Array) -> Array:
+        return p["done"] if "done" in p else embedding.dense(p, x)
+
+    return partial(mock.patch.object, DiT, "apply", modulated), partial(mock.patch.object, dit, "dense", dense)
 
 
 def _kept(block: Any, **options: Any) -> Any:

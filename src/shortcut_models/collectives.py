@@ -43,7 +43,9 @@ class Collective(NamedTuple):
     """Where in the traced program it comes from."""
 
 
-class _Instruction(NamedTuple):
+class Instruction(NamedTuple):
+    """One operation of a compiled program."""
+
     shape: str
     operation: str
     rest: str
@@ -55,7 +57,7 @@ def collectives(program: str) -> list[Collective]:
     A loop counts its known number of turns. Raises ValueError for a loop with collectives whose
     number of turns the compiler does not know.
     """
-    computations, entry = _parse(program)
+    computations, entry = parse(program)
     return _walk(computations, entry, 1)
 
 
@@ -67,8 +69,9 @@ def bytes_by_kind(found: list[Collective]) -> dict[str, int]:
     return dict(total)
 
 
-def _parse(program: str) -> tuple[dict[str, dict[str, _Instruction]], str]:
-    computations: dict[str, dict[str, _Instruction]] = {}
+def parse(program: str) -> tuple[dict[str, dict[str, Instruction]], str]:
+    """The computations of a compiled program, their instructions by name, and the one that it starts with."""
+    computations: dict[str, dict[str, Instruction]] = {}
     entry, current = "", {}
     for line in program.splitlines():
         if header := _COMPUTATION.match(line):
@@ -77,11 +80,11 @@ def _parse(program: str) -> tuple[dict[str, dict[str, _Instruction]], str]:
         elif instruction := _INSTRUCTION.match(line):
             # Long tuples carry comments, /*index=5*/, which only clutter.
             shape = re.sub(r"/\*.*?\*/", "", instruction[2])
-            current[instruction[1]] = _Instruction(shape, instruction[3], instruction[4])
+            current[instruction[1]] = Instruction(shape, instruction[3], instruction[4])
     return computations, entry
 
 
-def _walk(computations: dict[str, dict[str, _Instruction]], name: str, turns: int | None) -> list[Collective]:
+def _walk(computations: dict[str, dict[str, Instruction]], name: str, turns: int | None) -> list[Collective]:
     found = []
     for one in computations[name].values():
         kind = one.operation.removesuffix("-start")
@@ -104,7 +107,7 @@ def _walk(computations: dict[str, dict[str, _Instruction]], name: str, turns: in
     return found
 
 
-def _whole(one: _Instruction, kind: str, others: dict[str, _Instruction]) -> int:
+def _whole(one: Instruction, kind: str, others: dict[str, Instruction]) -> int:
     if kind == "reduce-scatter":
         operands = re.findall(r"%([\w.\-]+)", one.rest.split("),")[0])
         return sum(_size(others[operand].shape) for operand in operands)
@@ -114,9 +117,7 @@ def _whole(one: _Instruction, kind: str, others: dict[str, _Instruction]) -> int
     return _size(one.shape)
 
 
-def _widened(
-    one: _Instruction, others: dict[str, _Instruction], computations: dict[str, dict[str, _Instruction]]
-) -> bool:
+def _widened(one: Instruction, others: dict[str, Instruction], computations: dict[str, dict[str, Instruction]]) -> bool:
     """Whether what is sent was bfloat16 until then: XLA's CPU backend alone makes float32 of it to send it."""
     operand = re.search(r"%([\w.\-]+)", one.rest)
     source = others.get(operand[1]) if operand else None

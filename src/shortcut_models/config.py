@@ -118,6 +118,10 @@ FREE_TO_CHANGE = {"max_steps", "sharding", "log_interval", "save_interval", "kee
 """Fields that a continued run may change, for they do not change what is learnt at a given step."""
 
 
+LATER = {"model.attention": "xla"}
+"""Fields that came after the first run folders, and what a file without them means."""
+
+
 def with_objective(config: Config, name: str, **changes: Any) -> Config:
     """The configuration with another named objective, and other changes; raises InputError for an unknown name.
 
@@ -161,6 +165,8 @@ def from_json(data: Any) -> Config:
 
 def _build(cls: type, data: dict[str, Any], prefix: str) -> Any:
     names = [f.name for f in dataclasses.fields(cls)]
+    later: dict[str, Any] = {n: LATER[prefix + n] for n in names if prefix + n in LATER}
+    data = {**later, **data}
     if set(names) != set(data):
         odd = sorted(set(names) ^ set(data))
         raise InputError(f"the fields {', '.join(prefix + name for name in odd)} are not those of this version.")

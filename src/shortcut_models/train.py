@@ -234,18 +234,15 @@ def make_step(config: Config, network: Network) -> Callable[[State, Batch, Array
             add = lambda total, part: jax.tree.map(jnp.add, total, one(*part))  # noqa: E731
             gradient, sums = lax.scan(lambda total, part: (add(total, part), None), first, (turns, keys))[0]
             gradient = jax.tree.map(lambda g: g / config.accumulation, gradient)
-        with jax.numpy_dtype_promotion("standard"):  # Optax mixes its step count with floats.
-            updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
-        params: Any = optax.apply_updates(state.params, updates)
-        sums["gradient_norm"] = jnp.stack([optax.tree.norm(gradient), jnp.float32(1)])
-        return State(
-            params=params,
-            ema=average(state.ema, params, config.ema_decay),
-            target=None if state.target is None else average(state.target, params, config.objective.target_decay or 0),
-            teacher=state.teacher,
-            opt_state=opt_state,
-            totals={name: state.totals[name] + sums[name] for name in state.totals},
-        )
+        with jax.named_scope("update"):
+            with jax.numpy_dtype_promotion("standard"):  # Optax mixes its step count with floats.
+                updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
+            params: Any = optax.apply_updates(state.params, updates)
+            sums["gradient_norm"] = jnp.stack([optax.tree.norm(gradient), jnp.float32(1)])
+            ema = average(state.ema, params, config.ema_decay)
+            target = state.target and average(state.target, params, config.objective.target_decay or 0)
+        totals = {name: state.totals[name] + sums[name] for name in state.totals}
+        return State(params, ema, target, state.teacher, opt_state, totals)
 
     return step
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from benchmarks.speed import aims, growth, page, peers, sampler, scaling, train_step
+from benchmarks.speed import aims, growth, page, peers, profile, sampler, scaling, train_step
 from benchmarks.speed.measure import Training, compiler_flops, config, formula_flops, paired, race
 from benchmarks.speed.memory import parts
 from benchmarks.speed.sampler import Sampler
@@ -30,14 +30,14 @@ def test_contestants_take_turns_and_may_time_themselves() -> None:
         return 0.05
 
     times = race({"slow": slow, "quick": quick}, 8)
-    # A slow one is called once a turn; a quick one until the turn is filled, after a call that does not count.
+    # After a call that does not count, a slow one is called once a turn; a quick one until the turn is filled.
     assert order[:4] == ["slow", "slow", "quick", "quick"]
     found = "".join("S" if name == "slow" else "q" for name in order[4:])
-    rounds = [found[i : i + 5] for i in range(0, len(found), 5)]
+    rounds = [found[i : i + 6] for i in range(0, len(found), 6)]
     assert len(rounds) == 8
-    assert set(rounds) == {"Sqqqq", "qqqqS"}
+    assert set(rounds) == {"SSqqqq", "qqqqSS"}
     assert times["quick"] == pytest.approx([0.05] * 8)
-    assert times["slow"] == [10.0 + 5 + 5 * i + turn.index("S") for i, turn in enumerate(rounds)]
+    assert times["slow"] == [10.0 + 5 + 6 * i + turn.rindex("S") for i, turn in enumerate(rounds)]
     assert paired([2.0, 6.0, 3.0], [1.0, 2.0, 1.0]) == 3.0
 
 
@@ -68,13 +68,13 @@ def test_undone_choices_compute_the_same_gradient(scan: bool) -> None:
     undone = train_step._undone(plain)
     assert ("all of a block kept for the backward pass" if scan else "blocks indexed, not split") in undone
     for name, (undo, changed) in undone.items():
-        before = dit.dense, dit.gelu, dit._unstack, jax.jit, jax.checkpoint
+        before = dit.dense, dit.gelu, dit._unstack, dit.DiT.apply, jax.jit, jax.checkpoint
         with undo():
             found = jax.grad(loss)(params, changed.model)
             assert (
                 name in ("scanned", "unrolled", "blocks recomputed", "no normed queries and keys") or changed == plain
             )
-        assert (dit.dense, dit.gelu, dit._unstack, jax.jit, jax.checkpoint) == before
+        assert (dit.dense, dit.gelu, dit._unstack, dit.DiT.apply, jax.jit, jax.checkpoint) == before
         if changed.model.qk_norm:
             jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-2, atol=1e-4), found, expected)
 
@@ -94,6 +94,48 @@ def test_the_sampler_of_the_benchmark_draws_and_counts_every_call() -> None:
     one()
     guided()
     assert guided.flops() == 8 * one.flops()
+
+
+PROGRAM = """
+%inner (a: f32[2,2]) -> f32[2,2] {
+  %a = f32[2,2]{1,0} parameter(0)
+  ROOT %dot.1 = f32[2,2]{1,0} dot(%a, %a)
+}
+
+ENTRY %main (x: f32[2,2]) -> f32[2,2] {
+  %x = f32[2,2]{1,0} parameter(0)
+  %ynn = f32[2,2]{1,0} fusion(%x), kind=kCustom, calls=%inner, metadata={op_name="jit(step)/jvp()/dot_general"}
+  %back = f32[2,2]{1,0} dot(%ynn, %x), metadata={op_name="jit(step)/transpose(jvp())/dot_general"}
+  %gemm = (f32[2,2]{1,0}, s8[4]{0}) custom-call(%ynn, %x), custom_call_target="__cublas$gemm", metadata={op_name="jit(step)/jvp()/dot_general"}
+  %soft = f32[2,2]{1,0} fusion(%x), kind=kLoop, calls=%inner, metadata={op_name="jit(step)/transpose(jvp(attention))/mul"}
+  %adam = f32[2,2]{1,0} add(%x, %x), metadata={op_name="jit(step)/update/add"}
+  %loop = f32[2,2]{1,0} while(%x), condition=%c, body=%inner
+  ROOT %sum = f32[2,2]{1,0} add(%back, %soft), metadata={op_name="jit(step)/jvp()/checkpoint/rematted_computation/add"}
+}
+"""  # noqa: E501
+
+
+def test_a_trace_is_grouped_by_what_the_operations_compute() -> None:
+    groups = profile.grouped(PROGRAM)
+    assert groups["ynn"] == groups["gemm"] == groups["dot.1"] == "products with weights, forward"
+    assert groups["back"] == "products with weights, backward"
+    assert groups["soft"] == "attention, backward"
+    assert groups["adam"].startswith("optimiser")
+    assert groups["sum"] == "all else, backward"
+    assert "loop" not in groups  # Its body's operations have events of their own.
+    events = [
+        {"ph": "X", "name": "back", "dur": 1000},
+        {"ph": "X", "name": "kernel_7", "dur": 500, "args": {"hlo_op": "back"}},
+        {"ph": "X", "name": "loop", "dur": 9000},
+        {"ph": "M", "name": "back"},
+    ]
+    assert profile.spent(events, groups) == {"products with weights, backward": 1.5}
+
+
+def test_the_groups_of_a_real_step_cover_it() -> None:
+    step = Training(config("digits", batch=8, **TINY))
+    found = {group.split(",")[0] for group in profile.grouped(step.compiled.as_text()).values()}
+    assert found == {"products with weights", "attention", "all else", "optimiser"}
 
 
 def test_the_exponent_of_a_power_is_its_exponent() -> None:

@@ -1,5 +1,8 @@
 import dataclasses
+import importlib
 import math
+import re
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -260,6 +263,57 @@ def test_bfloat16_computes_coarser_and_returns_float32(params: Params, velocity:
     assert found.dtype == jnp.float32
     error = np.abs(np.asarray(found) - velocity).mean() / np.abs(velocity).mean()
     assert 1e-4 < error < 0.1
+
+
+FUSED = dataclasses.replace(SMALL, dtype="bfloat16", attention="cudnn")
+
+
+def test_without_a_gpu_a_network_with_cudnn_attention_computes_the_same(params: Params) -> None:
+    with jax.numpy_dtype_promotion("standard"):  # JAX's attention mixes dtypes inside.
+        found, expected = (
+            jax.jit(network.apply)(params, X, T, D, LABEL)
+            for network in (FUSED, dataclasses.replace(FUSED, attention="xla"))
+        )
+    np.testing.assert_array_equal(found, expected)
+
+
+@pytest.fixture
+def gpu_program(monkeypatch: pytest.MonkeyPatch, params: Params) -> Callable[[DiT, Any], str]:
+    """What would be given to a GPU's compiler, lowered here: for a function (network, params) -> scalar."""
+    cudnn = importlib.import_module("jax._src.cudnn.fused_attention_stablehlo")
+    monkeypatch.setattr(cudnn, "check_cudnn_version", lambda: 91100)
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+
+    def lower(network: DiT, function: Any) -> str:
+        traced = jax.jit(partial(function, network)).trace(params)
+        return traced.lower(lowering_platforms=("cuda",)).as_text()
+
+    return lower
+
+
+@pytest.mark.parametrize(("scan", "remat", "forwards"), [(True, False, 1), (True, True, 2), (False, False, 2)])
+def test_on_a_gpu_attention_is_cudnns_forwards_and_backwards(
+    scan: bool, remat: bool, forwards: int, gpu_program: Callable[[DiT, Any], str]
+) -> None:
+    def gradient(network: DiT, params: Params) -> Params:
+        return jax.grad(lambda params: network.apply(params, X, T, D, LABEL).sum())(params)
+
+    with jax.numpy_dtype_promotion("standard"):
+        text = gpu_program(dataclasses.replace(FUSED, scan=scan, remat=remat), gradient)
+    # Two blocks; a scan's body stands there once, and computes attention again only if blocks are recomputed.
+    assert len(re.findall(r"@__cudnn\$fmhaSoftmax\(", text)) == forwards
+    assert len(re.findall(r"@__cudnn\$fmhaSoftmaxBackward\(", text)) == (1 if scan else 2)
+
+
+def test_xla_attention_stays_what_is_asked_for_on_a_gpu(gpu_program: Callable[[DiT, Any], str]) -> None:
+    text = gpu_program(SMALL, lambda network, params: network.apply(params, X, T, D, LABEL).sum())
+    assert "cudnn" not in text
+
+
+@pytest.mark.parametrize("odd", [{"dtype": "float32"}, {"num_heads": 8}, {"hidden_size": 288}])
+def test_what_cudnn_attention_cannot_do_is_refused(odd: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match="cudnn needs bfloat16 and heads of a multiple of 8 up to 128, but"):
+        dataclasses.replace(FUSED, **odd)
 
 
 def test_a_fresh_network_is_float32_and_has_zero_velocity() -> None:

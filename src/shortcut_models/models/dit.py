@@ -9,7 +9,7 @@ and run under `lax.scan`: one trace whatever the depth, and few leaves to shard,
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -34,9 +34,15 @@ from shortcut_models.models.embedding import (
 
 Tokens = Float[Array, "batch tokens width"]
 
-# What the backward pass finds of a block: its products with weights. Norms, GELU and attention are cheap to
-# compute again, and were two thirds of what a scan would keep.
-_PRODUCTS = jax.checkpoint_policies.dots_with_no_batch_dims_saveable
+
+def _kept(operation: Any, *operands: Any, **settings: Any) -> Any:
+    """Whether the backward pass of a scanned block finds the result of an operation, or computes it again.
+
+    Kept are products with weights, and cuDNN's attention, which is no larger than its operands. Norms,
+    GELU and XLA's attention are cheap to compute again, and were two thirds of what a scan would keep.
+    """
+    product = jax.checkpoint_policies.dots_with_no_batch_dims_saveable(operation, *operands, **settings)
+    return product or operation.name == "dot_product_attention_fwd_wrapper"
 
 
 @dataclass(frozen=True)
@@ -70,6 +76,9 @@ class DiT:
     """Scale every query and key to unit root mean square, which keeps attention stable."""
     attention_scale: Literal["root", "width"] = "root"
     """Divide logits by the root of the head width, or, as the original does, by the width."""
+    attention: Literal["xla", "cudnn"] = "xla"
+    """What computes attention. cuDNN's, on an NVIDIA GPU, never stores the logits, but needs bfloat16 and
+    has no forward-mode derivative; other devices have no cuDNN, and compute the same by XLA."""
     zero_gates: bool = True
     """Start every block as the identity (adaLN-zero); the original draws these weights."""
     dtype: Literal["float32", "bfloat16"] = "float32"
@@ -92,6 +101,12 @@ class DiT:
             raise InputError(
                 f"model.hidden_size {self.hidden_size} must be a multiple of 4 and of "
                 f"model.num_heads ({self.num_heads})."
+            )
+        head_width = self.hidden_size // self.num_heads
+        if self.attention == "cudnn" and (self.dtype != "bfloat16" or head_width % 8 or head_width > 128):
+            raise InputError(
+                f"model.attention cudnn needs bfloat16 and heads of a multiple of 8 up to 128, but model.dtype is "
+                f"{self.dtype} and a head has {head_width}: change those, or set --model.attention xla."
             )
         if self.mlp_ratio * self.hidden_size < 1:
             raise InputError(f"model.mlp_ratio is {self.mlp_ratio}, which leaves no hidden unit: use a larger one.")
@@ -155,13 +170,7 @@ class DiT:
         """
         dtype = jnp.dtype(self.dtype)
         params = {name: part if name == "blocks" else whole(part) for name, part in params.items()}
-        step = step_level(d) if self.step_conditioning == "log2" else self.time_scale * d
-        condition = (
-            time_embedding(params["time"], sinusoid(self.time_scale * t))
-            + time_embedding(params["step"], sinusoid(step))
-            + jnp.asarray(params["label"]["table"])[label]
-        )
-        condition = jax.nn.silu(condition).astype(dtype)
+        condition = self._condition(params, t, d, label)
         tokens = dense(params["patch"], self._patchify(x).astype(dtype))
         tokens = tokens + jnp.asarray(self._positions(), dtype)
 
@@ -175,7 +184,7 @@ class DiT:
 
         if self.remat or self.scan or spread():
             # Only a scan keeps what it recomputes apart by itself; elsewhere XLA would merge it with the first time.
-            block = jax.checkpoint(block, policy=None if self.remat else _PRODUCTS, prevent_cse=not self.scan)
+            block = jax.checkpoint(block, policy=None if self.remat else _kept, prevent_cse=not self.scan)
         if self.scan:
             tokens, _ = lax.scan(block, tokens, blocks)
         else:
@@ -204,6 +213,17 @@ class DiT:
             "mlp_out": init_dense(keys[6], hidden, width),
         }
 
+    def _condition(
+        self, params: Params, t: Float[Array, " batch"], d: Float[Array, " batch"], label: Int[Array, " batch"]
+    ) -> Float[Array, "batch width"]:
+        step = step_level(d) if self.step_conditioning == "log2" else self.time_scale * d
+        condition = (
+            time_embedding(params["time"], sinusoid(self.time_scale * t))
+            + time_embedding(params["step"], sinusoid(step))
+            + jnp.asarray(params["label"]["table"])[label]
+        )
+        return jax.nn.silu(condition).astype(self.dtype)
+
     def _block(self, p: Params, tokens: Tokens, condition: Float[Array, "batch width"]) -> Tokens:
         modulation = jnp.split(dense(p["modulation"], condition), 6, axis=-1)
         shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = modulation
@@ -220,8 +240,10 @@ class DiT:
             query, key = _unit_rms(query), _unit_rms(key)
         # The scale is explicit: JAX's default, 1/sqrt(width), is not what the official weights need.
         scale = 1 / head_width if self.attention_scale == "width" else head_width**-0.5
-        # XLA's attention: the cuDNN one has no forward-mode derivative.
-        mixed = jax.nn.dot_product_attention(query, key, value, scale=scale, implementation="xla")
+        # The weights of a network trained on a GPU are good everywhere, so what is asked for is what the device has.
+        which = "cudnn" if self.attention == "cudnn" and jax.default_backend() == "gpu" else "xla"
+        with jax.named_scope("attention"):  # For whoever reads a profile: benchmarks/speed/profile.py.
+            mixed = jax.nn.dot_product_attention(query, key, value, scale=scale, implementation=which)
         return dense(p["out"], mixed.reshape(batch, count, width))
 
     def _patchify(self, x: Float[Array, "batch height width channels"]) -> Float[Array, "batch tokens patch"]:

@@ -1,0 +1,99 @@
+"""Where the time of a training step goes: the operations of a trace, grouped by what they compute."""
+
+import gzip
+import json
+import re
+import statistics
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+
+import jax
+
+from benchmarks.speed.measure import Row, Training, config
+from benchmarks.speed.peers import Peers
+from shortcut_models.collectives import Instruction, parse
+
+CPU = [("64x4", "float32", {}), ("digits", "float32", {}), ("S/2", "float32", {})]
+GPU = [("B/2", "bfloat16", {"attention": "cudnn"}), ("XL/2", "bfloat16", {"attention": "cudnn", "remat": True})]
+STEPS = 5
+SETTLE = 2.0
+"""Seconds of steps before the trace: the first ones find cold caches and memory that is not mapped yet."""
+
+_PRODUCT = re.compile(r"custom_call_target=\"[^\"]*(gemm|matmul|cublas|fmha)", re.IGNORECASE)
+_HOLDERS = ("while", "call", "conditional", "async-start", "async-done")
+
+
+def run(device: str, peers: Peers) -> list[Row]:
+    """Milliseconds a step of each group of operations, and its share of the step."""
+    del peers
+    return [row for case in (GPU if device == "gpu" else CPU) for row in _case(*case)]
+
+
+def _case(size: str, dtype: str, model: Row) -> list[Row]:
+    step = Training(config(size, dtype=dtype, **model))
+    began = time.perf_counter()
+    while time.perf_counter() - began < SETTLE:
+        step()
+    groups = grouped(step.compiled.as_text())
+    times = []
+    with tempfile.TemporaryDirectory() as folder:
+        with jax.profiler.trace(folder):
+            for _ in range(STEPS):
+                began = time.perf_counter()
+                step()
+                times.append(time.perf_counter() - began)
+        events = [
+            event
+            for path in Path(folder).rglob("*.trace.json.gz")
+            for event in json.loads(gzip.decompress(path.read_bytes()))["traceEvents"]
+        ]
+    found, whole = spent(events, groups), 1e3 * statistics.mean(times)
+    rows = [
+        {"size": size, "dtype": dtype, **model, "what": what, "ms": ms / STEPS, "share": ms / STEPS / whole}
+        for what, ms in found.most_common()
+    ]
+    return [*rows, {"size": size, "dtype": dtype, **model, "what": "the step, while it is traced", "ms": whole}]
+
+
+def spent(events: list[Row], groups: dict[str, str]) -> Counter[str]:
+    """Milliseconds of each group among the events of a trace."""
+    found: Counter[str] = Counter()
+    for event in events:
+        # A GPU's kernel says which operation it serves; a CPU's event has its name.
+        name = event.get("args", {}).get("hlo_op", event.get("name"))
+        if event.get("ph") == "X" and name in groups:
+            found[groups[name]] += event["dur"] / 1e3
+    return found
+
+
+def grouped(program: str) -> dict[str, str]:
+    """For each operation of a compiled program that computes something itself, the group it belongs to."""
+    computations, _ = parse(program)
+    return {
+        name: _group(one, computations)
+        for body in computations.values()
+        for name, one in body.items()
+        if one.operation not in _HOLDERS
+    }
+
+
+def _group(one: Instruction, computations: dict[str, dict[str, Instruction]]) -> str:
+    source = re.search(r'op_name="([^"]*)"', one.rest)
+    name = source[1] if source else ""
+    if "update" in name.split("/"):
+        return "optimiser, averages, norm of the gradient"
+    # What is recomputed for the backward pass counts as part of it.
+    direction = "backward" if "transpose(" in name or "rematted" in name else "forward"
+    if "attention" in name:
+        return f"attention, {direction}"
+    return f"{'products with weights' if _multiplies(one, computations) else 'all else'}, {direction}"
+
+
+def _multiplies(one: Instruction, computations: dict[str, dict[str, Instruction]]) -> bool:
+    if one.operation == "dot" or (one.operation == "custom-call" and _PRODUCT.search(one.rest)):
+        return True
+    called = re.search(r"calls=%?([\w.\-]+)", one.rest)
+    body = computations.get(called[1], {}) if called else {}
+    return any(_multiplies(inner, computations) for inner in body.values())
