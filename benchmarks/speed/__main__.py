@@ -18,7 +18,7 @@ from pathlib import Path
 
 from shortcut_models import startup
 
-PARTS = ("train", "choices", "profile", "sampler", "start", "memory", "growth", "scaling")
+PARTS = ("train", "choices", "breakdown", "sampler", "start", "memory", "growth", "scaling")
 MANY_DEVICES = ("growth", "scaling")
 DOCS = Path("docs")
 
@@ -58,14 +58,14 @@ def main() -> None:
 
 def measure(part: str, device: str, peer_python: str | None, out: Path, load: float) -> None:
     """One part, in this process; `load` is what the machine did before."""
-    from benchmarks.speed import growth, memory, profile, sampler, scaling, start, train_step
+    from benchmarks.speed import breakdown, growth, memory, sampler, scaling, start, train_step
     from benchmarks.speed.measure import Product, Row, copy_rate, race
     from benchmarks.speed.peers import Peers
     from shortcut_models import runs
     from shortcut_models.files import write_json
 
     modules = {
-        "profile": profile,
+        "breakdown": breakdown,
         "sampler": sampler,
         "start": start,
         "memory": memory,

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,9 @@ class Child:
 
     def ask(self, question: dict[str, Any]) -> dict[str, Any]:
         """The answer, or {"error": why there is none}."""
-        self.process.stdin.write(json.dumps(question) + "\n")
-        self.process.stdin.flush()
+        with suppress(BrokenPipeError):  # Then it has ended, which its silence tells, too.
+            self.process.stdin.write(json.dumps(question) + "\n")
+            self.process.stdin.flush()
         for line in self.process.stdout:
             # Compilers print to the same place.
             if line.startswith("answer "):
@@ -35,7 +37,8 @@ class Child:
 
     def close(self) -> None:
         """End the process."""
-        self.process.stdin.close()
+        with suppress(BrokenPipeError):
+            self.process.stdin.close()
         self.process.wait()
         self.process.stdout.close()
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from benchmarks.speed import aims, growth, page, peers, profile, sampler, scaling, train_step
+from benchmarks.speed import aims, breakdown, growth, page, peers, sampler, scaling, train_step
 from benchmarks.speed.measure import Training, compiler_flops, config, formula_flops, paired, race
 from benchmarks.speed.memory import parts
 from benchmarks.speed.sampler import Sampler
@@ -116,7 +116,7 @@ ENTRY %main (x: f32[2,2]) -> f32[2,2] {
 
 
 def test_a_trace_is_grouped_by_what_the_operations_compute() -> None:
-    groups = profile.grouped(PROGRAM)
+    groups = breakdown.grouped(PROGRAM)
     assert groups["ynn"] == groups["gemm"] == groups["dot.1"] == "products with weights, forward"
     assert groups["back"] == "products with weights, backward"
     assert groups["soft"] == "attention, backward"
@@ -129,12 +129,12 @@ def test_a_trace_is_grouped_by_what_the_operations_compute() -> None:
         {"ph": "X", "name": "loop", "dur": 9000},
         {"ph": "M", "name": "back"},
     ]
-    assert profile.spent(events, groups) == {"products with weights, backward": 1.5}
+    assert breakdown.spent(events, groups) == {"products with weights, backward": 1.5}
 
 
 def test_the_groups_of_a_real_step_cover_it() -> None:
     step = Training(config("digits", batch=8, **TINY))
-    found = {group.split(",")[0] for group in profile.grouped(step.compiled.as_text()).values()}
+    found = {group.split(",")[0] for group in breakdown.grouped(step.compiled.as_text()).values()}
     assert found == {"products with weights", "attention", "all else", "optimiser"}
 
 
@@ -156,6 +156,19 @@ def test_a_missing_peer_says_so() -> None:
     absent = peers.Peers(python=sys.executable)
     assert absent.missing is None or "bench" in absent.make("x", "step", config("digits").model, 1, compiled=False)
     absent.close()
+
+
+def test_a_peer_that_ends_says_so() -> None:
+    child = peers.Child(sys.executable, "-c", "raise SystemExit(3)")
+    child.process.wait()
+    assert child.ask({"run": "x"}) == {"error": "the process ended with status 3"}
+    child.close()
+
+
+def test_the_peers_program_finds_pythons_own_modules() -> None:
+    # Its folder comes first on its path, so that a profile.py in there would stand for Python's.
+    beside = {path.stem for path in Path(peers.__file__).parent.glob("*.py")}
+    assert not beside & sys.stdlib_module_names
 
 
 def test_a_page_takes_its_tables_from_the_files(tmp_path: Path) -> None:
