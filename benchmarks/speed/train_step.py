@@ -2,6 +2,7 @@
 
 import statistics
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -11,6 +12,7 @@ from unittest import mock
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jaxtyping import Array
 
@@ -18,6 +20,8 @@ from benchmarks.speed.measure import Product, Row, Training, compiler_flops, con
 from benchmarks.speed.peers import Child, Peers, runner
 from shortcut_models.config import Config
 from shortcut_models.models import DiT, Params, dit, embedding
+from shortcut_models.objectives import Loss, Shortcut
+from shortcut_models.objectives.flow import Velocity, join_batch, split_batch
 
 CPU = [
     ("64x4", "float32", 20, {}),
@@ -84,6 +88,8 @@ def choices(device: str) -> Iterator[Row]:
         dtype = "float32" if device == "cpu" else "bfloat16"
         plain = config(size, dtype=dtype, remat=size == "XL/2", attention="xla" if device == "cpu" else "cudnn")
         contestants: dict[str, Any] = {"as it is": Training(plain)}
+        if size != "S/2":  # There, a step takes so long that a wait does not show.
+            contestants["steps not waited for, as the loop takes them"] = Following(plain)
         for name, (undo, changed) in _undone(plain).items():
             with undo():
                 contestants[name] = Training(changed)
@@ -96,6 +102,44 @@ def choices(device: str) -> Iterator[Row]:
         for name in contestants:
             ratio = paired(times[name], times["as it is"])
             yield {"size": size, "dtype": dtype, "change": name, "ms": 1e3 * statistics.median(times[name]), "x": ratio}
+        del contestants
+        shortcut = replace(plain, objective=Shortcut())
+        pair: dict[str, Any] = {
+            "as it is": Training(shortcut),
+            "two calls": Training(replace(plain, objective=_TwoCalls())),
+        }
+        times = race(pair, rounds)
+        ratio = paired(times["two calls"], times["as it is"])
+        about = {"size": size, "dtype": dtype, "change": "shortcut: jumps and velocity in two calls of the network"}
+        yield {**about, "ms": 1e3 * statistics.median(times["two calls"]), "x": ratio}
+
+
+class Following(Training):
+    """Steps that follow each other as in the training loop: sent off, and waited for at the end alone."""
+
+    STEPS = 10
+
+    def __call__(self) -> float:
+        """Seconds of one of them."""
+        began = time.perf_counter()
+        for _ in range(self.STEPS):
+            self.state = self.compiled(self.state, self.batch, np.uint32(self.index))
+            self.index += 1
+        jax.block_until_ready(self.state)
+        return (time.perf_counter() - began) / self.STEPS
+
+
+class _TwoCalls(Shortcut):
+    """The shortcut objective without joining its two parts to one batch."""
+
+    def __call__(self, velocity: Velocity, x1: Array, label: Array, key: Array, **more: Any) -> Loss:
+        count = self.bootstrap_size(len(x1))
+
+        def apart(*inputs: Array) -> Array:
+            parts = zip(*(split_batch(a, count) for a in inputs), strict=True)
+            return join_batch(*(velocity(*part) for part in parts))
+
+        return super().__call__(apart, x1, label, key, **more)
 
 
 def _undone(plain: Config) -> dict[str, tuple[Callable[[], Any], Config]]:
@@ -109,6 +153,7 @@ def _undone(plain: Config) -> dict[str, tuple[Callable[[], Any], Config]]:
 
     found = {
         "products over batch and tokens, not flat": same(partial(mock.patch.object, dit, "dense", _dense)),
+        "queries, keys and values by three products": same(partial(mock.patch.object, dit, "dense", _thrice)),
         "GELU's derivative left to JAX": same(
             partial(mock.patch.object, dit, "gelu", partial(jax.nn.gelu, approximate=True))
         ),
@@ -138,6 +183,14 @@ def _all(patches: Any) -> Iterator[None]:
 
 def _dense(p: Params, x: Array) -> Array:
     return x @ p["kernel"].astype(x.dtype) + p["bias"].astype(x.dtype)
+
+
+def _thrice(p: Params, x: Array) -> Array:
+    if p["kernel"].shape[1] != 3 * p["kernel"].shape[0]:
+        return embedding.dense(p, x)
+    kernels, biases = (jnp.split(p[name], 3, axis=-1) for name in ("kernel", "bias"))
+    parts = [embedding.dense({"kernel": k, "bias": b}, x) for k, b in zip(kernels, biases, strict=True)]
+    return jnp.concatenate(parts, axis=-1)
 
 
 def _attention(query: Array, key: Array, value: Array, *, scale: float, implementation: str) -> Array:

@@ -106,8 +106,9 @@ def take_steps(
             batch = sharding.place_batch(mesh, next(data))
             if takes_snapshot(config, index):
                 state = state._replace(teacher=jax.tree.map(jnp.copy, state.ema))
+            # Sent off, not waited for: the next batch is read and sent after it while the device learns this one.
             state = step(state, batch, np.uint32(index))
-            report.read()  # One step late: the device is busy with this step meanwhile.
+            report.read()  # One step late, for the same reason.
             done = index + 1
             log, last = done % config.log_interval == 0, done == config.max_steps
             # Several processes must stop at the same step, so they ask each other, now and then.
