@@ -81,13 +81,10 @@ def measure(part: str, device: str, peer_python: str | None, out: Path, load: fl
             product = Product(dtype)
             about[f"largest product, {dtype}, TFLOP/s"] = product.operations / min(race({"": product}, 5)[""]) / 1e12
         about["copy GB/s"] = copy_rate() / 1e9
-    try:
-        rows = []
-        for row in found[part](device, peers):
-            print(f"  {row}", flush=True)
-            rows.append(row)
-    finally:
-        peers.close()
+    rows = []
+    for row in found[part](device, peers):
+        print(f"  {row}", flush=True)
+        rows.append(row)
     if peers.version:
         about["torch"] = peers.version
     command = f"python -m benchmarks.speed {part} --device {device}"

@@ -1,4 +1,4 @@
-"""Contestants that live in processes of their own: the peer, and ours under another allocator."""
+"""Contestants that live in processes of their own, as a user would run them: the peer, and our training step."""
 
 import json
 import os
@@ -9,20 +9,32 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from benchmarks.speed.measure import race
 from shortcut_models import startup
 from shortcut_models.models import DiT
+
+Times = dict[str, list[float]]
+"""Seconds of every contestant in every round."""
 
 ABSENT = "absent: pip install 'shortcut-models[bench]', or --peer-python with torch and diffusers"
 
 
 class Child:
-    """A process that answers one JSON line with another, under the system's allocator as it is."""
+    """A process that answers one JSON line with another; called, it runs once and says its seconds."""
 
-    def __init__(self, *command: str, without: tuple[str, ...] = ()) -> None:
-        left_out = {startup.ALLOCATOR, *without}
-        clean = {name: value for name, value in os.environ.items() if name not in left_out}
+    def __init__(self, *command: str, without: tuple[str, ...] = (), tuned: bool = False) -> None:
+        """The allocator is the system's, as it is, unless `tuned`: then it keeps memory, as `shortcut train` does."""
+        env = {name: value for name, value in os.environ.items() if name not in (startup.ALLOCATOR, *without)}
+        env |= {startup.ALLOCATOR: startup.KEEP_MEMORY} if tuned else {}
         pipes: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
-        self.process: Any = subprocess.Popen(command, **pipes, text=True, env=clean)
+        self.process: Any = subprocess.Popen(command, **pipes, text=True, env=env)
+
+    def __call__(self) -> float:
+        """Seconds, as the process says; raises RuntimeError with its words if it has none."""
+        answer = self.ask({})
+        if "error" in answer:
+            raise RuntimeError(answer["error"])
+        return answer["seconds"]
 
     def ask(self, question: dict[str, Any]) -> dict[str, Any]:
         """The answer, or {"error": why there is none}."""
@@ -43,34 +55,68 @@ class Child:
         self.process.stdout.close()
 
 
+def ours(size: str, objective: str = "flow matching", *, tuned: bool = True, **model: Any) -> Child | str:
+    """Our training step as a contestant, or a sentence saying why there is none."""
+    asked = json.dumps({"size": size, "objective": objective, "model": model})
+    return _begun(Child(sys.executable, "-m", "benchmarks.speed.own", asked, tuned=tuned))[0]
+
+
 class Peers:
-    """PyTorch's process, or why there is none."""
+    """PyTorch's contestants, or why there are none."""
 
     def __init__(self, python: str | None = None) -> None:
-        python = python or sys.executable
-        check = subprocess.run([python, "-c", "import torch, diffusers"], capture_output=True, check=False)
+        self.python = python or sys.executable
+        check = subprocess.run([self.python, "-c", "import torch, diffusers"], capture_output=True, check=False)
         self.missing = ABSENT if check.returncode else None
         self.version = ""
-        script = str(Path(__file__).with_name("peer.py"))
-        self.child = None if self.missing else Child(python, script, without=("PYTHONPATH",))
 
-    def make(self, name: str, kind: str, model: DiT, batch: int, *, compiled: bool, **more: Any) -> Any:
-        """A contestant that times itself, or a sentence saying why there is none."""
-        if self.child is None:
+    def make(self, kind: str, model: DiT, batch: int, *, compiled: bool, **more: Any) -> Child | str:
+        """A contestant, or a sentence saying why there is none."""
+        if self.missing:
             return self.missing
         size = {"image": model.image_size, "patch": model.patch_size, "channels": model.channels, "batch": batch}
         size |= {"width": model.hidden_size, "depth": model.depth, "heads": model.num_heads}
-        asked = {"make": name, "kind": kind, "classes": model.num_classes, "dtype": model.dtype, "compiled": compiled}
-        answer = self.child.ask({**asked, **size, **more})
+        asked = {"kind": kind, "classes": model.num_classes, "dtype": model.dtype, "compiled": compiled}
+        script = str(Path(__file__).with_name("peer.py"))
+        command = [self.python, script, json.dumps({**asked, **size, **more})]
+        made, answer = _begun(Child(*command, without=("PYTHONPATH",)))
         self.version = answer.get("torch", self.version)
-        return answer["error"] if "error" in answer else runner(self.child, {"run": name})
-
-    def close(self) -> None:
-        """End the process."""
-        if self.child:
-            self.child.close()
+        return made
 
 
-def runner(child: Child, question: dict[str, Any]) -> Callable[[], float]:
-    """A contestant: seconds, as the process says."""
-    return lambda: child.ask(question)["seconds"]
+def _begun(child: Child) -> tuple[Child | str, dict[str, Any]]:
+    """The contestant after its first call, which compiles, or why it cannot run; and what it answered."""
+    answer = child.ask({})
+    if "error" in answer:
+        child.close()
+        return answer["error"], answer
+    return child, answer
+
+
+def compete(makers: dict[str, Callable[[], Any]], rounds: int, together: bool) -> tuple[Times, dict[str, str]]:
+    """Times of all contestants that could be made, and why the others could not.
+
+    Together, they take turns, see `race`. One after the other, each has the device's memory for itself.
+    """
+    times: Times = {}
+    notes: dict[str, str] = {}
+    waiting: dict[str, Any] = {}
+    for name, make in makers.items():
+        made = make()
+        if isinstance(made, str):
+            notes[name] = made
+            continue
+        waiting[name] = made
+        if not together:
+            times |= _race(waiting, rounds)
+            waiting = {}
+    return times | _race(waiting, rounds), notes
+
+
+def _race(contestants: dict[str, Any], rounds: int) -> Times:
+    try:
+        return race(contestants, rounds)
+    finally:
+        for one in contestants.values():
+            if isinstance(one, Child):
+                one.close()

@@ -1,7 +1,6 @@
 """The training step: seconds, share of the ceiling, ratio to the peers; and what each of our choices is worth."""
 
 import statistics
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -17,7 +16,7 @@ from jax import lax
 from jaxtyping import Array
 
 from benchmarks.speed.measure import Product, Row, Training, compiler_flops, config, formula_flops, paired, race
-from benchmarks.speed.peers import Child, Peers, runner
+from benchmarks.speed.peers import Peers, Times, compete, ours
 from shortcut_models.config import Config
 from shortcut_models.models import DiT, Params, dit, embedding
 from shortcut_models.objectives import Loss, Shortcut
@@ -42,44 +41,36 @@ GPU = [
 
 def run(device: str, peers: Peers) -> Iterator[Row]:
     """A row for every size, dtype and objective, and for every peer."""
-    return (row for case in (GPU if device == "gpu" else CPU) for row in _case(*case, peers))
+    return (row for case in (GPU if device == "gpu" else CPU) for row in _case(*case, peers, device == "cpu"))
 
 
-def _case(size: str, dtype: str, rounds: int, model: Row, peers: Peers) -> Iterator[Row]:
-    product = Product(dtype)
-    contestants: dict[str, Any] = {"ceiling": product}
-    configs: dict[str, Config] = {}
-    about = {"size": size, "dtype": dtype, **model}
-    for objective in ("flow matching", "shortcut"):
-        configs[objective] = config(size, objective, dtype=dtype, **model)
-        try:
-            step = Training(configs[objective])
-            step()
-            contestants[objective] = step
-        except jax.errors.JaxRuntimeError as error:  # Out of memory, most likely.
-            yield {**about, "who": f"ours, {objective}", "note": str(error).splitlines()[0][:200]}
+def _case(size: str, dtype: str, rounds: int, model: Row, peers: Peers, together: bool) -> Iterator[Row]:
+    product, about = Product(dtype), {"size": size, "dtype": dtype, **model}
+    configs = {name: config(size, name, dtype=dtype, **model) for name in ("flow matching", "shortcut")}
+    makers: dict[str, Any] = {"ceiling": lambda: product}
+    makers |= {name: partial(ours, size, name, dtype=dtype, **model) for name in configs}
     plain = configs["flow matching"]
     for name, compiled in (("PyTorch eager", False), ("PyTorch compiled", True)):
-        made = peers.make(f"{size} {dtype} {name}", "step", plain.model, plain.batch_size, compiled=compiled)
-        if callable(made):
-            contestants[name] = made
-        else:
-            yield {**about, "who": name, "note": made}
-    times = race(contestants, rounds)
+        makers[name] = partial(peers.make, "step", plain.model, plain.batch_size, compiled=compiled)
+    times, notes = compete(makers, rounds, together)
     ceiling = product.operations / min(times["ceiling"])
-    for name in [name for name in contestants if name != "ceiling"]:
-        row = {**about, "who": name, "ms": 1e3 * statistics.median(times[name])}
+    for name in [name for name in makers if name != "ceiling"]:
+        row = {**about, "who": f"ours, {name}" if name in configs else name}
+        if name in notes:
+            yield {**row, "note": notes[name]}
+            continue
+        row["ms"] = 1e3 * statistics.median(times[name])
         if name in configs:
             formula, counted = formula_flops(configs[name]), compiler_flops(configs[name])
-            row |= {"who": f"ours, {name}", "GFLOP": formula / 1e9, "compiler's GFLOP": counted / 1e9}
+            row |= {"GFLOP": formula / 1e9, "compiler's GFLOP": counted / 1e9}
             share = formula / statistics.median(times[name]) / ceiling
             row |= {"share of ceiling": share, "ceiling TFLOP/s": ceiling / 1e12}
-            for other in [other for other in contestants if other not in ("ceiling", name)]:
+            for other in [other for other in times if other not in ("ceiling", name)]:
                 row[f"x {other}"] = paired(times[name], times[other])
         yield row
 
 
-CHOICES = {"cpu": [("64x4", 12), ("digits", 12), ("S/2", 5)], "gpu": [("B/2", 10), ("XL/2", 5)]}
+CHOICES = {"cpu": [("64x4", 10), ("digits", 10), ("S/2", 3)], "gpu": [("B/2", 10), ("XL/2", 5)]}
 
 
 def choices(device: str) -> Iterator[Row]:
@@ -93,25 +84,26 @@ def choices(device: str) -> Iterator[Row]:
         for name, (undo, changed) in _undone(plain).items():
             with undo():
                 contestants[name] = Training(changed)
-        with ExitStack() as closing:
-            if device == "cpu":
-                child = Child(sys.executable, "-m", "benchmarks.speed.untuned", size)
-                closing.callback(child.close)
-                contestants["memory handed back to the system"] = runner(child, {})
-            times = race(contestants, rounds)
+        times = race(contestants, rounds)
         for name in contestants:
-            ratio = paired(times[name], times["as it is"])
-            yield {"size": size, "dtype": dtype, "change": name, "ms": 1e3 * statistics.median(times[name]), "x": ratio}
+            yield _against(times, name, "as it is", size, dtype, name)
         del contestants
+        if device == "cpu":
+            makers = {"kept": partial(ours, size), "handed back": partial(ours, size, tuned=False)}
+            times, _ = compete(makers, rounds, together=True)
+            yield _against(times, "handed back", "kept", size, dtype, "memory handed back to the system")
         shortcut = replace(plain, objective=Shortcut())
         pair: dict[str, Any] = {
             "as it is": Training(shortcut),
             "two calls": Training(replace(plain, objective=_TwoCalls())),
         }
-        times = race(pair, rounds)
-        ratio = paired(times["two calls"], times["as it is"])
-        about = {"size": size, "dtype": dtype, "change": "shortcut: jumps and velocity in two calls of the network"}
-        yield {**about, "ms": 1e3 * statistics.median(times["two calls"]), "x": ratio}
+        change = "shortcut: jumps and velocity in two calls of the network"
+        yield _against(race(pair, rounds), "two calls", "as it is", size, dtype, change)
+
+
+def _against(times: Times, one: str, other: str, size: str, dtype: str, change: str) -> Row:
+    ratio = paired(times[one], times[other])
+    return {"size": size, "dtype": dtype, "change": change, "ms": 1e3 * statistics.median(times[one]), "x": ratio}
 
 
 class Following(Training):

@@ -2,6 +2,7 @@ import dataclasses
 import json
 import statistics
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from benchmarks.speed import aims, breakdown, growth, page, peers, sampler, scal
 from benchmarks.speed.measure import Training, compiler_flops, config, formula_flops, paired, race
 from benchmarks.speed.memory import parts
 from benchmarks.speed.sampler import Sampler
+from shortcut_models import startup
 from shortcut_models.models import dit
 
 TINY = {"hidden_size": 16, "num_heads": 2, "depth": 2}
@@ -179,14 +181,42 @@ def test_expected_times_follow_the_ring() -> None:
 
 def test_a_missing_peer_says_so() -> None:
     absent = peers.Peers(python=sys.executable)
-    assert absent.missing is None or "bench" in absent.make("x", "step", config("digits").model, 1, compiled=False)
-    absent.close()
+    if absent.missing:
+        assert "bench" in str(absent.make("step", config("digits").model, 1, compiled=False))
 
 
 def test_a_peer_that_ends_says_so() -> None:
     child = peers.Child(sys.executable, "-c", "raise SystemExit(3)")
     child.process.wait()
-    assert child.ask({"run": "x"}) == {"error": "the process ended with status 3"}
+    assert child.ask({}) == {"error": "the process ended with status 3"}
+    with pytest.raises(RuntimeError, match="status 3"):
+        child()
+    assert peers._begun(child)[0] == "the process ended with status 3"
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_contestants_in_processes_of_their_own_compete_and_end(together: bool) -> None:
+    code = "import sys, time\nfor _ in sys.stdin: print('noise\\nanswer {\"seconds\": 0.2}', flush=True)"
+    children = [peers.Child(sys.executable, "-c", code) for _ in range(2)]
+    makers = {str(i): partial(iter([child]).__next__) for i, child in enumerate(children)}
+    times, notes = peers.compete(makers | {"absent": lambda: "no such thing"}, 3, together)
+    assert times == {"0": [0.2] * 3, "1": [0.2] * 3}
+    assert notes == {"absent": "no such thing"}
+    assert [child.process.poll() for child in children] == [0, 0]
+
+
+def test_our_step_in_a_process_of_its_own_has_the_allocator_that_is_asked_for() -> None:
+    code = "import os, sys\nfor _ in sys.stdin: print('answer \"' + os.environ.get(sys.argv[1], '') + '\"', flush=True)"
+    for tuned, expected in ((True, startup.KEEP_MEMORY), (False, "")):
+        child = peers.Child(sys.executable, "-c", code, startup.ALLOCATOR, tuned=tuned)
+        assert child.ask({}) == expected
+        child.close()
+
+
+def test_our_step_runs_in_a_process_of_its_own() -> None:
+    child = peers.ours("digits", **TINY)
+    assert isinstance(child, peers.Child)
+    assert child() > 0
     child.close()
 
 
