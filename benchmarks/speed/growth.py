@@ -12,7 +12,7 @@ from shortcut_models.config import Config
 from shortcut_models.objectives import FlowMatching
 
 BASE = replace(SIZES["64x4"][0], hidden_size=128, num_heads=4, scan=True)
-BATCH, ROUNDS = 32, 7
+BATCH, ROUNDS = 32, 3
 
 
 def run(device: str, peers: Peers) -> list[Row]:

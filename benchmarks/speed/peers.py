@@ -109,7 +109,7 @@ def compete(makers: dict[str, Callable[[], Any]], rounds: int, together: bool) -
         waiting[name] = made
         if not together:
             times |= _race(waiting, rounds)
-            waiting = {}
+            made, waiting = None, {}  # Before the next one is made: two may not fit.
     return times | _race(waiting, rounds), notes
 
 

@@ -22,7 +22,7 @@ class Model:
     """A network with its parameters, and the jumps that its objective taught it."""
 
     def __init__(self, network: DiT, params: Params, objective: Objective, *, step: int, weights: str) -> None:
-        self.network, self.params, self.objective = network, params, objective
+        self.network, self.params, self.objective = network, network.apart(params), objective
         self.step, self.weights = step, weights
         self._velocity = jax.jit(network.apply)
         self._samplers: dict[Any, Any] = {}

@@ -133,6 +133,15 @@ def test_scanned_and_unrolled_blocks_agree_on_the_same_parameters(params: Params
     np.testing.assert_allclose(unrolled, velocity, rtol=0, atol=1e-5)
 
 
+def test_blocks_apart_are_those_of_the_stack(params: Params, velocity: np.ndarray) -> None:
+    unrolled = dataclasses.replace(SMALL, scan=False)
+    apart = unrolled.apart(params)
+    assert len(apart["blocks"]) == SMALL.depth
+    assert unrolled.apart(apart) is apart
+    assert SMALL.apart(params) is params
+    np.testing.assert_allclose(jax.jit(unrolled.apply)(apart, X, T, D, LABEL), velocity, rtol=0, atol=1e-5)
+
+
 def test_the_unrolled_gradient_is_that_of_the_scan(params: Params) -> None:
     def loss(network: DiT, params: Params) -> jax.Array:
         return jnp.mean(network.apply(params, X, T, D, LABEL) ** 2)

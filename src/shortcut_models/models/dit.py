@@ -188,12 +188,21 @@ class DiT:
         if self.scan:
             tokens, _ = lax.scan(block, tokens, blocks)
         else:
-            for weights in _unstack(blocks, self.depth):
+            for weights in blocks if isinstance(blocks, tuple) else _unstack(blocks, self.depth):
                 tokens, _ = block(tokens, weights)
 
         shift, scale = jnp.split(dense(params["final"]["modulation"], condition), 2, axis=-1)
         tokens = _modulate(_normalise(tokens), shift, scale)
         return self._unpatchify(dense(params["final"]["linear"], tokens).astype(jnp.float32))
+
+    def apart(self, params: Params) -> Params:
+        """The parameters as `apply` reads them fastest, many times over: unrolled blocks as a tuple, not stacked.
+
+        Else every call copies each block's weights out of the stack, a third of drawing one image on a CPU.
+        """
+        if self.scan or isinstance(params["blocks"], tuple):
+            return params
+        return {**params, "blocks": tuple(jax.jit(lambda blocks: _unstack(blocks, self.depth))(params["blocks"]))}
 
     @staticmethod
     def _zeros(key: Array, fan_in: int, fan_out: int) -> Params:
