@@ -13,7 +13,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 
 from shortcut_models import startup
@@ -58,13 +58,15 @@ def main() -> None:
 
 def measure(part: str, device: str, peer_python: str | None, out: Path, load: float) -> None:
     """One part, in this process; `load` is what the machine did before."""
-    from benchmarks.speed import breakdown, growth, memory, sampler, scaling, start, train_step
+    from benchmarks.speed import breakdown, choices, growth, memory, sampler, scaling, start, train_step
     from benchmarks.speed.measure import Product, Row, copy_rate, race
     from benchmarks.speed.peers import Peers
     from shortcut_models import runs
     from shortcut_models.files import write_json
 
     modules = {
+        "train": train_step,
+        "choices": choices,
         "breakdown": breakdown,
         "sampler": sampler,
         "start": start,
@@ -72,9 +74,8 @@ def measure(part: str, device: str, peer_python: str | None, out: Path, load: fl
         "growth": growth,
         "scaling": scaling,
     }
-    found: dict[str, Callable[[str, Peers], Iterable[Row]]] = {name: module.run for name, module in modules.items()}
-    found |= {"train": train_step.run, "choices": lambda device, _: train_step.choices(device)}
     peers = Peers(peer_python)
+    measured: Iterable[Row] = modules[part].run(device, peers)
     about: Row = {}
     if part in ("train", "sampler"):
         for dtype in ("float32", "bfloat16"):
@@ -82,7 +83,7 @@ def measure(part: str, device: str, peer_python: str | None, out: Path, load: fl
             about[f"largest product, {dtype}, TFLOP/s"] = product.operations / min(race({"": product}, 5)[""]) / 1e12
         about["copy GB/s"] = copy_rate() / 1e9
     rows = []
-    for row in found[part](device, peers):
+    for row in measured:
         print(f"  {row}", flush=True)
         rows.append(row)
     if peers.version:

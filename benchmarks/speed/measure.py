@@ -84,8 +84,8 @@ def copy_rate() -> float:
     """Bytes per second of a large copy, read and written."""
     source = jnp.ones(2**26 if jax.default_backend() == "cpu" else 2**30, jnp.float32)
     copy = jax.jit(lambda a: a + 1)
-    seconds = race({"copy": lambda: jax.block_until_ready(copy(source))}, 5)["copy"]
-    return 2 * source.nbytes / statistics.median(seconds)
+    times = race({"copy": lambda: jax.block_until_ready(copy(source))}, 5)["copy"]
+    return 2 * source.nbytes / statistics.median(times)
 
 
 def race(contestants: dict[str, Callable[[], Any]], rounds: int) -> dict[str, list[float]]:
@@ -103,16 +103,17 @@ def race(contestants: dict[str, Callable[[], Any]], rounds: int) -> dict[str, li
         for name in shuffle.sample(list(contestants), len(contestants)):
             run, count = contestants[name], calls[name]
             run()
-            times[name].append(sum(_seconds(run) for _ in range(count)) / count)
+            times[name].append(sum(seconds(run) for _ in range(count)) / count)
     return times
 
 
 def _calls(run: Callable[[], Any]) -> int:
     run()
-    return max(1, min(20, round(WINDOW / _seconds(run))))
+    return max(1, min(20, round(WINDOW / seconds(run))))
 
 
-def _seconds(run: Callable[[], Any]) -> float:
+def seconds(run: Callable[[], Any]) -> float:
+    """Of one call, or what the call itself says that it took."""
     began = time.perf_counter()
     own = run()
     return own if isinstance(own, float) else time.perf_counter() - began

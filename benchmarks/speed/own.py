@@ -1,25 +1,35 @@
-"""Our training step in a process of its own, as whoever trains has it: one JSON line is one step."""
+"""Our training step or sampler in a process of its own, as whoever uses it has it: one JSON line is one run."""
 
 import json
 import sys
-import time
 from typing import Any
 
 import jax
 
-from benchmarks.speed.measure import Training, config
+from benchmarks.speed import choices
+from benchmarks.speed.measure import Training, config, seconds
+from benchmarks.speed.sampler import Sampler
+
+
+def step(size: str, objective: str = "flow matching", undo: str = "", following: bool = False, **model: Any) -> Any:
+    """A training step, with a choice undone or not waited for if that is asked."""
+    plain = config(size, objective, **model)
+    return choices.without(undo, plain) if undo else (choices.Following if following else Training)(plain)
+
+
+def sample(size: str, batch: int, steps: int, guided: bool, **model: Any) -> Sampler:
+    """The drawing of one batch."""
+    return Sampler(config(size, **model).model, batch, steps, guided)
 
 
 def main() -> None:
-    """Make the step that the first argument describes; take one for every line, and say its seconds."""
+    """Make what the first argument describes at the first line; run it once for every line, and say its seconds."""
     asked: dict[str, Any] = json.loads(sys.argv[1])
-    step = None
+    make, run = {"step": step, "sample": sample}[asked.pop("kind")], None
     for _ in sys.stdin:
         try:
-            step = step or Training(config(asked["size"], asked["objective"], **asked["model"]))
-            began = time.perf_counter()
-            step()
-            answer: dict[str, Any] = {"seconds": time.perf_counter() - began}
+            run = run or make(**asked)
+            answer: dict[str, Any] = {"seconds": seconds(run)}
         except jax.errors.JaxRuntimeError as error:  # Out of memory, most likely.
             answer = {"error": str(error).splitlines()[0][:200]}
         print("answer " + json.dumps(answer), flush=True)

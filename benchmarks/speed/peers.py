@@ -1,10 +1,11 @@
-"""Contestants that live in processes of their own, as a user would run them: the peer, and our training step."""
+"""Contestants that live in processes of their own, as a user would run them: the peer, and ourselves."""
 
 import json
 import os
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -55,10 +56,10 @@ class Child:
         self.process.stdout.close()
 
 
-def ours(size: str, objective: str = "flow matching", *, tuned: bool = True, **model: Any) -> Child | str:
-    """Our training step as a contestant, or a sentence saying why there is none."""
-    asked = json.dumps({"size": size, "objective": objective, "model": model})
-    return _begun(Child(sys.executable, "-m", "benchmarks.speed.own", asked, tuned=tuned))[0]
+def ours(kind: str, *, tuned: bool = True, **asked: Any) -> Child | str:
+    """What `benchmarks.speed.own` makes of `kind` as a contestant, or a sentence saying why there is none."""
+    question = json.dumps({"kind": kind, **asked})
+    return _begun(Child(sys.executable, "-m", "benchmarks.speed.own", question, tuned=tuned))[0]
 
 
 class Peers:
@@ -98,19 +99,20 @@ def compete(makers: dict[str, Callable[[], Any]], rounds: int, together: bool) -
 
     Together, they take turns, see `race`. One after the other, each has the device's memory for itself.
     """
-    times: Times = {}
-    notes: dict[str, str] = {}
-    waiting: dict[str, Any] = {}
+    if together:
+        # Setting up takes longer than the race, and is mostly one thread's work.
+        with ThreadPoolExecutor(2) as pool:
+            made = dict(zip(makers, pool.map(lambda make: make(), makers.values()), strict=True))
+        notes = {name: one for name, one in made.items() if isinstance(one, str)}
+        return _race({name: one for name, one in made.items() if name not in notes}, rounds), notes
+    times, notes = {}, {}
     for name, make in makers.items():
-        made = make()
-        if isinstance(made, str):
-            notes[name] = made
-            continue
-        waiting[name] = made
-        if not together:
-            times |= _race(waiting, rounds)
-            made, waiting = None, {}  # Before the next one is made: two may not fit.
-    return times | _race(waiting, rounds), notes
+        one = make()
+        if isinstance(one, str):
+            notes[name] = one
+        else:
+            times |= _race({name: one}, rounds)
+    return times, notes
 
 
 def _race(contestants: dict[str, Any], rounds: int) -> Times:

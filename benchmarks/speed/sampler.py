@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Array
 
 from benchmarks.speed.measure import Product, Row, config, paired
-from benchmarks.speed.peers import Peers, compete
+from benchmarks.speed.peers import Peers, compete, ours
 from shortcut_models import sampling
 from shortcut_models.dry_run import count_flops
 from shortcut_models.models import DiT, Params
@@ -70,22 +70,22 @@ class Sampler:
 
 
 def _case(size: str, dtype: str, batch: int, steps: int, guided: bool, rounds: int, peers: Peers) -> list[Row]:
-    network = config(size, dtype=dtype, attention="cudnn" if dtype == "bfloat16" else "xla").model
-    about = {"size": size, "dtype": dtype, "batch": batch, "steps": steps, "guided": guided}
-    product, drawing = Product(dtype), Sampler(network, batch, steps, guided)
-    makers: dict[str, Any] = {"ceiling": lambda: product, "ours": lambda: drawing}
+    model = {"dtype": dtype, "attention": "cudnn" if dtype == "bfloat16" else "xla"}
+    asked = {"batch": batch, "steps": steps, "guided": guided}
+    network, about, product = config(size, **model).model, {"size": size, "dtype": dtype, **asked}, Product(dtype)
+    makers: dict[str, Any] = {"ceiling": lambda: product, "ours": partial(ours, "sample", size=size, **asked, **model)}
     for name, compiled in (("PyTorch eager", False), ("PyTorch compiled", True)):
         if compiled and (steps > 1 or guided or size == "digits"):
             continue  # torch.compile takes half a minute for each.
-        asked = {"steps": steps, "guided": guided}
-        makers[name] = partial(peers.make, "sample", network, batch, compiled=compiled, **asked)
+        makers[name] = partial(peers.make, "sample", network, compiled=compiled, **asked)
     times, notes = compete(makers, rounds, together=True)
     rows: list[Row] = [{**about, "who": name, "note": note} for name, note in notes.items()]
     for name in [name for name in times if name != "ceiling"]:
         seconds = statistics.median(times[name])
         row = {**about, "who": name, "ms": 1e3 * seconds, "images/s": batch / seconds}
         if name == "ours":
-            ceiling, (formula, counted) = product.operations / min(times["ceiling"]), drawing.flops()
+            ceiling = product.operations / min(times["ceiling"])
+            formula, counted = Sampler(network, batch, steps, guided).flops()
             row |= {"GFLOP": formula / 1e9, "compiler's GFLOP": counted / 1e9}
             row["share of ceiling"] = formula / seconds / ceiling
             row |= {f"x {other}": paired(times[name], times[other]) for other in times if "PyTorch" in other}

@@ -1,4 +1,3 @@
-import dataclasses
 import json
 import statistics
 import sys
@@ -11,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from benchmarks.speed import aims, breakdown, growth, page, peers, sampler, scaling, train_step
+from benchmarks.speed import aims, breakdown, choices, growth, page, peers, sampler, scaling, train_step
 from benchmarks.speed.measure import Training, compiler_flops, config, formula_flops, paired, race
 from benchmarks.speed.memory import parts
 from benchmarks.speed.sampler import Sampler
@@ -68,23 +67,21 @@ def test_undone_choices_compute_the_same_gradient(scan: bool) -> None:
         return jnp.mean(network.apply(params, x, t, t, jnp.arange(8)) ** 2)
 
     expected = jax.grad(loss)(params, plain.model)
-    undone = train_step._undone(plain)
+    undone = choices.undone(plain)
     assert ("all of a block kept for the backward pass" if scan else "blocks indexed, not split") in undone
     for name, (undo, changed) in undone.items():
         before = dit.dense, dit.gelu, dit._unstack, dit.DiT.apply, jax.jit, jax.checkpoint
         with undo():
             found = jax.grad(loss)(params, changed.model)
-            assert (
-                name in ("scanned", "unrolled", "blocks recomputed", "no normed queries and keys") or changed == plain
-            )
+            assert name in ("scanned", "unrolled", "blocks recomputed") or changed == plain
         assert (dit.dense, dit.gelu, dit._unstack, dit.DiT.apply, jax.jit, jax.checkpoint) == before
-        if changed.model.qk_norm:
-            jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-2, atol=1e-4), found, expected)
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-2, atol=1e-4), found, expected)
 
 
 def test_a_shortcut_step_in_two_calls_learns_the_same() -> None:
     plain = config("digits", "shortcut", batch=8, **TINY)
-    one, two = Training(plain), Training(dataclasses.replace(plain, objective=train_step._TwoCalls()))
+    one, two = Training(plain), choices.without(choices.TWO_CALLS, plain)
+    assert isinstance(two.config.objective, choices.TwoCalls)
     one()
     two()
     jax.tree.map(
@@ -94,7 +91,7 @@ def test_a_shortcut_step_in_two_calls_learns_the_same() -> None:
 
 def test_steps_that_follow_each_other_are_all_taken() -> None:
     plain = config("digits", batch=8, **TINY)
-    following, single = train_step.Following(plain), Training(plain)
+    following, single = choices.Following(plain), Training(plain)
     assert following() > 0
     for _ in range(following.STEPS):
         single()
@@ -213,11 +210,36 @@ def test_our_step_in_a_process_of_its_own_has_the_allocator_that_is_asked_for() 
         child.close()
 
 
-def test_our_step_runs_in_a_process_of_its_own() -> None:
-    child = peers.ours("digits", **TINY)
+@pytest.mark.parametrize(
+    ("kind", "more"),
+    [("step", {"undo": "buffers not donated"}), ("sample", {"batch": 2, "steps": 1, "guided": True})],
+)
+def test_we_run_in_a_process_of_our_own(kind: str, more: dict[str, Any]) -> None:
+    child = peers.ours(kind, size="digits", **TINY, **more)
     assert isinstance(child, peers.Child)
     assert child() > 0
     child.close()
+
+
+def test_every_choice_is_measured_against_its_own_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def ours(_: str, tuned: bool = True, **more: Any) -> Any:
+        asked.append(more)
+        if more.get("undo") == "scanned":
+            return "no memory"
+        plain, seconds = more.get("objective") != "shortcut", 0.2 if more.get("undo") or not tuned else 0.1
+        return lambda: seconds if plain else 5 * seconds
+
+    monkeypatch.setattr(choices, "ours", ours)
+    rows = list(choices._case("S/2", {"depth": 4}, 2, together=True))
+    found = {row["change"]: row.get("x", row.get("note")) for row in rows}
+    assert found.pop("as it is") == pytest.approx(1)
+    assert found.pop("scanned") == "no memory"
+    assert found.pop(choices.TWO_CALLS) == found.pop("memory handed back to the system") == pytest.approx(2)
+    assert set(found) == choices.undone(config("S/2")).keys() - {"scanned"}
+    assert list(found.values()) == pytest.approx([2] * len(found))
+    assert all(more["size"] == "S/2" and more["depth"] == 4 for more in asked)
 
 
 def test_the_peers_program_finds_pythons_own_modules() -> None:
