@@ -15,7 +15,7 @@ from benchmarks.speed.measure import Row, Training, config
 from benchmarks.speed.peers import Peers
 from shortcut_models.collectives import Instruction, parse
 
-CPU = [("64x4", "float32", {}), ("digits", "float32", {}), ("S/2", "float32", {})]
+CPU = [("64x4", "float32", {}), ("S/2", "float32", {})]
 GPU = [("B/2", "bfloat16", {"attention": "cudnn"}), ("XL/2", "bfloat16", {"attention": "cudnn", "remat": True})]
 STEPS = 5
 SETTLE = 2.0

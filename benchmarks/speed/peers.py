@@ -63,18 +63,14 @@ def ours(kind: str, *, tuned: bool = True, **asked: Any) -> Child | str:
 
 
 class Peers:
-    """PyTorch's contestants, or why there are none."""
+    """PyTorch's contestants."""
 
     def __init__(self, python: str | None = None) -> None:
         self.python = python or sys.executable
-        check = subprocess.run([self.python, "-c", "import torch, diffusers"], capture_output=True, check=False)
-        self.missing = ABSENT if check.returncode else None
         self.version = ""
 
     def make(self, kind: str, model: DiT, batch: int, *, compiled: bool, **more: Any) -> Child | str:
         """A contestant, or a sentence saying why there is none."""
-        if self.missing:
-            return self.missing
         size = {"image": model.image_size, "patch": model.patch_size, "channels": model.channels, "batch": batch}
         size |= {"width": model.hidden_size, "depth": model.depth, "heads": model.num_heads}
         asked = {"kind": kind, "classes": model.num_classes, "dtype": model.dtype, "compiled": compiled}
@@ -82,7 +78,14 @@ class Peers:
         command = [self.python, script, json.dumps({**asked, **size, **more})]
         made, answer = _begun(Child(*command, without=("PYTHONPATH",)))
         self.version = answer.get("torch", self.version)
+        # Importing them takes ten seconds, so only what went wrong asks whether they are there.
+        if isinstance(made, str) and not self._there():
+            return ABSENT
         return made
+
+    def _there(self) -> bool:
+        command = [self.python, "-c", "import torch, diffusers"]
+        return not subprocess.run(command, capture_output=True, check=False).returncode
 
 
 def _begun(child: Child) -> tuple[Child | str, dict[str, Any]]:

@@ -110,10 +110,9 @@ def test_a_step_keeps_no_second_copy_of_the_state() -> None:
 
 def test_the_sampler_of_the_benchmark_draws_and_counts_every_call() -> None:
     network = config("digits", **TINY).model
-    one, guided = Sampler(network, 2, 1, False), Sampler(network, 2, 4, True)
-    one()
-    guided()
-    (few, counted), (many, counted_many) = one.flops(), guided.flops()
+    Sampler(network, 2, 1, False)()
+    Sampler(network, 2, 4, True)()
+    (few, counted), (many, counted_many) = sampler.flops(network, 2, 1, False), sampler.flops(network, 2, 4, True)
     assert many == 8 * few
     # XLA counts the sinusoids, norms and sums too, which are much of so small a network.
     assert few < counted < 2 * few
@@ -176,10 +175,11 @@ def test_expected_times_follow_the_ring() -> None:
     assert row["with overlap"] == 1
 
 
-def test_a_missing_peer_says_so() -> None:
-    absent = peers.Peers(python=sys.executable)
-    if absent.missing:
-        assert "bench" in str(absent.make("step", config("digits").model, 1, compiled=False))
+def test_a_missing_peer_says_so(tmp_path: Path) -> None:
+    (tmp_path / "python").write_text("#!/bin/sh\nexit 1\n")
+    (tmp_path / "python").chmod(0o755)
+    absent = peers.Peers(str(tmp_path / "python"))
+    assert absent.make("step", config("digits").model, 1, compiled=False) == peers.ABSENT
 
 
 def test_a_peer_that_ends_says_so() -> None:
