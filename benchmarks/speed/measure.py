@@ -15,7 +15,7 @@ import numpy as np
 from shortcut_models import sharding
 from shortcut_models.config import Config
 from shortcut_models.dry_run import count_flops
-from shortcut_models.models import DiT
+from shortcut_models.models import DiT, Params
 from shortcut_models.objectives import FlowMatching, Shortcut
 from shortcut_models.presets import PRESETS
 from shortcut_models.train import compile_step, init_state, make_step
@@ -44,6 +44,13 @@ def config(size: str, objective: str = "flow matching", batch: int | None = None
     return Config(batch_size=batch or usual, model=replace(network, **model), objective=OBJECTIVES[objective])
 
 
+def weights(network: DiT) -> Params:
+    """Small weights drawn by NumPy: what they are changes no time, but to compile `init` takes seconds."""
+    rng = np.random.default_rng(0)
+    shapes = jax.eval_shape(network.init, jax.random.key(0))
+    return jax.tree.map(lambda leaf: np.float32(0.02) * rng.standard_normal(leaf.shape, np.float32), shapes)
+
+
 class Training:
     """A compiled training step with its state; calling it takes one step and waits for it."""
 
@@ -55,7 +62,7 @@ class Training:
         began = time.perf_counter()
         self.compiled = compile_step(config, mesh, shapes, placed)
         self.compile_seconds = time.perf_counter() - began
-        self.state = jax.jit(partial(init_state, config), out_shardings=placed)()
+        self.state = jax.jit(partial(init_state, config), out_shardings=placed)(weights(config.model))
         rng = np.random.default_rng(0)
         images = rng.standard_normal((config.batch_size, *config.model.shape), np.float32)
         labels = rng.integers(0, config.model.num_classes, config.batch_size).astype(np.int32)

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from benchmarks.speed.measure import Product, Row, config, paired
+from benchmarks.speed.measure import Product, Row, config, paired, weights
 from benchmarks.speed.peers import Peers, compete, ours
 from shortcut_models import sampling
 from shortcut_models.dry_run import count_flops
@@ -41,7 +41,7 @@ class Sampler:
 
     def __init__(self, network: DiT, batch: int, steps: int, guided: bool) -> None:
         self.network = network
-        self.params = network.apart(jax.jit(network.init)(jax.random.key(0)))
+        self.params = network.apart(jax.device_put(weights(network)))
         self.label, self.steps = jnp.zeros(batch, jnp.int32), np.int32(steps)
         self.jumps = sampling.pad(sampling.uniform_jumps(steps))
         self.indices, self.guidance = jnp.arange(batch), 1.5 if guided else 1.0
