@@ -75,7 +75,6 @@ def measure(part: str, device: str, peer_python: str | None, out: Path, load: fl
         "scaling": scaling,
     }
     peers = Peers(peer_python)
-    measured: Iterable[Row] = modules[part].run(device, peers)
     about: Row = {}
     if part in ("train", "sampler"):
         for dtype in ("float32", "bfloat16"):
@@ -83,6 +82,7 @@ def measure(part: str, device: str, peer_python: str | None, out: Path, load: fl
             about[f"largest product, {dtype}, TFLOP/s"] = product.operations / min(race({"": product}, 5)[""]) / 1e12
         about["copy GB/s"] = copy_rate() / 1e9
     rows = []
+    measured: Iterable[Row] = modules[part].run(device, peers)
     for row in measured:
         print(f"  {row}", flush=True)
         rows.append(row)
