@@ -1,62 +1,116 @@
-"""What each of our choices is worth: the training step with one of them undone, against the step as it is."""
+"""What each of our choices is worth: the step, the loop and the sampler with one undone, against how they are."""
 
 import statistics
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 from unittest import mock
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 from jaxtyping import Array
 
-from benchmarks.speed.measure import Row, Training, config, paired
+from benchmarks.speed import loop, sampler, sampler_choices
+from benchmarks.speed.measure import Product, Row, Training, ceiling, compiler_flops, config, formula_flops, paired
 from benchmarks.speed.peers import Peers, compete, ours
 from shortcut_models.config import Config
 from shortcut_models.models import DiT, Params, dit, embedding
 from shortcut_models.objectives import Loss, Shortcut
 from shortcut_models.objectives.flow import Velocity, join_batch, split_batch
 
-# Three blocks of S/2 tell what all twelve would, and compile in a third of the time.
-CPU: list[tuple[str, Row, int]] = [("64x4", {"dtype": "float32"}, 8), ("S/2", {"dtype": "float32", "depth": 3}, 5)]
+# Two blocks of S/2 tell what all twelve would, and compile in a fraction of the time.
+_PART = {"dtype": "float32", "depth": 2}
+CPU: list[tuple[str, Row, int]] = [("64x4", {"dtype": "float32"}, 6), ("S/2", _PART, 5)]
 GPU: list[tuple[str, Row, int]] = [
     ("B/2", {"dtype": "bfloat16", "attention": "cudnn"}, 10),
     ("XL/2", {"dtype": "bfloat16", "attention": "cudnn", "remat": True}, 5),
 ]
 
 TWO_CALLS = "shortcut: jumps and velocity in two calls of the network"
+WHOLE_HOPS = "shortcut: hops of the whole batch, not of the share that learns from them"
+
+
+class Group(NamedTuple):
+    """Contestants that are compared with the first of them, which is as we chose."""
+
+    makers: dict[str, Callable[[], Any]]
+    operations: tuple[float, float] | None = None
+    """By our formula and by the compiler's count, of the first."""
 
 
 def run(device: str, peers: Peers) -> Iterator[Row]:
-    """A row for the step as it is, and for every choice undone its time and the ratio to that."""
+    """A row for each thing as it is, and for every choice undone its time and the ratio to that."""
     del peers
-    return (row for case in (GPU if device == "gpu" else CPU) for row in _case(*case, device == "cpu"))
+    for size, model, rounds in GPU if device == "gpu" else CPU:
+        yield from _rows({"size": size, **model}, steps(size, model, device == "cpu"), rounds, device == "cpu")
+    for about, groups, rounds in others(device):
+        yield from _rows(about, groups, rounds, together=True)
 
 
-def _case(size: str, model: Row, rounds: int, together: bool) -> Iterator[Row]:
+def steps(size: str, model: Row, cpu: bool) -> list[Group]:
+    """Training steps."""
     step = partial(ours, "step", size=size, **model)
     makers: dict[str, Callable[[], Any]] = {"as it is": step}
-    if size == "64x4" or not together:  # A longer step hides the wait.
-        makers["steps not waited for, as the loop takes them"] = partial(step, following=True)
     makers |= {name: partial(step, undo=name) for name in undone(config(size, **model))}
-    if together:
+    if cpu:
         makers["memory handed back to the system"] = partial(step, tuned=False)
-    makers |= {"shortcut": partial(step, objective="shortcut")}
-    makers |= {TWO_CALLS: partial(step, objective="shortcut", undo=TWO_CALLS)}
+    shortcut = partial(step, objective="shortcut")
+    jumps = {"shortcut: as it is": shortcut}
+    jumps |= {name: partial(shortcut, undo=name) for name in undone(config(size, "shortcut", **model))}
+    counts = [(formula_flops(plain), compiler_flops(plain)) for plain in _both(size, model)]
+    return [Group(makers, counts[0]), Group(jumps, counts[1])]
+
+
+def others(device: str) -> Iterator[tuple[Row, list[Group], int]]:
+    """The loop, the sampler, and the compiling of it."""
+    digits, flow = {"size": "digits", "dtype": "float32"}, config("digits")
+    looped = {"the loop: as it is": partial(ours, "loop")}
+    looped |= {name: partial(ours, "loop", undo=name) for name in loop.UNDONE}
+    yield digits, [Group(looped, (formula_flops(flow), compiler_flops(flow)))], 5
+    yield digits, [_drawn("digits", 16, True, 4, {}, [sampler_choices.TWICE, sampler_choices.FIXED])], 10
+    anew = "compiling, and one image drawn by 1, by 4 and by 128 steps"
+    budgets = {f"{anew}: as it is": partial(ours, "budgets")}
+    budgets[f"{anew}: {sampler_choices.FIXED}"] = partial(ours, "budgets", undo=sampler_choices.FIXED)
+    yield digits, [Group(budgets)], 2
+    size, model = ("S/2", _PART) if device == "cpu" else ("B/2", {**GPU[0][1], "scan": False})
+    yield {"size": size, **model}, [_drawn(size, n, False, 1, model, [sampler_choices.STACKED]) for n in (1, 16)], 10
+
+
+def _both(size: str, model: Row) -> list[Config]:
+    return [config(size, name, **model) for name in ("flow matching", "shortcut")]
+
+
+def _drawn(size: str, batch: int, guided: bool, steps: int, model: Row, names: list[str]) -> Group:
+    drawn = f"{batch} image{'s' * (batch > 1)} drawn in {steps} step{'s' * (steps > 1)}{', guided' * guided}"
+    make = partial(ours, "sample", size=size, batch=batch, guided=guided, steps=steps, **model)
+    makers = {f"{drawn}: as it is": make, **{f"{drawn}: {name}": partial(make, undo=name) for name in names}}
+    formula, counted = sampler.flops(config(size, **model).model, batch, guided)
+    return Group(makers, (steps * formula, steps * counted))
+
+
+def _rows(about: Row, groups: list[Group], rounds: int, together: bool) -> Iterator[Row]:
+    makers: dict[str, Callable[[], Any]] = {"ceiling": partial(Product, about["dtype"])}
+    makers |= {name: make for group in groups for name, make in group.makers.items()}
     times, notes = compete(makers, rounds, together)
-    for name in makers:
-        row = {"size": size, **model, "change": name}
-        against = "shortcut" if name in ("shortcut", TWO_CALLS) else "as it is"
-        if name in notes:
-            yield row | {"note": notes[name]}
-        elif name != "shortcut":
-            row["ms"] = 1e3 * statistics.median(times[name])
-            yield row | ({"x": paired(times[name], times[against])} if against in times else {})
+    highest = ceiling(times["ceiling"])
+    for group in groups:
+        plain = next(iter(group.makers))
+        for name in group.makers:
+            row = {**about, "change": name}
+            if name in notes:
+                yield row | {"note": notes[name]}
+                continue
+            seconds = statistics.median(times[name])
+            row |= {"ms": 1e3 * seconds}
+            row |= {"x": paired(times[name], times[plain])} if plain in times else {}
+            if group.operations:
+                formula, counted = group.operations
+                row |= {"GFLOP": formula / 1e9, "compiler's GFLOP": counted / 1e9}
+                row |= {"share of ceiling": formula / seconds / highest}
+            yield row
 
 
 def without(name: str, config: Config) -> Training:
@@ -64,21 +118,6 @@ def without(name: str, config: Config) -> Training:
     undo, changed = undone(config)[name]
     with undo():
         return Training(changed)
-
-
-class Following(Training):
-    """Steps that follow each other as in the training loop: sent off, and waited for at the end alone."""
-
-    STEPS = 10
-
-    def __call__(self) -> float:
-        """Seconds of one of them."""
-        began = time.perf_counter()
-        for _ in range(self.STEPS):
-            self.state = self.compiled(self.state, self.batch, np.uint32(self.index))
-            self.index += 1
-        jax.block_until_ready(self.state)
-        return (time.perf_counter() - began) / self.STEPS
 
 
 class TwoCalls(Shortcut):
@@ -94,6 +133,19 @@ class TwoCalls(Shortcut):
         return super().__call__(apart, x1, label, key, **more)
 
 
+class WholeHops(Shortcut):
+    """The shortcut objective whose two hops see as many images as the whole batch has."""
+
+    def __call__(self, velocity: Velocity, x1: Array, label: Array, key: Array, **more: Any) -> Loss:
+        network = more.pop("target", None) or velocity
+
+        def whole(*inputs: Array) -> Array:
+            rows = len(inputs[0])
+            return network(*(jnp.concatenate([a] * (len(x1) // rows)) for a in inputs))[:rows]
+
+        return super().__call__(velocity, x1, label, key, target=whole, **more)
+
+
 def undone(plain: Config) -> dict[str, tuple[Callable[[], Any], Config]]:
     """For each choice, how to compile the step without it."""
 
@@ -104,7 +156,8 @@ def undone(plain: Config) -> dict[str, tuple[Callable[[], Any], Config]]:
         return partial(_all, ()), replace(plain, model=replace(plain.model, **model))
 
     if isinstance(plain.objective, Shortcut):
-        return {TWO_CALLS: (partial(_all, ()), replace(plain, objective=TwoCalls()))}
+        kinds = {TWO_CALLS: TwoCalls(), WHOLE_HOPS: WholeHops()}
+        return {name: (partial(_all, ()), replace(plain, objective=kind)) for name, kind in kinds.items()}
     found = {
         "products over batch and tokens, not flat": same(partial(mock.patch.object, dit, "dense", _dense)),
         "queries, keys and values by three products": same(partial(mock.patch.object, dit, "dense", _thrice)),

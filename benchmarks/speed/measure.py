@@ -78,13 +78,22 @@ class Product:
     """The ceiling: one large matrix product in the given dtype; its best time counts."""
 
     def __init__(self, dtype: str) -> None:
-        side = 2048 if jax.default_backend() == "cpu" else 16384
-        self.operations = 2 * side**3
+        side = self.side()
         self.factors = [jnp.ones((side, side), dtype) / side for _ in range(2)]
         self.product = jax.jit(jnp.matmul)
 
+    @staticmethod
+    def side() -> int:
+        """Rows, columns and terms."""
+        return 2048 if jax.default_backend() == "cpu" else 16384
+
     def __call__(self) -> None:
         jax.block_until_ready(self.product(*self.factors))
+
+
+def ceiling(times: list[float]) -> float:
+    """Operations a second, from the times of a `Product`."""
+    return 2 * Product.side() ** 3 / min(times)
 
 
 def copy_rate() -> float:
@@ -95,28 +104,32 @@ def copy_rate() -> float:
     return 2 * source.nbytes / statistics.median(times)
 
 
-def race(contestants: dict[str, Callable[[], Any]], rounds: int) -> dict[str, list[float]]:
+def race(contestants: dict[Any, Callable[[], Any]], rounds: int) -> dict[Any, list[float]]:
     """Seconds of one call of every contestant, in every round, after a round to warm up.
 
     They take turns, so that what else the machine does slows all of them down alike, in another
     order every round. A turn is as many calls as fill WINDOW, and at least one, after one that finds
-    the caches full of another's and the threads asleep: training and sampling run hot. One that
-    returns a number has timed itself, in seconds.
+    the caches full of another's, the threads asleep and the memory that it gave back gone to others:
+    training and sampling run hot. Whoever runs alone is hot. One that returns a number has timed
+    itself, in seconds.
     """
-    times: dict[str, list[float]] = {name: [] for name in contestants}
+    times: dict[Any, list[float]] = {name: [] for name in contestants}
     calls = {name: _calls(run) for name, run in contestants.items()}
     shuffle = random.Random(0)
     for _ in range(rounds):
         for name in shuffle.sample(list(contestants), len(contestants)):
             run, count = contestants[name], calls[name]
-            run()
+            if len(contestants) > 1:
+                run()
             times[name].append(sum(seconds(run) for _ in range(count)) / count)
     return times
 
 
 def _calls(run: Callable[[], Any]) -> int:
     run()
-    return max(1, min(20, round(WINDOW / seconds(run))))
+    began = time.perf_counter()  # What a call says of itself may be a share of it.
+    run()
+    return max(1, min(20, round(WINDOW / (time.perf_counter() - began))))
 
 
 def seconds(run: Callable[[], Any]) -> float:

@@ -1,5 +1,6 @@
 """Memory of a training step: what is kept, exactly, and what a step needs besides, by the compiler's own count."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -16,11 +17,11 @@ SETTINGS = [("S/2", 16, False, 1), ("B/2", 256, False, 1), ("B/2", 256, True, 1)
 SETTINGS += [("XL/2", 256, remat, turns) for remat in (False, True) for turns in (1, 4, 16)]
 
 
-def run(device: str, peers: Peers) -> list[Row]:
+def run(device: str, peers: Peers) -> Iterator[Row]:
     """A row per setting, in MiB; nothing is allocated, so that it also says what would not fit."""
     del peers
     settings = SETTINGS if device == "gpu" else [s for s in SETTINGS if s[0] != "B/2"]
-    return [_row(*setting) for setting in settings]
+    return (_row(*setting) for setting in settings)
 
 
 def _row(size: str, batch: int, remat: bool, turns: int) -> Row:

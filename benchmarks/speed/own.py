@@ -1,37 +1,41 @@
-"""Our training step or sampler in a process of its own, as whoever uses it has it: one JSON line is one run."""
+"""What is ours in a process of its own, as whoever uses it has it: one JSON line is one run."""
 
 import json
 import sys
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
-import jax
-
-from benchmarks.speed import choices
+from benchmarks.speed import choices, loop, sampler_choices
 from benchmarks.speed.measure import Training, config, seconds
-from benchmarks.speed.sampler import Sampler
+
+Run = Callable[..., Any]
 
 
-def step(size: str, objective: str = "flow matching", undo: str = "", following: bool = False, **model: Any) -> Any:
-    """A training step, with a choice undone or not waited for if that is asked."""
-    plain = config(size, objective, **model)
-    return choices.without(undo, plain) if undo else (choices.Following if following else Training)(plain)
+def step(size: str, objective: str = "flow matching", undo: str = "", batch: int | None = None, **model: Any) -> Run:
+    """A training step, with a choice undone if that is asked."""
+    plain = config(size, objective, batch, **model)
+    return choices.without(undo, plain) if undo else Training(plain)
 
 
-def sample(size: str, batch: int, steps: int, guided: bool, **model: Any) -> Sampler:
-    """The drawing of one batch."""
-    return Sampler(config(size, **model).model, batch, steps, guided)
+def sample(size: str, batch: int, guided: bool, steps: int = 1, undo: str = "", **model: Any) -> Run:
+    """The drawing of one batch, by as many steps as every run asks for."""
+    return partial(sampler_choices.without(undo, config(size, **model).model, batch, guided), steps=steps)
+
+
+KINDS: dict[str, Run] = {"step": step, "loop": loop.Loop, "sample": sample, "budgets": sampler_choices.Budgets}
 
 
 def main() -> None:
-    """Make what the first argument describes at the first line; run it once for every line, and say its seconds."""
+    """Make what the first argument describes at the first line; run it as every line asks, and say its seconds."""
     asked: dict[str, Any] = json.loads(sys.argv[1])
-    make, run = {"step": step, "sample": sample}[asked.pop("kind")], None
-    for _ in sys.stdin:
+    make, run = KINDS[asked.pop("kind")], None
+    for line in sys.stdin:
         try:
             run = run or make(**asked)
-            answer: dict[str, Any] = {"seconds": seconds(run)}
-        except jax.errors.JaxRuntimeError as error:  # Out of memory, most likely.
-            answer = {"error": str(error).splitlines()[0][:200]}
+            answer: dict[str, Any] = {"seconds": seconds(partial(run, **json.loads(line)))}
+        except Exception as error:  # Out of memory, most likely; whatever it is belongs into its row.
+            answer = {"error": f"{type(error).__name__}: {error}".splitlines()[0][:200]}
         print("answer " + json.dumps(answer), flush=True)
 
 

@@ -28,7 +28,7 @@ def network(size: dict[str, Any], device: str) -> Any:
     return model.to(device)
 
 
-def training(size: dict[str, Any], compiled: bool, dtype: torch.dtype, device: str) -> Callable[[], None]:
+def training(size: dict[str, Any], compiled: bool, dtype: torch.dtype, device: str) -> Callable[..., None]:
     """A flow-matching step with fused AdamW and an average of the weights."""
     model = network(size, device).train()
     average = [p.detach().clone() for p in model.parameters()]
@@ -53,7 +53,7 @@ def training(size: dict[str, Any], compiled: bool, dtype: torch.dtype, device: s
     return step
 
 
-def sampling(size: dict[str, Any], compiled: bool, dtype: torch.dtype, device: str) -> Callable[[], None]:
+def sampling(size: dict[str, Any], compiled: bool, dtype: torch.dtype, device: str) -> Callable[..., None]:
     """`steps` Euler steps from noise, guided or not, as one call of twice the batch when guided."""
     model = network(size, device).eval().to(dtype)
     forward = torch.compile(model) if compiled else model
@@ -62,33 +62,33 @@ def sampling(size: dict[str, Any], compiled: bool, dtype: torch.dtype, device: s
     labels = torch.zeros(copies * shape[0], dtype=torch.long, device=device)
 
     @torch.inference_mode()
-    def draw() -> None:
+    def draw(steps: int = 1) -> None:
         x = torch.randn(shape, device=device, dtype=dtype)
-        for i in range(size["steps"]):
-            t = torch.full(labels.shape, 1000 * i / size["steps"], device=device)
+        for i in range(steps):
+            t = torch.full(labels.shape, 1000 * i / steps, device=device)
             velocity = forward(torch.cat([x] * copies), timestep=t, class_labels=labels).sample
             if copies == 2:
                 labelled, null = velocity.chunk(2)
                 velocity = null + 1.5 * (labelled - null)
-            x = x + velocity / size["steps"]
+            x = x + velocity / steps
         x.float().cpu()
 
     return draw
 
 
 def main() -> None:
-    """Make what the first argument describes at the first line; run it once for every line, and say its seconds."""
+    """Make what the first argument describes at the first line; run it as every line asks, and say its seconds."""
     asked = json.loads(sys.argv[1])
     device = "cuda" if torch.cuda.is_available() else "cpu"
     # On a GPU, JAX multiplies float32 in TF32 unless told otherwise, and so does PyTorch then.
     torch.set_float32_matmul_precision("high" if device == "cuda" else "highest")
     run = None
-    for _ in sys.stdin:
+    for line in sys.stdin:
         try:
             make = {"step": training, "sample": sampling}[asked["kind"]]
             run = run or make(asked, asked["compiled"], getattr(torch, asked["dtype"]), device)
             began = time.perf_counter()
-            run()
+            run(**json.loads(line))
             if device == "cuda":
                 torch.cuda.synchronize()
             answer = {"seconds": time.perf_counter() - began, "torch": torch.__version__}

@@ -4,9 +4,9 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +14,14 @@ from benchmarks.speed.measure import race
 from shortcut_models import startup
 from shortcut_models.models import DiT
 
-Times = dict[str, list[float]]
+Times = dict[Any, list[float]]
 """Seconds of every contestant in every round."""
 
 ABSENT = "absent: pip install 'shortcut-models[bench]', or --peer-python with torch and diffusers"
 
 
 class Child:
-    """A process that answers one JSON line with another; called, it runs once and says its seconds."""
+    """A process that answers one JSON line with another; called, it runs once, as asked, and says its seconds."""
 
     def __init__(self, *command: str, without: tuple[str, ...] = (), tuned: bool = False) -> None:
         """The allocator is the system's, as it is, unless `tuned`: then it keeps memory, as `shortcut train` does."""
@@ -30,9 +30,9 @@ class Child:
         pipes: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
         self.process: Any = subprocess.Popen(command, **pipes, text=True, env=env)
 
-    def __call__(self) -> float:
+    def __call__(self, **asked: Any) -> float:
         """Seconds, as the process says; raises RuntimeError with its words if it has none."""
-        answer = self.ask({})
+        answer = self.ask(asked)
         if "error" in answer:
             raise RuntimeError(answer["error"])
         return answer["seconds"]
@@ -97,31 +97,40 @@ def _begun(child: Child) -> tuple[Child | str, dict[str, Any]]:
     return child, answer
 
 
-def compete(makers: dict[str, Callable[[], Any]], rounds: int, together: bool) -> tuple[Times, dict[str, str]]:
+@contextmanager
+def ready(makers: dict[Any, Callable[[], Any]]) -> Iterator[tuple[dict[Any, Any], dict[Any, str]]]:
+    """All contestants that could be made, and why the others could not; their processes end with the block."""
+    # Setting up takes longer than the race, and is mostly one thread's work: two at a time. What comes last takes
+    # longest, as PyTorch's compiler does, so it begins.
+    with ThreadPoolExecutor(2) as pool:
+        found = dict(zip(reversed(makers), pool.map(lambda name: makers[name](), reversed(makers)), strict=True))
+    made = {name: found[name] for name in makers}
+    try:
+        notes = {name: one for name, one in made.items() if isinstance(one, str)}
+        yield {name: one for name, one in made.items() if name not in notes}, notes
+    finally:
+        for one in made.values():
+            if isinstance(one, Child):
+                one.close()
+
+
+def in_turn(makers: dict[tuple[Any, str], Callable[[], Any]]) -> Iterator[tuple[Any, dict[str, Any], dict[str, str]]]:
+    """Makers by case and name: for each case its contestants and why others are absent, after setting up all cases'."""
+    with ready(makers) as (made, notes):
+        for case in dict.fromkeys(case for case, _ in makers):
+            contestants = {name: one for (of, name), one in made.items() if of == case}
+            yield case, contestants, {name: note for (of, name), note in notes.items() if of == case}
+
+
+def compete(makers: dict[Any, Callable[[], Any]], rounds: int, together: bool) -> tuple[Times, dict[Any, str]]:
     """Times of all contestants that could be made, and why the others could not.
 
     Together, they take turns, see `race`. One after the other, each has the device's memory for itself.
     """
-    if together:
-        # Setting up takes longer than the race, and is mostly one thread's work.
-        with ThreadPoolExecutor(2) as pool:
-            made = dict(zip(makers, pool.map(lambda make: make(), makers.values()), strict=True))
-        notes = {name: one for name, one in made.items() if isinstance(one, str)}
-        return _race({name: one for name, one in made.items() if name not in notes}, rounds), notes
-    times, notes = {}, {}
-    for name, make in makers.items():
-        one = make()
-        if isinstance(one, str):
-            notes[name] = one
-        else:
-            times |= _race({name: one}, rounds)
+    times: Times = {}
+    notes: dict[Any, str] = {}
+    for group in [makers] if together else [{name: make} for name, make in makers.items()]:
+        with ready(group) as (contestants, reasons):
+            times |= race(contestants, rounds)
+            notes |= reasons
     return times, notes
-
-
-def _race(contestants: dict[str, Any], rounds: int) -> Times:
-    try:
-        return race(contestants, rounds)
-    finally:
-        for one in contestants.values():
-            if isinstance(one, Child):
-                one.close()

@@ -1,58 +1,105 @@
 """The training step: seconds, share of the ceiling, ratio to the peers."""
 
 import statistics
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
-from benchmarks.speed.measure import Product, Row, compiler_flops, config, formula_flops, paired
-from benchmarks.speed.peers import Peers, compete, ours
+from benchmarks.speed.measure import Product, Row, ceiling, compiler_flops, config, formula_flops, paired, race
+from benchmarks.speed.peers import Peers, Times, compete, in_turn, ours
 
-CPU = [
-    ("64x4", "float32", 20, {}),
-    ("64x4", "bfloat16", 8, {}),
-    ("digits", "float32", 20, {}),
-    ("S/2", "float32", 7, {}),
+OBJECTIVES = ("flow matching", "shortcut")
+
+
+class Case(NamedTuple):
+    """A step to be measured."""
+
+    size: str
+    dtype: str
+    rounds: int
+    attention: str | None = None
+    remat: bool | None = None
+    """As the size has them, if None."""
+    batch: int | None = None
+    alone: bool = False
+    """Whether each contestant has the memory for itself, and none takes turns."""
+
+    @property
+    def model(self) -> Row:
+        """Settings of the network."""
+        given = {"dtype": self.dtype, "attention": self.attention, "remat": self.remat}
+        return {name: value for name, value in given.items() if value is not None}
+
+
+CPU = [Case("64x4", "float32", 20), Case("digits", "float32", 20), Case("S/2", "float32", 9)]
+LARGE = [
+    Case("64x4", "bfloat16", 8),
+    Case("S/2", "bfloat16", 5),
+    Case("B/2", "float32", 5, batch=4),
+    Case("B/2", "bfloat16", 5, batch=4),
+    Case("XL/2", "float32", 2, batch=4, alone=True),
+    Case("XL/2", "bfloat16", 2, batch=4, alone=True),
 ]
 GPU = [
-    ("digits", "float32", 50, {}),
-    ("B/2", "bfloat16", 20, {"attention": "cudnn"}),
-    ("B/2", "bfloat16", 20, {"attention": "xla"}),
-    ("B/2", "float32", 10, {}),
-    ("XL/2", "bfloat16", 10, {"attention": "cudnn", "remat": False}),
-    ("XL/2", "bfloat16", 10, {"attention": "cudnn", "remat": True}),
-    ("XL/2", "bfloat16", 10, {"attention": "xla", "remat": True}),
+    Case("digits", "float32", 50, alone=True),
+    Case("B/2", "bfloat16", 20, "cudnn", alone=True),
+    Case("B/2", "bfloat16", 20, "xla", alone=True),
+    Case("B/2", "float32", 10, alone=True),
+    Case("XL/2", "bfloat16", 10, "cudnn", remat=False, alone=True),
+    Case("XL/2", "bfloat16", 10, "cudnn", remat=True, alone=True),
+    Case("XL/2", "bfloat16", 10, "xla", remat=True, alone=True),
 ]
 
 
 def run(device: str, peers: Peers) -> Iterator[Row]:
     """A row for every size, dtype and objective, and for every peer."""
-    return (row for case in (GPU if device == "gpu" else CPU) for row in _case(*case, peers, device == "cpu"))
+    if device == "gpu":
+        yield from _one_by_one(GPU, peers)
+        return
+    for case, contestants, notes in in_turn({(c, name): make for c in CPU for name, make in _makers(c, peers).items()}):
+        yield from _rows(case, race(contestants, case.rounds), notes)
 
 
-def _case(size: str, dtype: str, rounds: int, model: Row, peers: Peers, together: bool) -> Iterator[Row]:
-    product, about = Product(dtype), {"size": size, "dtype": dtype, **model}
-    configs = {name: config(size, name, dtype=dtype, **model) for name in ("flow matching", "shortcut")}
-    makers: dict[str, Any] = {"ceiling": lambda: product}
-    makers |= {name: partial(ours, "step", size=size, objective=name, dtype=dtype, **model) for name in configs}
-    plain = configs["flow matching"]
-    for name, compiled in (("PyTorch eager", False), ("PyTorch compiled", True)):
-        if together and dtype == "bfloat16":
-            continue  # Nobody trains in bfloat16 on a CPU: our own row says why.
-        makers[name] = partial(peers.make, "step", plain.model, plain.batch_size, compiled=compiled)
-    times, notes = compete(makers, rounds, together)
-    ceiling = product.operations / min(times["ceiling"])
-    for name in [name for name in makers if name != "ceiling"]:
-        row = {**about, "who": f"ours, {name}" if name in configs else name}
+def run_large(device: str, peers: Peers) -> Iterator[Row]:
+    """The same for what takes a CPU longer: larger networks, and bfloat16. A GPU's set has them already."""
+    return iter(()) if device == "gpu" else _one_by_one(LARGE, peers)
+
+
+def _one_by_one(cases: list[Case], peers: Peers) -> Iterator[Row]:
+    for case in cases:
+        yield from _rows(case, *compete(_makers(case, peers), case.rounds, together=not case.alone))
+
+
+def _makers(case: Case, peers: Peers) -> dict[str, Callable[[], Any]]:
+    step, plain = partial(ours, "step", size=case.size, batch=case.batch, **case.model), _config(case)
+    peer = partial(peers.make, "step", plain.model, plain.batch_size)
+    return {
+        "ceiling": partial(Product, case.dtype),
+        **{name: partial(step, objective=name) for name in OBJECTIVES},
+        "PyTorch eager": partial(peer, compiled=False),
+        "PyTorch compiled": partial(peer, compiled=True),
+    }
+
+
+def _config(case: Case, objective: str = "flow matching") -> Any:
+    return config(case.size, objective, case.batch, **case.model)
+
+
+def _rows(case: Case, times: Times, notes: dict[str, str]) -> Iterator[Row]:
+    about = {"size": case.size, "batch": _config(case).batch_size, **case.model}
+    highest = ceiling(times["ceiling"])
+    for name in (*OBJECTIVES, "PyTorch eager", "PyTorch compiled"):
+        row = {**about, "who": f"ours, {name}" if name in OBJECTIVES else name}
         if name in notes:
             yield {**row, "note": notes[name]}
             continue
-        row["ms"] = 1e3 * statistics.median(times[name])
-        if name in configs:
-            formula, counted = formula_flops(configs[name]), compiler_flops(configs[name])
+        seconds = statistics.median(times[name])
+        row["ms"] = 1e3 * seconds
+        if name in OBJECTIVES:
+            plain = _config(case, name)
+            formula, counted = formula_flops(plain), compiler_flops(plain)
             row |= {"GFLOP": formula / 1e9, "compiler's GFLOP": counted / 1e9}
-            share = formula / statistics.median(times[name]) / ceiling
-            row |= {"share of ceiling": share, "ceiling TFLOP/s": ceiling / 1e12}
+            row |= {"share of ceiling": formula / seconds / highest, "ceiling TFLOP/s": highest / 1e12}
             for other in [other for other in times if other not in ("ceiling", name)]:
                 row[f"x {other}"] = paired(times[name], times[other])
         yield row
