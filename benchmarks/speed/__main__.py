@@ -3,7 +3,7 @@
     python -m benchmarks.speed                 everything for a CPU, under 15 minutes: `make bench`
     python -m benchmarks.speed --device gpu    the GPU's set
     python -m benchmarks.speed train choices   some parts
-    python -m benchmarks.speed large           B/2, XL/2 and bfloat16 on a CPU, which take longer than all of that
+    python -m benchmarks.speed more            training steps of B/2, XL/2 and in bfloat16: longer than all of that
 
 Each part writes docs/speed/DEVICE-PART.json; docs/speed.md and docs/scaling.md take their tables
 from there. The peers need the extra `bench`, or a Python that has torch and diffusers.
@@ -21,8 +21,9 @@ from pathlib import Path
 from shortcut_models import startup
 
 PARTS = ("train", "choices", "breakdown", "sampler", "start", "memory", "growth", "scaling")
-BY_NAME = ("large",)
-MANY_DEVICES = ("growth", "scaling")
+BY_NAME = ("more",)
+MANY_DEVICES = ("scaling",)
+ON_CPU = ("growth", "scaling")
 # One compiles what the other has compiled; the rest reads the compiler's clock, or what a cache does not keep.
 SAME_PROGRAMS = ("train", "choices", "breakdown")
 DOCS = Path("docs")
@@ -53,7 +54,7 @@ def succeeds(part: str, given: argparse.Namespace, load: float, programs: str) -
     """Run a part in a process of its own, so that none inherits another's memory or threads; whether it ended well."""
     print(f"{part} ...", flush=True)
     began = time.perf_counter()
-    cpu = given.device == "cpu" or part in MANY_DEVICES
+    cpu = given.device == "cpu" or part in ON_CPU
     env = {name: value for name, value in os.environ.items() if name != startup.CACHE}
     env |= {"JAX_PLATFORMS": "cpu" if cpu else "", "JAX_NUM_CPU_DEVICES": "8" if part in MANY_DEVICES else "1"}
     env |= {startup.CACHE: programs} if part in SAME_PROGRAMS else {}
@@ -78,7 +79,7 @@ def measure(part: str, device: str, peer_python: str | None, out: Path, load: fl
 
     run: dict[str, Callable[[str, Peers], Iterable[Row]]] = {
         "train": train_step.run,
-        "large": train_step.run_large,
+        "more": train_step.run_more,
         "choices": choices.run,
         "breakdown": breakdown.run,
         "sampler": sampler.run,
@@ -89,7 +90,7 @@ def measure(part: str, device: str, peer_python: str | None, out: Path, load: fl
     }
     peers = Peers(peer_python)
     about: Row = {}
-    if part in ("train", "large", "choices", "sampler", "growth"):
+    if part in ("train", "more", "choices", "sampler", "growth"):
         for dtype in ("float32", "bfloat16"):
             times = race({"": Product(dtype)}, 5)[""]
             about[f"largest product, {dtype}, TFLOP/s"] = ceiling(times) / 1e12

@@ -3,21 +3,26 @@
 import gzip
 import json
 import re
+import resource
 import statistics
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import jax
 
-from benchmarks.speed.measure import Row, Training, config
+from benchmarks.speed.measure import Row, Training, config, seconds
 from benchmarks.speed.peers import Peers
 from shortcut_models.collectives import Instruction, parse
 
 CPU = [("64x4", "float32", {}), ("S/2", "float32", {})]
 GPU = [("B/2", "bfloat16", {"attention": "cudnn"}), ("XL/2", "bfloat16", {"attention": "cudnn", "remat": True})]
 STEPS = 5
+HOT, REST = 8, 3.0
+"""Steps one after the other, and seconds without any before another."""
 SETTLE = 2.0
 """Seconds of steps before the trace: the first ones find cold caches and memory that is not mapped yet."""
 
@@ -54,7 +59,23 @@ def _case(size: str, dtype: str, model: Row) -> list[Row]:
         {"size": size, "dtype": dtype, **model, "what": what, "ms": ms / STEPS, "share": ms / STEPS / whole}
         for what, ms in found.most_common()
     ]
-    return [*rows, {"size": size, "dtype": dtype, **model, "what": "the step, while it is traced", "ms": whole}]
+    more = [{"what": "the step, while it is traced", "ms": whole}]
+    more += rested(step) if jax.default_backend() == "cpu" else []
+    return rows + [{"size": size, "dtype": dtype, **model, **row} for row in more]
+
+
+def rested(step: Callable[[], Any]) -> list[Row]:
+    """What mapping a step's memory costs: time in the kernel, and a step after the system has had the memory back."""
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_stime
+    times = [seconds(step) for _ in range(HOT)]
+    kernel = (resource.getrusage(resource.RUSAGE_SELF).ru_stime - before) / HOT
+    time.sleep(REST)
+    return [
+        {"what": f"{HOT} steps, not traced: median", "ms": 1e3 * statistics.median(times)},
+        {"what": f"{HOT} steps, not traced: slowest", "ms": 1e3 * max(times)},
+        {"what": "of a step, in the kernel, all cores' time", "ms": 1e3 * kernel},
+        {"what": f"a step after {REST:g} s without", "ms": 1e3 * seconds(step)},
+    ]
 
 
 def spent(events: list[Row], groups: dict[str, str]) -> Counter[str]:

@@ -23,7 +23,7 @@ from shortcut_models.objectives.flow import Velocity, join_batch, split_batch
 
 # Two blocks of S/2 tell what all twelve would, and compile in a fraction of the time.
 _PART = {"dtype": "float32", "depth": 2}
-CPU: list[tuple[str, Row, int]] = [("64x4", {"dtype": "float32"}, 6), ("S/2", _PART, 5)]
+CPU: list[tuple[str, Row, int]] = [("64x4", {"dtype": "float32"}, 5), ("S/2", _PART, 4)]
 GPU: list[tuple[str, Row, int]] = [
     ("B/2", {"dtype": "bfloat16", "attention": "cudnn"}, 10),
     ("XL/2", {"dtype": "bfloat16", "attention": "cudnn", "remat": True}, 5),
@@ -70,13 +70,13 @@ def others(device: str) -> Iterator[tuple[Row, list[Group], int]]:
     looped = {"the loop: as it is": partial(ours, "loop")}
     looped |= {name: partial(ours, "loop", undo=name) for name in loop.UNDONE}
     yield digits, [Group(looped, (formula_flops(flow), compiler_flops(flow)))], 5
-    yield digits, [_drawn("digits", 16, True, 4, {}, [sampler_choices.TWICE, sampler_choices.FIXED])], 10
+    yield digits, [_drawn("digits", 16, True, 4, {}, [sampler_choices.TWICE, sampler_choices.FIXED])], 7
     anew = "compiling, and one image drawn by 1, by 4 and by 128 steps"
     budgets = {f"{anew}: as it is": partial(ours, "budgets")}
     budgets[f"{anew}: {sampler_choices.FIXED}"] = partial(ours, "budgets", undo=sampler_choices.FIXED)
     yield digits, [Group(budgets)], 2
     size, model = ("S/2", _PART) if device == "cpu" else ("B/2", {**GPU[0][1], "scan": False})
-    yield {"size": size, **model}, [_drawn(size, n, False, 1, model, [sampler_choices.STACKED]) for n in (1, 16)], 10
+    yield {"size": size, **model}, [_drawn(size, n, False, 1, model, [sampler_choices.STACKED]) for n in (1, 16)], 7
 
 
 def _both(size: str, model: Row) -> list[Config]:

@@ -27,8 +27,8 @@ WARM, STEPS = 4, 20
 class Loop:
     """`take_steps` on the demo's network and data; calling it takes the next WARM + STEPS steps."""
 
-    def __init__(self, undo: str = "") -> None:
-        plain = config("digits")
+    def __init__(self, undo: str = "", **model: Any) -> None:
+        plain = config("digits", **model)
         self.training, self.undo, self.index = Training(plain), undo, 0
         # Metrics ten times as often as a run of the program tells them, so that a few steps show their price.
         threads = 0 if undo == READ_BETWEEN else plain.data_threads

@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -12,10 +13,18 @@ from benchmarks.speed.measure import Training, config, seconds
 Run = Callable[..., Any]
 
 
-def step(size: str, objective: str = "flow matching", undo: str = "", batch: int | None = None, **model: Any) -> Run:
-    """A training step, with a choice undone if that is asked."""
-    plain = config(size, objective, batch, **model)
-    return choices.without(undo, plain) if undo else Training(plain)
+def step(
+    size: str,
+    objective: str = "flow matching",
+    undo: str = "",
+    batch: int | None = None,
+    sharding: Any = "dp",
+    devices: int = 1,
+    **model: Any,
+) -> Training:
+    """A training step, with a choice undone if that is asked, on the first of the devices."""
+    plain = replace(config(size, objective, batch, **model), sharding=sharding)
+    return choices.without(undo, plain) if undo else Training(plain, devices)
 
 
 def sample(size: str, batch: int, guided: bool, steps: int = 1, undo: str = "", **model: Any) -> Run:
@@ -34,6 +43,7 @@ def main() -> None:
         try:
             run = run or make(**asked)
             answer: dict[str, Any] = {"seconds": seconds(partial(run, **json.loads(line)))}
+            answer |= {"temporary": run.temporary} if isinstance(run, Training) else {}
         except Exception as error:  # Out of memory, most likely; whatever it is belongs into its row.
             answer = {"error": f"{type(error).__name__}: {error}".splitlines()[0][:200]}
         print("answer " + json.dumps(answer), flush=True)

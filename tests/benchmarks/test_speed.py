@@ -1,6 +1,7 @@
 import json
 import statistics
 import sys
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,12 +11,24 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from benchmarks.speed import aims, breakdown, choices, growth, page, peers, sampler, scaling, train_step
+from benchmarks.speed import (
+    aims,
+    breakdown,
+    choices,
+    growth,
+    loop,
+    page,
+    peers,
+    sampler,
+    sampler_choices,
+    scaling,
+    train_step,
+)
 from benchmarks.speed.measure import Training, compiler_flops, config, formula_flops, paired, race
 from benchmarks.speed.memory import parts
 from benchmarks.speed.sampler import Sampler
-from shortcut_models import startup
-from shortcut_models.models import dit
+from shortcut_models import startup, train
+from shortcut_models.models import DiT, dit
 
 TINY = {"hidden_size": 16, "num_heads": 2, "depth": 2}
 
@@ -32,15 +45,21 @@ def test_contestants_take_turns_and_may_time_themselves() -> None:
         return 0.05
 
     times = race({"slow": slow, "quick": quick}, 8)
-    # After a call that does not count, a slow one is called once a turn; a quick one until the turn is filled.
-    assert order[:4] == ["slow", "slow", "quick", "quick"]
-    found = "".join("S" if name == "slow" else "q" for name in order[4:])
+    # After calls that do not count, a slow one is called once a turn; a quick one until the turn is filled.
+    assert order[:3] == ["slow", "quick", "quick"]
+    found = "".join("S" if name == "slow" else "q" for name in order[3:])
     rounds = [found[i : i + 6] for i in range(0, len(found), 6)]
     assert len(rounds) == 8
     assert set(rounds) == {"SSqqqq", "qqqqSS"}
     assert times["quick"] == pytest.approx([0.05] * 8)
-    assert times["slow"] == [10.0 + 5 + 6 * i + turn.rindex("S") for i, turn in enumerate(rounds)]
+    assert times["slow"] == [10.0 + 4 + 6 * i + turn.rindex("S") for i, turn in enumerate(rounds)]
     assert paired([2.0, 6.0, 3.0], [1.0, 2.0, 1.0]) == 3.0
+
+
+def test_a_contestant_that_runs_alone_is_warm() -> None:
+    calls: list[int] = []
+    race({"one": lambda: calls.append(0) or 0.05}, 4)
+    assert len(calls) == 2 + 4 * 3
 
 
 def test_both_counts_of_operations_agree_on_what_is_mostly_matrix_products() -> None:
@@ -78,25 +97,92 @@ def test_undone_choices_compute_the_same_gradient(scan: bool) -> None:
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-2, atol=1e-4), found, expected)
 
 
-def test_a_shortcut_step_in_two_calls_learns_the_same() -> None:
+@pytest.mark.parametrize("name", [choices.TWO_CALLS, choices.WHOLE_HOPS])
+def test_a_shortcut_step_without_its_savings_learns_the_same(name: str) -> None:
     plain = config("digits", "shortcut", batch=8, **TINY)
-    one, two = Training(plain), choices.without(choices.TWO_CALLS, plain)
-    assert isinstance(two.config.objective, choices.TwoCalls)
+    one, other = Training(plain), choices.without(name, plain)
+    assert type(other.config.objective) in (choices.TwoCalls, choices.WholeHops)
     one()
-    two()
+    other()
     jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), one.state.params, two.state.params
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), one.state.params, other.state.params
     )
 
 
-def test_steps_that_follow_each_other_are_all_taken() -> None:
-    plain = config("digits", batch=8, **TINY)
-    following, single = choices.Following(plain), Training(plain)
-    assert following() > 0
-    for _ in range(following.STEPS):
-        single()
-    assert following.index == single.index == following.STEPS
-    jax.tree.map(np.testing.assert_array_equal, following.state.params, single.state.params)
+def test_hops_of_the_whole_batch_cost_what_arithmetic_says() -> None:
+    plain = config("S/2", "shortcut")
+    found = formula_flops(choices.undone(plain)[choices.WHOLE_HOPS][1]) / formula_flops(plain)
+    # Forward, backward twice as much, and two hops: of all the batch instead of a quarter.
+    assert found == pytest.approx(5 / 3.5, rel=0.01)
+
+
+def test_the_loop_takes_the_same_steps_whatever_is_undone(monkeypatch: pytest.MonkeyPatch) -> None:
+    training = Training(config("digits", **TINY))
+    begin, events, read, wait = jax.device_get(training.state), [], train.Report.read, jax.block_until_ready
+
+    def told(report: train.Report) -> None:
+        if report._waiting:
+            events.append("read")
+        read(report)
+
+    def step(state: Any, batch: Any, index: Any) -> Any:
+        events.append(int(index))
+        return compiled(state, batch, index)
+
+    monkeypatch.setattr(loop, "Training", lambda _: training)
+    monkeypatch.setattr(train.Report, "read", told)
+    monkeypatch.setattr(jax, "block_until_ready", lambda tree: events.append("wait") or wait(tree))
+    compiled, training.compiled = training.compiled, step
+    order, weights = {}, {}
+    for undo in ("", *loop.UNDONE):
+        training.state = jax.device_put(begin)
+        looped = loop.Loop(undo, **TINY)
+        assert looped() > 0
+        events.clear()
+        assert looped() > 0
+        looped.folder.cleanup()
+        order[undo], weights[undo] = list(events), jax.device_get(training.state.params)
+        assert looped.config.data_threads == (0 if undo == loop.READ_BETWEEN else 1)
+        jax.tree.map(np.testing.assert_array_equal, weights[undo], weights[""])
+    start, stop = loop.WARM + loop.STEPS, 2 * (loop.WARM + loop.STEPS)
+    steps = list(range(start, stop))
+    assert [event for event in order[""] if isinstance(event, int)] == steps
+    # After step 29 the metrics of 30 steps are told: late, once step 30 is sent off, or before it is.
+    assert order[""][order[""].index(29) :][:3] == [29, 30, "read"]
+    at_once = order[loop.READ_AT_ONCE]
+    assert at_once[at_once.index(29) :][:3] == [29, "read", 30]
+    assert order[loop.READ_BETWEEN] == order[""]
+    waits = {undo: found.count("wait") for undo, found in order.items()}
+    assert waits[loop.WAITED] == waits[""] + len(steps)
+
+
+def test_the_sampler_without_a_choice_draws_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    network, seen = config("digits", **TINY).model, []
+    apply = DiT.apply
+    monkeypatch.setattr(DiT, "apply", lambda self, p, x, *rest: seen.append(len(x)) or apply(self, p, x, *rest))
+    plain = Sampler(network, 3, True)
+    expected = {steps: plain(steps) for steps in (1, 4)}
+    assert seen == [6]  # Traced once, for both.
+    for name in (sampler_choices.STACKED, sampler_choices.TWICE, sampler_choices.FIXED):
+        seen.clear()
+        other = sampler_choices.without(name, network, 3, True)
+        for steps, images in expected.items():
+            np.testing.assert_allclose(other(steps), images, rtol=1e-4, atol=1e-5)
+        assert seen == {sampler_choices.TWICE: [3, 3], sampler_choices.FIXED: [6, 6]}.get(name, [6])
+        assert isinstance(other.params["blocks"], dict) == (name == sampler_choices.STACKED)
+    assert np.abs(expected[4] - expected[1]).max() > 1e-4
+
+
+def test_budgets_are_compiled_anew_at_every_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+    monkeypatch.setattr(jax, "clear_caches", lambda: asked.append("clear"))
+    monkeypatch.setattr(jax.config, "update", lambda *setting: asked.append(setting))
+    monkeypatch.setattr(Sampler, "__call__", lambda _, steps: asked.append(steps))
+    anew = sampler_choices.Budgets("", **TINY)
+    before = anew.sampler.program
+    anew()
+    assert asked == [("jax_enable_compilation_cache", False), "clear", 1, 4, 128]
+    assert anew.sampler.program is not before
 
 
 def test_a_step_keeps_no_second_copy_of_the_state() -> None:
@@ -108,15 +194,13 @@ def test_a_step_keeps_no_second_copy_of_the_state() -> None:
     assert found["peak MiB"] == pytest.approx(kept + found["gradient"] + found["activations"], rel=0.01)
 
 
-def test_the_sampler_of_the_benchmark_draws_and_counts_every_call() -> None:
+def test_the_sampler_of_the_benchmark_counts_both_branches() -> None:
     network = config("digits", **TINY).model
-    Sampler(network, 2, 1, False)()
-    Sampler(network, 2, 4, True)()
-    (few, counted), (many, counted_many) = sampler.flops(network, 2, 1, False), sampler.flops(network, 2, 4, True)
-    assert many == 8 * few
+    (few, counted), (many, counted_many) = sampler.flops(network, 2, False), sampler.flops(network, 2, True)
+    assert many == 2 * few
     # XLA counts the sinusoids, norms and sums too, which are much of so small a network.
     assert few < counted < 2 * few
-    assert counted_many == pytest.approx(8 * counted, rel=0.05)
+    assert counted_many == pytest.approx(2 * counted, rel=0.05)
 
 
 PROGRAM = """
@@ -155,6 +239,16 @@ def test_a_trace_is_grouped_by_what_the_operations_compute() -> None:
     assert breakdown.spent(events, groups) == {"products with weights, backward": 1.5}
 
 
+def test_a_rested_step_is_told_apart_from_a_hot_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    rested: list[float] = []
+    calls = iter([0.02] * (breakdown.HOT - 1) + [0.05, 0.08])
+    monkeypatch.setattr(breakdown.time, "sleep", rested.append)
+    median, slowest, kernel, after = breakdown.rested(lambda: next(calls))
+    assert (median["ms"], slowest["ms"], after["ms"]) == pytest.approx((20, 50, 80))
+    assert kernel["ms"] >= 0
+    assert rested == [breakdown.REST]
+
+
 def test_the_groups_of_a_real_step_cover_it() -> None:
     step = Training(config("digits", batch=8, **TINY))
     found = {group.split(",")[0] for group in breakdown.grouped(step.compiled.as_text()).values()}
@@ -162,7 +256,44 @@ def test_the_groups_of_a_real_step_cover_it() -> None:
 
 
 def test_the_exponent_of_a_power_is_its_exponent() -> None:
-    assert growth._exponent([1, 2, 4], [3.0, 12.0, 48.0]) == pytest.approx(2)
+    assert growth.exponent([1, 2, 4], [3.0, 12.0, 48.0]) == pytest.approx(2)
+
+
+def test_growth_tells_points_from_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def ours(kind: str, faked: int, **more: Any) -> Any:
+        assert kind == "step"
+        asked.append((more["devices"], faked))
+        if more["image_size"] == 32:
+            return "no memory"
+        code = 'for _ in open(0): print(\'answer {"seconds": %f, "temporary": 1048576}\', flush=True)'
+        child = peers.Child(sys.executable, "-c", code % (1e-2 * more["depth"] * more["batch"]))
+        child()
+        return child
+
+    class Peer:
+        def make(self, kind: str, model: DiT, batch: int, *, compiled: bool) -> Any:
+            assert (kind, compiled) == ("step", False)
+            return "absent" if model.depth == 16 else lambda: 1e-2 * model.depth**2 * batch
+
+    monkeypatch.setattr(growth, "ours", ours)
+    monkeypatch.setattr(growth, "formula_flops", lambda _: 3e9)
+    monkeypatch.setattr(growth, "compiler_flops", lambda _: 4e9)
+    peer: Any = Peer()
+    found = {(row["axis"], row["value"]): row for row in growth.run("cpu", peer)}
+    assert found["depth", "exponent"]["ms"] == pytest.approx(1)
+    assert found["depth", "exponent"]["temporary MiB"] == pytest.approx(0, abs=1e-9)
+    assert found["width", "exponent"]["ms"] == pytest.approx(0, abs=1e-9)
+    assert found["batch", "exponent"]["PyTorch eager's ms"] == pytest.approx(1)
+    assert found["depth", 8]["x PyTorch eager"] == pytest.approx(1 / 8)
+    assert found["depth", 16]["note"] == "absent"
+    assert "PyTorch eager's ms" not in found["depth", "exponent"]
+    assert found["tokens", 256]["note"] == "no memory"
+    assert "ms" not in found["tokens", "exponent"]
+    assert found["batch", 32]["GFLOP"] == pytest.approx(3)
+    # A CPU that stands for eight devices is slower as one of them, so that only that axis has it.
+    assert set(asked) == {(1, 1), (1, 8), (2, 8), (8, 8)}
 
 
 def test_expected_times_follow_the_ring() -> None:
@@ -203,43 +334,103 @@ def test_contestants_in_processes_of_their_own_compete_and_end(together: bool) -
 
 
 def test_our_step_in_a_process_of_its_own_has_the_allocator_that_is_asked_for() -> None:
-    code = "import os, sys\nfor _ in sys.stdin: print('answer \"' + os.environ.get(sys.argv[1], '') + '\"', flush=True)"
+    told = "print('answer', json.dumps({'is': os.environ.get(sys.argv[1], '')}), flush=True)"
+    code = f"import json, os, sys\nfor _ in sys.stdin: {told}"
     for tuned, expected in ((True, startup.KEEP_MEMORY), (False, "")):
         child = peers.Child(sys.executable, "-c", code, startup.ALLOCATOR, tuned=tuned)
-        assert child.ask({}) == expected
+        assert child.ask({}) == {"is": expected}
         child.close()
 
 
-@pytest.mark.parametrize(
-    ("kind", "more"),
-    [("step", {"undo": "buffers not donated"}), ("sample", {"batch": 2, "steps": 1, "guided": True})],
-)
-def test_we_run_in_a_process_of_our_own(kind: str, more: dict[str, Any]) -> None:
-    child = peers.ours(kind, size="digits", **TINY, **more)
-    assert isinstance(child, peers.Child)
-    assert child() > 0
-    child.close()
+def test_we_run_in_a_process_of_our_own() -> None:
+    step = peers.ours("step", size="digits", undo="buffers not donated", batch=8, **TINY)
+    assert isinstance(step, peers.Child)
+    assert step() > 0
+    drawn = peers.ours("sample", size="digits", batch=2, guided=True, **TINY)
+    assert isinstance(drawn, peers.Child)
+    assert drawn(steps=4) > 0
+    for child in (step, drawn):
+        child.close()
+
+
+def test_what_keeps_us_from_running_is_told() -> None:
+    found = peers.ours("sample", size="digits", batch=2, guided=True, hidden_size=15)
+    assert isinstance(found, str)
+    assert "15" in found
+
+
+def test_all_cases_are_set_up_before_the_first_runs() -> None:
+    made: list[Any] = []
+
+    def make(what: Any) -> Callable[[], Any]:
+        return lambda: made.append(what) or ("absent" if what == (2, "b") else what)
+
+    makers = {(case, name): make((case, name)) for case in (1, 2) for name in "ab"}
+    found = []
+    for case, contestants, notes in peers.in_turn(makers):
+        assert len(made) == 4
+        found.append((case, contestants, notes))
+    assert found == [(1, {"a": (1, "a"), "b": (1, "b")}, {}), (2, {"a": (2, "a")}, {"b": "absent"})]
+
+
+def test_a_step_is_told_against_the_ceiling_and_everyone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(train_step, "formula_flops", lambda _: 2 * 2048**3)
+    monkeypatch.setattr(train_step, "compiler_flops", lambda _: 5e9)
+    times = {"ceiling": [1.0, 1.5], "flow matching": [2.0, 2.0], "shortcut": [2.4, 2.4], "PyTorch eager": [2.5, 4.0]}
+    flow, shortcut, eager, compiled = train_step._rows(
+        train_step.Case("64x4", "float32", 2), times, {"PyTorch compiled": "absent"}
+    )
+    assert flow["share of ceiling"] == pytest.approx(0.5)
+    assert flow["x PyTorch eager"] == pytest.approx((2 / 2.5 + 2 / 4) / 2)
+    assert shortcut["x flow matching"] == pytest.approx(1.2)
+    assert eager["ms"] == pytest.approx(3250)
+    assert compiled["note"] == "absent"
+
+
+def test_the_larger_set_has_what_the_quarter_of_an_hour_has_no_time_for() -> None:
+    found = {(case.size, case.dtype) for case in train_step.MORE + train_step.CPU}
+    assert {(size, dtype) for size in ("64x4", "S/2", "B/2") for dtype in ("float32", "bfloat16")} <= found
+    assert ("XL/2", "float32") in found
+    no_one: Any = None
+    assert list(train_step.run_more("gpu", no_one)) == []
 
 
 def test_every_choice_is_measured_against_its_own_step(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
 
-    def ours(_: str, tuned: bool = True, **more: Any) -> Any:
-        asked.append(more)
+    def ours(kind: str, tuned: bool = True, **more: Any) -> Any:
+        asked.append((kind, more))
         if more.get("undo") == "scanned":
             return "no memory"
         plain, seconds = more.get("objective") != "shortcut", 0.2 if more.get("undo") or not tuned else 0.1
         return lambda: seconds if plain else 5 * seconds
 
     monkeypatch.setattr(choices, "ours", ours)
-    rows = list(choices._case("S/2", {"depth": 4}, 2, together=True))
+    model = {"depth": 2, "dtype": "float32"}
+    rows = list(choices._rows(model, choices.steps("S/2", model, cpu=True), 2, together=True))
     found = {row["change"]: row.get("x", row.get("note")) for row in rows}
-    assert found.pop("as it is") == pytest.approx(1)
+    assert found.pop("as it is") == found.pop("shortcut: as it is") == pytest.approx(1)
     assert found.pop("scanned") == "no memory"
-    assert found.pop(choices.TWO_CALLS) == found.pop("memory handed back to the system") == pytest.approx(2)
-    assert set(found) == choices.undone(config("S/2")).keys() - {"scanned"}
+    assert found.pop("memory handed back to the system") == pytest.approx(2)
+    undone = {**choices.undone(config("S/2")), **choices.undone(config("S/2", "shortcut"))}
+    assert set(found) == undone.keys() - {"scanned"}
     assert list(found.values()) == pytest.approx([2] * len(found))
-    assert all(more["size"] == "S/2" and more["depth"] == 4 for more in asked)
+    assert all(kind == "step" and more["size"] == "S/2" and more["depth"] == 2 for kind, more in asked)
+    shares = {row["change"]: row["share of ceiling"] for row in rows if "share of ceiling" in row}
+    assert shares["as it is"] == pytest.approx(2 * shares["buffers not donated"])
+
+
+def test_the_other_choices_are_groups_led_by_what_we_chose(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(choices, "formula_flops", lambda _: 1.0)
+    monkeypatch.setattr(choices, "compiler_flops", lambda _: 1.0)
+    found = [
+        [call.keywords.get("undo", "") for call in group.makers.values()]
+        for _, groups, _ in choices.others("cpu")
+        for group in groups
+    ]
+    assert all(first == "" and all(rest) for first, *rest in found)
+    told = {undo for group in found for undo in group}
+    assert told >= {*loop.UNDONE, sampler_choices.STACKED, sampler_choices.TWICE, sampler_choices.FIXED}
 
 
 def test_the_peers_program_finds_pythons_own_modules() -> None:
