@@ -66,8 +66,10 @@ def run(device: str, peers: Peers) -> Iterator[Row]:
     makers: dict[Any, Any] = {"ceiling": partial(Product, "float32")}
     for point in dict.fromkeys(point for axis in axes().values() for point in axis.values()):
         makers[point] = partial(step, point)
-        if point.faked == 1:
-            makers[_peer(point)] = partial(peers.make, "step", point.config.model, point.batch, compiled=False)
+    for axis in axes().values():
+        for point in (next(iter(axis.values())), next(reversed(axis.values()))):  # The ends tell the exponent.
+            if point.faked == 1:
+                makers[_peer(point)] = partial(peers.make, "step", point.config.model, point.batch, compiled=False)
     times, notes = compete(makers, ROUNDS, together=True)
     highest = ceiling(times["ceiling"])
     # However the work is divided, it is the same.
@@ -88,9 +90,12 @@ def run(device: str, peers: Peers) -> Iterator[Row]:
                 row |= {_THEIRS: 1e3 * statistics.median(theirs), "x PyTorch eager": paired(times[point], theirs)}
             rows.append(row | ({"note": note} if note else {}))
         yield from rows
-        columns = [name for name in ("ms", "temporary MiB", _THEIRS) if all(name in row for row in rows)]
-        slopes = {name: exponent(list(points), [row[name] for row in rows]) for name in columns}
-        yield {"axis": axis, "value": "exponent", **slopes}
+        slopes = {name: exponent(rows, name) for name in ("ms", "temporary MiB", _THEIRS)}
+        yield {
+            "axis": axis,
+            "value": "exponent",
+            **{name: slope for name, slope in slopes.items() if slope is not None},
+        }
 
 
 _THEIRS = "PyTorch eager's ms"
@@ -100,6 +105,10 @@ def _peer(point: Point) -> tuple[str, Point]:
     return "PyTorch", point
 
 
-def exponent(values: list[int], measured: list[float]) -> float:
-    """The slope of a straight line through the logarithms."""
-    return float(np.polyfit(np.log(values), np.log(measured), 1)[0])
+def exponent(rows: list[Row], column: str) -> float | None:
+    """The slope of a straight line through the logarithms, where there are two points or more."""
+    found = [(row["value"], row[column]) for row in rows if column in row]
+    if len(found) < 2:
+        return None
+    values, measured = np.log(found).T
+    return float(np.polyfit(values, measured, 1)[0])

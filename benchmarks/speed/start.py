@@ -43,7 +43,7 @@ def _depth() -> list[Row]:
     """Compile time, scanned, taking turns so that a busy machine slows both."""
     jax.config.update("jax_enable_compilation_cache", False)
     times: dict[int, list[float]] = {2: [], 28: []}
-    for _ in range(3):
+    for _ in range(2):
         for depth, found in times.items():
             jax.clear_caches()
             found.append(Training(replace(config("digits", depth=depth, scan=True))).compile_seconds)
