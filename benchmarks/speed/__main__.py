@@ -95,17 +95,15 @@ def measure(part: str, device: str, peer_python: str | None, out: Path, load: fl
             times = race({"": Product(dtype)}, 5)[""]
             about[f"largest product, {dtype}, TFLOP/s"] = ceiling(times) / 1e12
         about["copy GB/s"] = copy_rate() / 1e9
-    rows, began = [], time.perf_counter()
-    for row in run[part](device, peers):
-        print(f"  {time.perf_counter() - began:3.0f} s  {row}", flush=True)
-        rows.append(row)
-    if peers.version:
-        about["torch"] = peers.version
     command = f"python -m benchmarks.speed {part} --device {device}"
     busy = load > 0.7 and part not in ("memory", "scaling")  # Those read no clock.
-    report = {"rows": rows, "about": about, "busy": busy, "load": load, **runs.provenance(command)}
-    name = part if part == "scaling" else f"{device}-{part}"
-    write_json(out / f"{name}.json", report)
+    report = {"rows": [], "about": about, "busy": busy, "load": load, **runs.provenance(command)}
+    name, began = part if part == "scaling" else f"{device}-{part}", time.perf_counter()
+    for row in run[part](device, peers):
+        print(f"  {time.perf_counter() - began:3.0f} s  {row}", flush=True)
+        report["rows"].append(row)
+        about |= {"torch": peers.version} if peers.version else {}
+        write_json(out / f"{name}.json", report)  # After every row: who stops a long part keeps what it has measured.
     from benchmarks.speed import page
 
     print(page.markdown(report), flush=True)
