@@ -97,11 +97,12 @@ def measure(part: str, device: str, peer_python: str | None, out: Path, load: fl
         about["copy GB/s"] = copy_rate() / 1e9
     command = f"python -m benchmarks.speed {part} --device {device}"
     busy = load > 0.7 and part not in ("memory", "scaling")  # Those read no clock.
-    report = {"rows": [], "about": about, "busy": busy, "load": load, **runs.provenance(command)}
+    rows: list[Row] = []
+    report = {"rows": rows, "about": about, "busy": busy, "load": load, **runs.provenance(command)}
     name, began = part if part == "scaling" else f"{device}-{part}", time.perf_counter()
     for row in run[part](device, peers):
         print(f"  {time.perf_counter() - began:3.0f} s  {row}", flush=True)
-        report["rows"].append(row)
+        rows.append(row)
         about |= {"torch": peers.version} if peers.version else {}
         write_json(out / f"{name}.json", report)  # After every row: who stops a long part keeps what it has measured.
     from benchmarks.speed import page
