@@ -1,6 +1,6 @@
 """How fast is it, against what a user would take instead and against the limit?
 
-    python -m benchmarks.speed                 everything for a CPU, under 15 minutes: `make bench`
+    python -m benchmarks.speed                 everything for a CPU, about 15 minutes: `make bench`
     python -m benchmarks.speed --device gpu    the GPU's set
     python -m benchmarks.speed train choices   some parts
     python -m benchmarks.speed more            training steps of B/2, XL/2 and in bfloat16: longer than all of that
@@ -40,6 +40,8 @@ def main() -> None:
     given = parser.parse_args()
     if given.load is not None:
         return measure(given.parts[0], given.device, given.peer_python, given.out, given.load)
+    if given.device == "gpu" and "more" in given.parts:
+        parser.error("the part more is for --device cpu; on a GPU, train has these sizes and types.")
     load = os.getloadavg()[0]  # Before our own parts weigh on it.
     with tempfile.TemporaryDirectory() as programs:
         failed = [part for part in given.parts or PARTS if not succeeds(part, given, load, programs)]

@@ -14,7 +14,18 @@ from jax import lax
 from jaxtyping import Array
 
 from benchmarks.speed import loop, sampler, sampler_choices
-from benchmarks.speed.measure import Product, Row, Training, ceiling, compiler_flops, config, formula_flops, paired
+from benchmarks.speed.measure import (
+    OBJECTIVES,
+    Product,
+    Row,
+    Training,
+    ceiling,
+    compiler_flops,
+    config,
+    formula_flops,
+    paired,
+    work,
+)
 from benchmarks.speed.peers import Peers, compete, ours
 from shortcut_models.config import Config
 from shortcut_models.models import DiT, Params, dit, embedding
@@ -69,7 +80,9 @@ def steps(size: str, model: Row, cpu: bool) -> list[Group]:
     shortcut = partial(step, objective="shortcut")
     jumps = {"shortcut: as it is": shortcut}
     jumps |= {name: partial(shortcut, undo=name) for name in undone(config(size, "shortcut", **model))}
-    counts = [(formula_flops(plain), compiler_flops(plain)) for plain in _both(size, model)]
+    counts = [
+        (formula_flops(plain), compiler_flops(plain)) for plain in (config(size, name, **model) for name in OBJECTIVES)
+    ]
     return [Group(makers, counts[0]), Group(jumps, counts[1])]
 
 
@@ -86,10 +99,6 @@ def others(device: str) -> Iterator[tuple[Row, list[Group], int]]:
     yield digits, [Group(budgets)], 1
     size, model = ("S/2", _PART) if device == "cpu" else ("B/2", {**GPU[0][1], "scan": False})
     yield {"size": size, **model}, [_drawn(size, n, False, 1, model, [sampler_choices.STACKED]) for n in (1, 16)], 7
-
-
-def _both(size: str, model: Row) -> list[Config]:
-    return [config(size, name, **model) for name in ("flow matching", "shortcut")]
 
 
 def _drawn(size: str, batch: int, guided: bool, steps: int, model: Row, names: list[str]) -> Group:
@@ -116,9 +125,7 @@ def _rows(about: Row, groups: list[Group], rounds: int, together: bool) -> Itera
             row |= {"ms": 1e3 * seconds}
             row |= {"x": paired(times[name], times[plain])} if plain in times else {}
             if group.operations:
-                formula, counted = group.operations
-                row |= {"GFLOP": formula / 1e9, "compiler's GFLOP": counted / 1e9}
-                row |= {"share of ceiling": formula / seconds / highest}
+                row |= work(group.operations, seconds, highest)
             yield row
 
 

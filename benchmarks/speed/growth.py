@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from benchmarks.speed.measure import Product, Row, ceiling, compiler_flops, config, formula_flops, paired
+from benchmarks.speed.measure import Product, Row, ceiling, compiler_flops, config, formula_flops, paired, work
 from benchmarks.speed.peers import Child, Peers, compete, ours
 from shortcut_models.config import Config
 
@@ -80,11 +80,10 @@ def run(device: str, peers: Peers) -> Iterator[Row]:
             if point in notes:
                 rows.append({"axis": axis, "value": value, "note": notes[point]})
                 continue
-            seconds, (formula, counted) = statistics.median(times[point]), counts(point.config)
+            seconds = statistics.median(times[point])
             row: Row = {"axis": axis, "value": value, "ms": 1e3 * seconds}
             row["temporary MiB"] = temporary[point] / 2**20
-            row |= {"GFLOP": formula / 1e9, "compiler's GFLOP": counted / 1e9}
-            row["share of ceiling"] = formula / seconds / highest
+            row |= work(counts(point.config), seconds, highest)
             theirs, note = times.get(_peer(point)), notes.get(_peer(point))
             if theirs:
                 row |= {_THEIRS: 1e3 * statistics.median(theirs), "x PyTorch eager": paired(times[point], theirs)}

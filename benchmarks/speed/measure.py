@@ -147,6 +147,13 @@ def seconds(run: Callable[[], Any]) -> float:
     return own if isinstance(own, float) else time.perf_counter() - began
 
 
+def work(counts: tuple[float, float], seconds: float, highest: float) -> Row:
+    """Columns of the operations, by our formula and by the compiler, and of the first one's share of the ceiling."""
+    formula, counted = counts
+    shares = {"share of ceiling": formula / seconds / highest, "ceiling TFLOP/s": highest / 1e12}
+    return {"GFLOP": formula / 1e9, "compiler's GFLOP": counted / 1e9, **shares}
+
+
 def paired(times: list[float], others: list[float]) -> float:
     """Median over the rounds of the ratio of two contestants' times."""
     return statistics.median(a / b for a, b in zip(times, others, strict=True))

@@ -88,7 +88,7 @@ class Peers:
         command = [self.python, script, json.dumps({**asked, **size, **more})]
         made, answer = _begun(Child(*command, without=("PYTHONPATH",)))
         self.version = answer.get("torch", self.version)
-        # Importing them takes ten seconds, so only what went wrong asks whether they are there.
+        # Importing them takes seconds, so only what went wrong asks whether they are there.
         if isinstance(made, str) and not self._there():
             return ABSENT
         return made

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from benchmarks.speed.measure import Product, Row, ceiling, config, paired, race, weights
+from benchmarks.speed.measure import Product, Row, ceiling, config, paired, race, weights, work
 from benchmarks.speed.peers import Peers, Times, in_turn, ours
 from shortcut_models import sampling
 from shortcut_models.dry_run import count_flops
@@ -93,17 +93,12 @@ def flops(network: DiT, batch: int, guided: bool) -> tuple[int, float]:
     return ours, float((analysis or {}).get("flops", float("nan")))
 
 
-def asked(case: Case) -> dict[str, Any]:
-    """What a process of ours is told of the case."""
-    network = {"dtype": case.dtype, "attention": "cudnn" if case.dtype == "bfloat16" else "xla"}
-    return {"size": case.size, "batch": case.batch, "guided": case.guided, **network}
-
-
 def _makers(case: Case, peers: Peers) -> dict[str, Any]:
     peer = partial(peers.make, "sample", config(case.size, dtype=case.dtype).model, case.batch, guided=case.guided)
+    attention = "cudnn" if case.dtype == "bfloat16" else "xla"
     return {
         "ceiling": partial(Product, case.dtype),
-        "ours": partial(ours, "sample", **asked(case)),
+        "ours": partial(ours, "sample", **_about(case), attention=attention),
         "PyTorch eager": partial(peer, compiled=False),
         "PyTorch compiled": partial(peer, compiled=True),
     }
@@ -119,8 +114,6 @@ def _rows(case: Case, steps: int, times: Times, one: tuple[int, float]) -> Itera
         seconds = statistics.median(times[name])
         row = {**_about(case), "steps": steps, "who": name, "ms": 1e3 * seconds, "images/s": case.batch / seconds}
         if name == "ours":
-            formula, counted = (steps * count for count in one)
-            row |= {"GFLOP": formula / 1e9, "compiler's GFLOP": counted / 1e9}
-            row |= {"share of ceiling": formula / seconds / highest, "ceiling TFLOP/s": highest / 1e12}
+            row |= work((steps * one[0], steps * one[1]), seconds, highest)
             row |= {f"x {other}": paired(times[name], times[other]) for other in times if "PyTorch" in other}
         yield row

@@ -5,10 +5,19 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, NamedTuple
 
-from benchmarks.speed.measure import Product, Row, ceiling, compiler_flops, config, formula_flops, paired, race
+from benchmarks.speed.measure import (
+    OBJECTIVES,
+    Product,
+    Row,
+    ceiling,
+    compiler_flops,
+    config,
+    formula_flops,
+    paired,
+    race,
+    work,
+)
 from benchmarks.speed.peers import Peers, Times, compete, in_turn, ours
-
-OBJECTIVES = ("flow matching", "shortcut")
 
 
 class Case(NamedTuple):
@@ -62,7 +71,8 @@ def run(device: str, peers: Peers) -> Iterator[Row]:
 
 def run_more(device: str, peers: Peers) -> Iterator[Row]:
     """The same for what takes a CPU longer: more sizes, and bfloat16. A GPU's set has them already."""
-    return iter(()) if device == "gpu" else _one_by_one(MORE, peers)
+    del device
+    return _one_by_one(MORE, peers)
 
 
 def _one_by_one(cases: list[Case], peers: Peers) -> Iterator[Row]:
@@ -97,9 +107,7 @@ def _rows(case: Case, times: Times, notes: dict[str, str]) -> Iterator[Row]:
         row["ms"] = 1e3 * seconds
         if name in OBJECTIVES:
             plain = _config(case, name)
-            formula, counted = formula_flops(plain), compiler_flops(plain)
-            row |= {"GFLOP": formula / 1e9, "compiler's GFLOP": counted / 1e9}
-            row |= {"share of ceiling": formula / seconds / highest, "ceiling TFLOP/s": highest / 1e12}
+            row |= work((formula_flops(plain), compiler_flops(plain)), seconds, highest)
             for other in [other for other in times if other not in ("ceiling", name)]:
                 row[f"x {other}"] = paired(times[name], times[other])
         yield row

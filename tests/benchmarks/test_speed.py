@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from benchmarks.speed import (
+    __main__,
     aims,
     breakdown,
     choices,
@@ -393,8 +394,13 @@ def test_the_larger_set_has_what_the_quarter_of_an_hour_has_no_time_for() -> Non
     found = {(case.size, case.dtype) for case in train_step.MORE + train_step.CPU}
     assert {(size, dtype) for size in ("64x4", "S/2", "B/2") for dtype in ("float32", "bfloat16")} <= found
     assert ("XL/2", "float32") in found
-    no_one: Any = None
-    assert list(train_step.run_more("gpu", no_one)) == []
+
+
+def test_the_larger_set_is_refused_on_a_gpu(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    monkeypatch.setattr(sys, "argv", ["speed", "more", "--device", "gpu"])
+    with pytest.raises(SystemExit):
+        __main__.main()
+    assert "more is for --device cpu" in capsys.readouterr().err
 
 
 def test_every_choice_is_measured_against_its_own_step(monkeypatch: pytest.MonkeyPatch) -> None:
