@@ -112,7 +112,7 @@ def _drawn(size: str, batch: int, guided: bool, steps: int, model: Row, names: l
 def _rows(about: Row, groups: list[Group], rounds: int, together: bool) -> Iterator[Row]:
     makers: dict[str, Callable[[], Any]] = {"ceiling": partial(Product, about["dtype"])}
     makers |= {name: make for group in groups for name, make in group.makers.items()}
-    times, notes = compete(makers, rounds, together)
+    times, _, notes = compete(makers, rounds, together)
     highest = ceiling(times["ceiling"])
     for group in groups:
         plain = next(iter(group.makers))

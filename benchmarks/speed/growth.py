@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from benchmarks.speed.measure import Product, Row, ceiling, compiler_flops, config, formula_flops, paired, work
-from benchmarks.speed.peers import Child, Peers, compete, ours
+from benchmarks.speed.peers import Peers, compete, ours
 from shortcut_models.config import Config
 
 BASE: Row = {"hidden_size": 128, "depth": 4, "num_heads": 4, "image_size": 8, "scan": True}
@@ -45,7 +45,7 @@ def axes() -> dict[str, dict[int, Point]]:
         "batch": {batch: Point(batch=batch) for batch in (32, 64, 128)},
         # Devices that share one machine: what grows is the work of dividing it.
         **{
-            f"devices, {mode}": {n: one._replace(devices=n, sharding=mode) for n in (1, 2, 8)}
+            f"devices, {mode}": {1: one, **{n: one._replace(devices=n, sharding=mode) for n in (2, 8)}}
             for mode in ("dp", "fsdp")
         },
     }
@@ -54,14 +54,10 @@ def axes() -> dict[str, dict[int, Point]]:
 def run(device: str, peers: Peers) -> Iterator[Row]:
     """A row per value, and the exponent of a straight line through the logarithms."""
     del device
-    temporary: dict[Point, int] = {}
 
     def step(point: Point) -> Any:
         asked: Any = {"batch": point.batch, "sharding": point.sharding, "devices": point.devices, **dict(point.model)}
-        made = ours("step", faked=point.faked, size="64x4", **asked)
-        if isinstance(made, Child) and made.temporary is not None:
-            temporary[point] = made.temporary
-        return made
+        return ours("step", faked=point.faked, size="64x4", **asked)
 
     makers: dict[Any, Any] = {"ceiling": partial(Product, "float32")}
     for point in dict.fromkeys(point for axis in axes().values() for point in axis.values()):
@@ -70,7 +66,7 @@ def run(device: str, peers: Peers) -> Iterator[Row]:
         for point in (next(iter(axis.values())), next(reversed(axis.values()))):  # The ends tell the exponent.
             if point.faked == 1:
                 makers[_peer(point)] = partial(peers.make, "step", point.config.model, point.batch, compiled=False)
-    times, notes = compete(makers, ROUNDS, together=True)
+    times, told, notes = compete(makers, ROUNDS, together=True)
     highest = ceiling(times["ceiling"])
     # However the work is divided, it is the same.
     counts = cache(lambda config: (formula_flops(config), compiler_flops(config)))
@@ -82,7 +78,8 @@ def run(device: str, peers: Peers) -> Iterator[Row]:
                 continue
             seconds = statistics.median(times[point])
             row: Row = {"axis": axis, "value": value, "ms": 1e3 * seconds}
-            row["temporary MiB"] = temporary[point] / 2**20
+            temporary = told[point].temporary
+            row |= {} if temporary is None else {"temporary MiB": temporary / 2**20}
             row |= work(counts(point.config), seconds, highest)
             theirs, note = times.get(_peer(point)), notes.get(_peer(point))
             if theirs:

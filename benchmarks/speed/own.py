@@ -7,6 +7,8 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+import jax
+
 from benchmarks.speed import choices, loop, sampler_choices
 from benchmarks.speed.measure import Training, config, seconds
 
@@ -44,6 +46,7 @@ def main() -> None:
             run = run or make(**asked)
             answer: dict[str, Any] = {"seconds": seconds(partial(run, **json.loads(line)))}
             answer |= {"temporary": run.temporary} if isinstance(run, Training) else {}
+            answer |= {"peak": (jax.devices()[0].memory_stats() or {}).get("peak_bytes_in_use")}  # A CPU has none.
         except Exception as error:  # Out of memory, most likely; whatever it is belongs into its row.
             answer = {"error": f"{type(error).__name__}: {error}".splitlines()[0][:200]}
         print("answer " + json.dumps(answer), flush=True)

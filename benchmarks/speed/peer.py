@@ -91,7 +91,8 @@ def main() -> None:
             run(**json.loads(line))
             if device == "cuda":
                 torch.cuda.synchronize()
-            answer = {"seconds": time.perf_counter() - began, "torch": torch.__version__}
+            answer: dict[str, Any] = {"seconds": time.perf_counter() - began, "torch": torch.__version__}
+            answer |= {"peak": torch.cuda.max_memory_allocated()} if device == "cuda" else {}
         except Exception as error:  # Whatever keeps a peer from running belongs into its row.
             answer = {"error": f"{type(error).__name__}: {error}"[:300]}
         print("answer " + json.dumps(answer), flush=True)

@@ -4,18 +4,37 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from benchmarks.speed.measure import race
+from benchmarks.speed.measure import Row, race
 from shortcut_models import startup
 from shortcut_models.models import DiT
 
 Times = dict[Any, list[float]]
 """Seconds of every contestant in every round."""
+
+
+class Facts(NamedTuple):
+    """What a process tells besides the seconds of its runs."""
+
+    first: float
+    """Seconds from its start to the end of its first run, which imports and compiles."""
+    peak: float | None
+    """Bytes that it held at most, after its first run: the device's, or the process's, all of it, on a CPU."""
+    temporary: int | None
+    """Bytes that a step of ours needs besides its state."""
+
+    @property
+    def columns(self) -> Row:
+        """For a row of a table."""
+        peak = {} if self.peak is None else {"peak MiB": self.peak / 2**20}
+        return {"first run s": self.first, **peak}
+
 
 ABSENT = "absent: pip install 'shortcut-models[bench]', or --peer-python with torch and diffusers"
 
@@ -31,8 +50,7 @@ class Child:
         env = {name: value for name, value in os.environ.items() if name not in (startup.ALLOCATOR, *without)}
         env |= ({startup.ALLOCATOR: startup.KEEP_MEMORY} if tuned else {}) | more
         pipes: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
-        self.temporary: int | None = None
-        """Bytes that a step of ours needs besides its state, once it has been taken."""
+        self.began, self.first, self.told = time.perf_counter(), 0.0, {}
         self.process: Any = subprocess.Popen(command, **pipes, text=True, env=env)
 
     def __call__(self, **asked: Any) -> float:
@@ -50,10 +68,29 @@ class Child:
         for line in self.process.stdout:
             # Compilers print to the same place.
             if line.startswith("answer "):
-                answer = json.loads(line.removeprefix("answer "))
-                self.temporary = answer.get("temporary")
-                return answer
+                self.told = json.loads(line.removeprefix("answer "))
+                if not self.first:
+                    self.first = time.perf_counter() - self.began
+                    self._forget_peak()
+                return self.told
         return {"error": f"the process ended with status {self.process.wait()}"}
+
+    @property
+    def facts(self) -> Facts:
+        """What it has told so far, and what the system knows of it."""
+        return Facts(self.first, self.told.get("peak") or self._peak(), self.told.get("temporary"))
+
+    def _forget_peak(self) -> None:
+        # What compiling took is not what running takes.
+        with suppress(OSError):  # Linux's alone.
+            Path(f"/proc/{self.process.pid}/clear_refs").write_text("5")
+
+    def _peak(self) -> int | None:
+        with suppress(OSError):
+            for line in Path(f"/proc/{self.process.pid}/status").read_text().splitlines():
+                if line.startswith("VmHWM:"):
+                    return 1024 * int(line.split()[1])
+        return None
 
     def close(self) -> None:
         """End the process."""
@@ -132,15 +169,24 @@ def in_turn(makers: dict[tuple[Any, str], Callable[[], Any]]) -> Iterator[tuple[
             yield case, contestants, {name: note for (of, name), note in notes.items() if of == case}
 
 
-def compete(makers: dict[Any, Callable[[], Any]], rounds: int, together: bool) -> tuple[Times, dict[Any, str]]:
-    """Times of all contestants that could be made, and why the others could not.
+def compete(
+    makers: dict[Any, Callable[[], Any]], rounds: int, together: bool
+) -> tuple[Times, dict[Any, Facts], dict[Any, str]]:
+    """Times of all contestants that could be made, what their processes tell, and why the others could not be made.
 
     Together, they take turns, see `race`. One after the other, each has the device's memory for itself.
     """
     times: Times = {}
+    told: dict[Any, Facts] = {}
     notes: dict[Any, str] = {}
     for group in [makers] if together else [{name: make} for name, make in makers.items()]:
         with ready(group) as (contestants, reasons):
             times |= race(contestants, rounds)
+            told |= facts(contestants)
             notes |= reasons
-    return times, notes
+    return times, told, notes
+
+
+def facts(contestants: dict[Any, Any]) -> dict[Any, Facts]:
+    """What those that are processes tell, while they live."""
+    return {name: one.facts for name, one in contestants.items() if isinstance(one, Child)}

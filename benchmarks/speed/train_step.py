@@ -17,7 +17,7 @@ from benchmarks.speed.measure import (
     race,
     work,
 )
-from benchmarks.speed.peers import Peers, Times, compete, in_turn, ours
+from benchmarks.speed.peers import Facts, Peers, Times, compete, facts, in_turn, ours
 
 
 class Case(NamedTuple):
@@ -66,7 +66,7 @@ def run(device: str, peers: Peers) -> Iterator[Row]:
         yield from _one_by_one(GPU, peers)
         return
     for case, contestants, notes in in_turn({(c, name): make for c in CPU for name, make in _makers(c, peers).items()}):
-        yield from _rows(case, race(contestants, case.rounds), notes)
+        yield from _rows(case, race(contestants, case.rounds), facts(contestants), notes)
 
 
 def run_more(device: str, peers: Peers) -> Iterator[Row]:
@@ -95,7 +95,7 @@ def _config(case: Case, objective: str = "flow matching") -> Any:
     return config(case.size, objective, case.batch, **case.model)
 
 
-def _rows(case: Case, times: Times, notes: dict[str, str]) -> Iterator[Row]:
+def _rows(case: Case, times: Times, told: dict[str, Facts], notes: dict[str, str]) -> Iterator[Row]:
     about = {"size": case.size, "batch": _config(case).batch_size, **case.model}
     highest = ceiling(times["ceiling"])
     for name in (*OBJECTIVES, "PyTorch eager", "PyTorch compiled"):
@@ -104,7 +104,7 @@ def _rows(case: Case, times: Times, notes: dict[str, str]) -> Iterator[Row]:
             yield {**row, "note": notes[name]}
             continue
         seconds = statistics.median(times[name])
-        row["ms"] = 1e3 * seconds
+        row |= {"ms": 1e3 * seconds, **told[name].columns}
         if name in OBJECTIVES:
             plain = _config(case, name)
             row |= work((formula_flops(plain), compiler_flops(plain)), seconds, highest)

@@ -330,10 +330,44 @@ def test_contestants_in_processes_of_their_own_compete_and_end(together: bool) -
     code = "import sys, time\nfor _ in sys.stdin: print('noise\\nanswer {\"seconds\": 0.2}', flush=True)"
     children = [peers.Child(sys.executable, "-c", code) for _ in range(2)]
     makers = {str(i): partial(iter([child]).__next__) for i, child in enumerate(children)}
-    times, notes = peers.compete(makers | {"absent": lambda: "no such thing"}, 3, together)
+    times, told, notes = peers.compete(makers | {"absent": lambda: "no such thing"}, 3, together)
     assert times == {"0": [0.2] * 3, "1": [0.2] * 3}
     assert notes == {"absent": "no such thing"}
+    assert told.keys() == {"0", "1"}
     assert [child.process.poll() for child in children] == [0, 0]
+
+
+def test_a_process_tells_its_first_run_and_what_it_holds_after_it() -> None:
+    # 256 MiB in the first run and 64 in the next; what is given back is forgotten.
+    code = """import sys, time
+for turn, _ in enumerate(sys.stdin):
+    held = b"x" * 2**(28 - 2 * min(turn, 1))
+    del held
+    time.sleep(0.2)
+    print('answer {"seconds": 1, "temporary": 7}', flush=True)"""
+    child = peers.Child(sys.executable, "-c", code)
+    child()
+    first = child.facts
+    assert 0.2 < first.first < 60
+    child()
+    later = child.facts
+    child.close()
+    assert later.first == first.first
+    assert later.temporary == 7
+    if sys.platform == "linux":
+        assert first.peak is not None
+        assert later.peak is not None
+        assert first.peak < 2**26 < later.peak < 2**27
+        assert later.columns == {"first run s": first.first, "peak MiB": later.peak / 2**20}
+
+
+def test_what_a_device_held_counts_before_what_the_process_did() -> None:
+    child = peers.Child(
+        sys.executable, "-c", 'for _ in open(0): print(\'answer {"seconds": 1, "peak": 3}\', flush=True)'
+    )
+    child()
+    assert child.facts.peak == 3
+    child.close()
 
 
 def test_our_step_in_a_process_of_its_own_has_the_allocator_that_is_asked_for() -> None:
@@ -380,9 +414,11 @@ def test_a_step_is_told_against_the_ceiling_and_everyone(monkeypatch: pytest.Mon
     monkeypatch.setattr(train_step, "formula_flops", lambda _: 2 * 2048**3)
     monkeypatch.setattr(train_step, "compiler_flops", lambda _: 5e9)
     times = {"ceiling": [1.0, 1.5], "flow matching": [2.0, 2.0], "shortcut": [2.4, 2.4], "PyTorch eager": [2.5, 4.0]}
+    told = {name: peers.Facts(9.0, 2**21, None) for name in times if name != "ceiling"}
     flow, shortcut, eager, compiled = train_step._rows(
-        train_step.Case("64x4", "float32", 2), times, {"PyTorch compiled": "absent"}
+        train_step.Case("64x4", "float32", 2), times, told, {"PyTorch compiled": "absent"}
     )
+    assert (eager["first run s"], eager["peak MiB"]) == (9, 2)
     assert flow["share of ceiling"] == pytest.approx(0.5)
     assert flow["x PyTorch eager"] == pytest.approx((2 / 2.5 + 2 / 4) / 2)
     assert shortcut["x flow matching"] == pytest.approx(1.2)
