@@ -34,7 +34,6 @@ class Case(NamedTuple):
 CPU = [
     Case("digits", "float32", 1, False, (1, 4, 128), 4),
     Case("digits", "float32", 256, True, (4,), 5),
-    Case("S/2", "float32", 1, False, (1,), 6),
     Case("S/2", "float32", 16, False, (1,), 7),
 ]
 GPU = [

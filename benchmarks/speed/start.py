@@ -15,7 +15,7 @@ from benchmarks.speed.measure import Row, Training, config
 from benchmarks.speed.peers import Peers
 from shortcut_models import startup
 
-RUNS = 5
+RUNS = 3
 
 
 def run(device: str, peers: Peers) -> list[Row]:
