@@ -59,6 +59,38 @@ def test_memory_that_was_freed_is_not_mapped_again(tmp_path: Path) -> None:
     assert tuned["argv"] == ["tuned", "a b", "--c"]
 
 
+# Takes 64 MiB in small blocks, as a compiler does, and frees them under a block that stays; then what remains of them.
+GIVES_BACK = """
+import ctypes, json, os, sys
+from pathlib import Path
+from shortcut_models import startup
+startup.prepare()
+def held():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") >> 20
+libc = ctypes.CDLL(None)
+libc.malloc.restype, libc.malloc.argtypes, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_size_t], [ctypes.c_void_p]
+libc.memset.argtypes = [ctypes.c_void_p, ctypes.c_int, ctypes.c_size_t]
+found = [held()]
+blocks = [libc.malloc(1 << 16) for _ in range(1 << 10)]
+for block in blocks:
+    libc.memset(block, 1, 1 << 16)
+stays = libc.malloc(1 << 16)
+for block in blocks:
+    libc.free(block)
+found.append(held())
+startup.give_back()
+print(json.dumps([*found, held()]))
+"""
+
+
+@glibc
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux tells what a process holds")
+def test_memory_that_was_kept_can_be_given_back(tmp_path: Path) -> None:
+    _, (before, kept, after) = run(GIVES_BACK, XDG_CACHE_HOME=str(tmp_path))
+    assert kept > before + 60
+    assert after < before + 8
+
+
 @pytest.fixture
 def restarts(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, str]]:
     """Environments under which the program would have started anew."""

@@ -15,7 +15,7 @@ import optax
 from jax import lax
 from jaxtyping import Array, Float
 
-from shortcut_models import runs, sharding
+from shortcut_models import runs, sharding, startup
 from shortcut_models.checkpoint import Checkpoints, agree
 from shortcut_models.config import Config, Optimizer
 from shortcut_models.data import Source, open_source
@@ -312,7 +312,9 @@ def compile_step(config: Config, mesh: jax.sharding.Mesh, shapes: State, placed:
     step = jax.jit(make_step(config, config.model), donate_argnums=0, out_shardings=placed)
     # The network sees the mesh only where its parameters are spread: see `models.embedding.whole`.
     with jax.set_mesh(mesh) if config.sharding == "fsdp" and mesh.size > 1 else nullcontext():
-        return step.lower(abstract(shapes, placed), batch, jax.ShapeDtypeStruct((), jnp.uint32)).compile()
+        compiled = step.lower(abstract(shapes, placed), batch, jax.ShapeDtypeStruct((), jnp.uint32)).compile()
+    startup.give_back()
+    return compiled
 
 
 def abstract(shapes: Any, placed: Any) -> Any:
