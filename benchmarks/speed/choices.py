@@ -22,7 +22,7 @@ from benchmarks.speed.measure import (
     compiler_flops,
     config,
     formula_flops,
-    paired,
+    ratio,
     work,
 )
 from benchmarks.speed.peers import Peers, compete, ours
@@ -126,7 +126,7 @@ def _rows(about: Row, groups: list[Group], rounds: int, together: bool) -> Itera
                 continue
             seconds = statistics.median(times[name])
             row |= {"ms": 1e3 * seconds}
-            row |= {"x": paired(times[name], times[plain])} if plain in times else {}
+            row |= {"x": ratio(times[name], times[plain])} if plain in times else {}
             if group.operations:
                 row |= work(group.operations, seconds, highest)
             yield row

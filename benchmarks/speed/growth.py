@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from benchmarks.speed.measure import Product, Row, ceiling, compiler_flops, config, formula_flops, paired, work
+from benchmarks.speed.measure import Product, Row, ceiling, compiler_flops, config, formula_flops, ratio, work
 from benchmarks.speed.peers import Peers, compete, ours
 from shortcut_models.config import Config
 
@@ -83,7 +83,7 @@ def run(device: str, peers: Peers) -> Iterator[Row]:
             row |= work(counts(point.config), seconds, highest)
             theirs, note = times.get(_peer(point)), notes.get(_peer(point))
             if theirs:
-                row |= {_THEIRS: 1e3 * statistics.median(theirs), "x PyTorch eager": paired(times[point], theirs)}
+                row |= {_THEIRS: 1e3 * statistics.median(theirs), "x PyTorch eager": ratio(times[point], theirs)}
             rows.append(row | ({"note": note} if note else {}))
         yield from rows
         slopes = {name: exponent(rows, name) for name in ("ms", "temporary MiB", _THEIRS)}

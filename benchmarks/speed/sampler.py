@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from benchmarks.speed.measure import Product, Row, ceiling, config, paired, race, weights, work
+from benchmarks.speed.measure import Product, Row, ceiling, config, race, ratio, weights, work
 from benchmarks.speed.peers import Peers, Times, in_turn, ours
 from shortcut_models import sampling
 from shortcut_models.dry_run import count_flops
@@ -114,5 +114,5 @@ def _rows(case: Case, steps: int, times: Times, one: tuple[int, float]) -> Itera
         row = {**_about(case), "steps": steps, "who": name, "ms": 1e3 * seconds, "images/s": case.batch / seconds}
         if name == "ours":
             row |= work((steps * one[0], steps * one[1]), seconds, highest)
-            row |= {f"x {other}": paired(times[name], times[other]) for other in times if "PyTorch" in other}
+            row |= {f"x {other}": ratio(times[name], times[other]) for other in times if "PyTorch" in other}
         yield row

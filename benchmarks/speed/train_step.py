@@ -13,8 +13,8 @@ from benchmarks.speed.measure import (
     compiler_flops,
     config,
     formula_flops,
-    paired,
     race,
+    ratio,
     work,
 )
 from benchmarks.speed.peers import Facts, Peers, Times, compete, facts, in_turn, ours
@@ -109,5 +109,5 @@ def _rows(case: Case, times: Times, told: dict[str, Facts], notes: dict[str, str
             plain = _config(case, name)
             row |= work((formula_flops(plain), compiler_flops(plain)), seconds, highest)
             for other in [other for other in times if other not in ("ceiling", name)]:
-                row[f"x {other}"] = paired(times[name], times[other])
+                row[f"x {other}"] = ratio(times[name], times[other])
         yield row

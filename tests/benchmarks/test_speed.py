@@ -25,7 +25,7 @@ from benchmarks.speed import (
     scaling,
     train_step,
 )
-from benchmarks.speed.measure import Training, compiler_flops, config, formula_flops, paired, race
+from benchmarks.speed.measure import Training, compiler_flops, config, formula_flops, race, ratio
 from benchmarks.speed.memory import parts
 from benchmarks.speed.sampler import Sampler
 from shortcut_models import startup, train
@@ -49,12 +49,16 @@ def test_contestants_take_turns_and_may_time_themselves() -> None:
     # After calls that do not count, a slow one is called once a turn; a quick one until the turn is filled.
     assert order[:3] == ["slow", "quick", "quick"]
     found = "".join("S" if name == "slow" else "q" for name in order[3:])
-    rounds = [found[i : i + 6] for i in range(0, len(found), 6)]
+    rounds = [found[i : i + 7] for i in range(0, len(found), 7)]
     assert len(rounds) == 8
-    assert set(rounds) == {"SSqqqq", "qqqqSS"}
+    assert set(rounds) == {"SSqqqqq", "qqqqqSS"}
     assert times["quick"] == pytest.approx([0.05] * 8)
-    assert times["slow"] == [10.0 + 4 + 6 * i + turn.rindex("S") for i, turn in enumerate(rounds)]
-    assert paired([2.0, 6.0, 3.0], [1.0, 2.0, 1.0]) == 3.0
+    assert times["slow"] == [10.0 + 4 + 7 * i + turn.rindex("S") for i, turn in enumerate(rounds)]
+
+
+def test_spells_that_slow_two_rounds_of_three_leave_a_ratio_as_it_is() -> None:
+    assert ratio([3.0] * 3 + [4.7] * 6, [2.0] * 8 + [3.1]) == 1.5
+    assert ratio([6.0], [2.0]) == 3
 
 
 def test_a_contestant_that_runs_alone_is_warm() -> None:
@@ -420,7 +424,7 @@ def test_a_step_is_told_against_the_ceiling_and_everyone(monkeypatch: pytest.Mon
     )
     assert (eager["first run s"], eager["peak MiB"]) == (9, 2)
     assert flow["share of ceiling"] == pytest.approx(0.5)
-    assert flow["x PyTorch eager"] == pytest.approx((2 / 2.5 + 2 / 4) / 2)
+    assert flow["x PyTorch eager"] == pytest.approx(2 / 2.875)
     assert shortcut["x flow matching"] == pytest.approx(1.2)
     assert eager["ms"] == pytest.approx(3250)
     assert compiled["note"] == "absent"
