@@ -155,12 +155,12 @@ def work(counts: tuple[float, float], seconds: float, highest: float) -> Row:
 
 
 def ratio(times: list[float], others: list[float]) -> float:
-    """Of two contestants' lower quartiles.
+    """Of two contestants' best rounds.
 
     What else the machine does only ever slows, and on a virtual one by half for a spell (docs/speed.md),
-    so that the rounds that count are those that nothing slowed.
+    so that the round that counts is one that nothing slowed.
     """
-    return float(np.quantile(times, 0.25) / np.quantile(others, 0.25))
+    return min(times) / min(others)
 
 
 def formula_flops(config: Config) -> int:

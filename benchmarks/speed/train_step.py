@@ -40,7 +40,7 @@ class Case(NamedTuple):
         return {name: value for name, value in given.items() if value is not None}
 
 
-CPU = [Case("64x4", "float32", 15), Case("S/2", "float32", 5)]
+CPU = [Case("64x4", "float32", 30), Case("S/2", "float32", 5)]
 MORE = [
     Case("digits", "float32", 20),
     Case("64x4", "bfloat16", 8),

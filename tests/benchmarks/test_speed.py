@@ -56,9 +56,8 @@ def test_contestants_take_turns_and_may_time_themselves() -> None:
     assert times["slow"] == [10.0 + 4 + 7 * i + turn.rindex("S") for i, turn in enumerate(rounds)]
 
 
-def test_spells_that_slow_two_rounds_of_three_leave_a_ratio_as_it_is() -> None:
-    assert ratio([3.0] * 3 + [4.7] * 6, [2.0] * 8 + [3.1]) == 1.5
-    assert ratio([6.0], [2.0]) == 3
+def test_spells_that_slow_most_rounds_leave_a_ratio_as_it_is() -> None:
+    assert ratio([4.7, 4.7, 3.0, 4.8], [2.0, 3.1, 2.0, 2.1]) == 1.5
 
 
 def test_a_contestant_that_runs_alone_is_warm() -> None:
@@ -424,7 +423,7 @@ def test_a_step_is_told_against_the_ceiling_and_everyone(monkeypatch: pytest.Mon
     )
     assert (eager["first run s"], eager["peak MiB"]) == (9, 2)
     assert flow["share of ceiling"] == pytest.approx(0.5)
-    assert flow["x PyTorch eager"] == pytest.approx(2 / 2.875)
+    assert flow["x PyTorch eager"] == pytest.approx(2 / 2.5)
     assert shortcut["x flow matching"] == pytest.approx(1.2)
     assert eager["ms"] == pytest.approx(3250)
     assert compiled["note"] == "absent"
