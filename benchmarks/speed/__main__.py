@@ -1,9 +1,9 @@
 """How fast is it, against what a user would take instead and against the limit?
 
-    python -m benchmarks.speed                 everything for a CPU, about 15 minutes: `make bench`
+    python -m benchmarks.speed                 everything for a CPU, 10 to 15 minutes: `make bench`
     python -m benchmarks.speed --device gpu    the GPU's set
     python -m benchmarks.speed train choices   some parts
-    python -m benchmarks.speed more            training steps of B/2, XL/2 and in bfloat16: longer than all of that
+    python -m benchmarks.speed more            training steps of B/2, XL/2 and in bfloat16: as long again
 
 Each part writes docs/speed/DEVICE-PART.json; docs/speed.md and docs/scaling.md take their tables
 from there. The peers need the extra `bench`, or a Python that has torch and diffusers.
