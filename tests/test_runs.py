@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import subprocess
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -189,3 +190,20 @@ def test_a_file_appears_whole_or_not_at_all(tmp_path: Path) -> None:
         raise RuntimeError
     assert json.loads(path.read_text()) == {"a": 1}
     assert [item.name for item in path.parent.iterdir()] == ["report.json"]
+
+
+def test_a_commit_tells_whether_the_code_was_changed_since(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("src/runs.py", "docs/table.md"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_text("as it was")
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b"]
+    for words in (["init", "--quiet"], ["add", "."], ["commit", "--quiet", "--message", "first"]):
+        subprocess.run([*git, *words], check=True)
+    monkeypatch.setattr(runs, "__file__", str(tmp_path / "src" / "runs.py"))
+    commit = runs._commit()
+    assert commit is not None
+    assert len(commit) == 40
+    (tmp_path / "docs" / "table.md").write_text("as a benchmark wrote it")
+    assert runs._commit() == commit
+    (tmp_path / "src" / "runs.py").write_text("changed")
+    assert runs._commit() == commit + "+"

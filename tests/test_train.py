@@ -17,7 +17,7 @@ import numpy as np
 import optax
 import pytest
 
-from shortcut_models import InputError, sharding
+from shortcut_models import InputError, sharding, startup
 from shortcut_models.checkpoint import Checkpoints
 from shortcut_models.config import Config, Optimizer
 from shortcut_models.data import Digits, pipeline
@@ -196,6 +196,13 @@ def test_the_original_recipe_takes_a_step(tiny: Config, tmp_path: Path) -> None:
     # The last layer starts at zero, so the first velocity is zero and the error is that of x1 - x0.
     assert row["error/d=0"] == pytest.approx(1 + np.square(Digits().images / 127.5 - 1).mean(), rel=0.15)
     assert saved_state(config, tmp_path / "run").target is not None
+
+
+def test_compiling_gives_back_what_it_took(tiny: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[None] = []
+    monkeypatch.setattr(startup, "give_back", lambda: given.append(None))
+    take_steps(tiny, 1, 1)
+    assert len(given) == 1
 
 
 # --- One device or many

@@ -3,7 +3,7 @@
     python -m benchmarks.speed                 everything for a CPU, 10 to 15 minutes: `make bench`
     python -m benchmarks.speed --device gpu    the GPU's set
     python -m benchmarks.speed train choices   some parts
-    python -m benchmarks.speed more            training steps of B/2, XL/2 and in bfloat16: as long again
+    python -m benchmarks.speed more            training steps of B/2, XL/2, the demo, and in bfloat16: as long again
 
 Each part writes docs/speed/DEVICE-PART.json; docs/speed.md and docs/scaling.md take their tables
 from there. The peers need the extra `bench`, or a Python that has torch and diffusers.
@@ -62,6 +62,7 @@ def succeeds(part: str, given: argparse.Namespace, load: float, programs: str) -
     env |= {startup.CACHE: programs} if part in SAME_PROGRAMS else {}
     env |= {"CUDA_VISIBLE_DEVICES": ""} if cpu else {}  # PyTorch is to measure what we do.
     env["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"  # A GPU's memory is the peer's, too.
+    env["TORCHINDUCTOR_CACHE_DIR"] = str(Path(programs) / "torch")  # Else the next run finds what this one compiled.
     env[startup.ALLOCATOR] = startup.KEEP_MEMORY  # As `shortcut train` runs.
     more = ["--peer-python", given.peer_python] if given.peer_python else []
     command = [sys.executable, "-m", "benchmarks.speed", part, "--device", given.device, *more]

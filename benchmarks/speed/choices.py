@@ -47,7 +47,7 @@ THREE, GELU, UNDONATED = (
     "buffers not donated",
 )
 ONCE = {EINSUMS, RECOMPUTED, AT_ONCE, THREE, GELU, UNDONATED}
-"""On a CPU, the small network alone shows these, and S/2 alone what a shortcut step saves: time is short."""
+"""On a CPU, the small network alone shows these: compiling them for S/2, too, takes too long."""
 WHOLE_HOPS = "shortcut: hops of the whole batch, not of the share that learns from them"
 
 
@@ -77,7 +77,7 @@ def steps(size: str, model: Row, cpu: bool) -> list[Group]:
     if cpu:
         makers["memory handed back to the system"] = partial(step, tuned=False)
     plain = Group(makers, _operations(config(size, **model)))
-    if cpu and size == "64x4":
+    if cpu and size == "64x4":  # What a shortcut step saves, S/2 alone shows, for the same reason.
         return [plain]
     shortcut = partial(step, objective="shortcut")
     jumps = {"shortcut: as it is": shortcut}

@@ -113,10 +113,10 @@ def race(contestants: dict[Any, Callable[[], Any]], rounds: int) -> dict[Any, li
     """Seconds of one call of every contestant, in every round, after a round to warm up.
 
     They take turns, so that what else the machine does slows all of them down alike, in another
-    order every round. A turn is as many calls as fill WINDOW, and at least one, after half as many
-    that find the caches full of another's, the threads asleep and the memory that it gave back gone
-    to others: training and sampling run hot. Whoever runs alone is hot. One that returns a number has
-    timed itself, in seconds.
+    order every round. A turn is as many calls as fill WINDOW, and at least one, after half as many,
+    and at least one, that find the caches full of another's, the threads asleep and the memory that it
+    gave back gone to others: training and sampling run hot. Whoever runs alone is hot. One that returns
+    a number has timed itself, in seconds.
     """
     times: dict[Any, list[float]] = {name: [] for name in contestants}
     calls = {name: _calls(run) for name, run in contestants.items()}

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -25,7 +26,7 @@ class Facts(NamedTuple):
     first: float
     """Seconds from its start to the end of its first run, which imports and compiles."""
     peak: float | None
-    """Bytes that it held at most, after its first run: the device's, or the process's, all of it, on a CPU."""
+    """Bytes that it held at most: the process, after its first run; or a GPU, for ours during the first run, too."""
     temporary: int | None
     """Bytes that a step of ours needs besides its state."""
 
@@ -51,6 +52,8 @@ class Child:
         env |= ({startup.ALLOCATOR: startup.KEEP_MEMORY} if tuned else {}) | more
         pipes: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
         self.began, self.first, self.told = time.perf_counter(), 0.0, {}
+        self.forgot = False
+        """Whether the system has forgotten what compiling took."""
         self.process: Any = subprocess.Popen(command, **pipes, text=True, env=env)
 
     def __call__(self, **asked: Any) -> float:
@@ -81,16 +84,15 @@ class Child:
         return Facts(self.first, self.told.get("peak") or self._peak(), self.told.get("temporary"))
 
     def _forget_peak(self) -> None:
-        # What compiling took is not what running takes.
         with suppress(OSError):  # Linux's alone.
             Path(f"/proc/{self.process.pid}/clear_refs").write_text("5")
+            self.forgot = True
 
     def _peak(self) -> int | None:
-        with suppress(OSError):
-            for line in Path(f"/proc/{self.process.pid}/status").read_text().splitlines():
-                if line.startswith("VmHWM:"):
-                    return 1024 * int(line.split()[1])
-        return None
+        if not self.forgot:
+            return None
+        found = re.search(r"VmHWM:\s*(\d+) kB", Path(f"/proc/{self.process.pid}/status").read_text())
+        return 1024 * int(found[1]) if found else None  # None of a process that has ended.
 
     def close(self) -> None:
         """End the process."""

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import jax
 
-from benchmarks.speed.measure import Row, Training, config
+from benchmarks.speed.measure import Row, Training, config, ratio
 from benchmarks.speed.peers import Peers
 from shortcut_models import startup
 
@@ -19,7 +19,7 @@ RUNS = 3
 
 
 def run(device: str, peers: Peers) -> list[Row]:
-    """Seconds, each the median of several fresh processes or of several compilations."""
+    """Seconds: medians of several fresh processes or compilations; of `train`, one, as only the first is the first."""
     del device, peers
     shortcut = ["-m", "shortcut_models.cli"]
     rows: list[Row] = [
@@ -50,8 +50,7 @@ def _depth() -> list[Row]:
         {"what": f"trace and compile a training step, depth {depth}, scanned", "seconds": statistics.median(found)}
         for depth, found in times.items()
     ]
-    ratio = statistics.median(deep / flat for flat, deep in zip(times[2], times[28], strict=True))
-    return [*rows, {"what": "depth 28 against depth 2", "ratio": ratio}]
+    return [*rows, {"what": "depth 28 against depth 2", "ratio": ratio(times[28], times[2])}]
 
 
 def _median(command: list[str]) -> float:

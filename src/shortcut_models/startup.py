@@ -10,8 +10,8 @@ ALLOCATOR = "GLIBC_TUNABLES"
 """What glibc reads its settings from, and only when a process starts."""
 
 # XLA's CPU backend asks for the temporary memory of every execution anew. What is freed, glibc hands back to
-# the system, which zeroes and maps it again for the next step, 4 KiB at a time: half of the step of a small
-# network (docs/speed.md, "What each choice is worth").
+# the system if it is larger than 32 MiB, which zeroes and maps it again for the next step, 4 KiB at a time: a
+# fifth to a quarter of the step of two blocks of S/2 (docs/speed.md, "What each choice is worth").
 KEEP_MEMORY = ":".join(
     (
         "glibc.malloc.trim_threshold=68719476736",  # Keep what is freed, up to 64 GiB of it.
