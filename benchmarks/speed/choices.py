@@ -19,9 +19,8 @@ from benchmarks.speed.measure import (
     Row,
     Training,
     ceiling,
-    compiler_flops,
     config,
-    formula_flops,
+    operations,
     ratio,
     work,
 )
@@ -76,17 +75,13 @@ def steps(size: str, model: Row, cpu: bool) -> list[Group]:
     makers |= {name: partial(step, undo=name) for name in undone(config(size, **model)) if name not in left_out}
     if cpu:
         makers["memory handed back to the system"] = partial(step, tuned=False)
-    plain = Group(makers, _operations(config(size, **model)))
+    plain = Group(makers, operations(config(size, **model)))
     if cpu and size == "64x4":  # What a shortcut step saves, S/2 alone shows, for the same reason.
         return [plain]
     shortcut = partial(step, objective="shortcut")
     jumps = {"shortcut: as it is": shortcut}
     jumps |= {name: partial(shortcut, undo=name) for name in undone(config(size, "shortcut", **model))}
-    return [plain, Group(jumps, _operations(config(size, "shortcut", **model)))]
-
-
-def _operations(config: Config) -> tuple[float, float]:
-    return formula_flops(config), compiler_flops(config)
+    return [plain, Group(jumps, operations(config(size, "shortcut", **model)))]
 
 
 def others(device: str) -> Iterator[tuple[Row, list[Group], int]]:
@@ -94,7 +89,7 @@ def others(device: str) -> Iterator[tuple[Row, list[Group], int]]:
     digits = {"size": "digits", "dtype": "float32"}
     looped = {"the loop: as it is": partial(ours, "loop")}
     looped |= {name: partial(ours, "loop", undo=name) for name in loop.UNDONE}
-    yield digits, [Group(looped, _operations(config("digits")))], 3
+    yield digits, [Group(looped, operations(config("digits")))], 3
     yield digits, [_drawn("digits", 16, True, 4, {}, [sampler_choices.TWICE, sampler_choices.FIXED])], 7
     anew = "compiling, and one image drawn by 1, by 4 and by 128 steps"
     budgets = {f"{anew}: as it is": partial(ours, "budgets")}

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from benchmarks.speed.measure import Product, Row, ceiling, compiler_flops, config, formula_flops, ratio, work
+from benchmarks.speed.measure import Product, Row, ceiling, config, operations, ratio, work
 from benchmarks.speed.peers import Peers, compete, ours
 from shortcut_models.config import Config
 
@@ -69,7 +69,7 @@ def run(device: str, peers: Peers) -> Iterator[Row]:
     times, told, notes = compete(makers, ROUNDS, together=True)
     highest = ceiling(times["ceiling"])
     # However the work is divided, it is the same.
-    counts = cache(lambda config: (formula_flops(config), compiler_flops(config)))
+    counts = cache(operations)
     for axis, points in axes().items():
         rows: list[Row] = []
         for value, point in points.items():

@@ -124,7 +124,8 @@ def race(contestants: dict[Any, Callable[[], Any]], rounds: int) -> dict[Any, li
     for _ in range(rounds):
         for name in shuffle.sample(list(contestants), len(contestants)):
             run, count = contestants[name], calls[name]
-            for _ in range((count + 1) // 2 if len(contestants) > 1 else 0):
+            warming = (count + 1) // 2 if len(contestants) > 1 else 0
+            for _ in range(warming):
                 run()
             times[name].append(sum(seconds(run) for _ in range(count)) / count)
     return times
@@ -175,6 +176,11 @@ def compiler_flops(config: Config) -> float:
     shapes = jax.eval_shape(partial(init_state, config))
     analysis: Any = jax.jit(make_step(config, config.model)).lower(shapes, *_inputs(config)).cost_analysis()
     return float((analysis or {}).get("flops", float("nan")))
+
+
+def operations(config: Config) -> tuple[int, float]:
+    """Both counts."""
+    return formula_flops(config), compiler_flops(config)
 
 
 def _inputs(config: Config) -> tuple[Any, Any]:

@@ -32,7 +32,8 @@ def markdown(report: dict[str, Any]) -> str:
     columns = list(dict.fromkeys(name for row in rows for name in row))
     lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
     lines += ["| " + " | ".join(_cell(row.get(name, "")) for name in columns) + " |" for row in rows]
-    commit = re.sub("(.{12})[0-9a-f]*", r"\1", report.get("commit") or "unknown")  # A "+" stays: changed since.
+    commit = report.get("commit") or "unknown"
+    commit = commit[:12] + "+" * commit.endswith("+")  # Changed since.
     busy = ", PROVISIONAL: other programs were running" if report["busy"] else ""
     about = f"`{report['command']}`, commit {commit}, {report['device']}, {report['time'][:10]}{busy}"
     extra = "".join(f"; {name} {_cell(value)}" for name, value in report.get("about", {}).items())

@@ -82,7 +82,7 @@ def main() -> None:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     # On a GPU, JAX multiplies float32 in TF32 unless told otherwise, and so does PyTorch then.
     torch.set_float32_matmul_precision("high" if device == "cuda" else "highest")
-    run, first = None, True
+    run = None
     for line in sys.stdin:
         try:
             make = {"step": training, "sample": sampling}[asked["kind"]]
@@ -92,11 +92,7 @@ def main() -> None:
             if device == "cuda":
                 torch.cuda.synchronize()
             answer: dict[str, Any] = {"seconds": time.perf_counter() - began, "torch": torch.__version__}
-            if device == "cuda":
-                answer["peak"] = torch.cuda.max_memory_allocated()
-                if first:  # What compiling took is not what running takes.
-                    torch.cuda.reset_peak_memory_stats()
-            first = False
+            answer |= {"peak": torch.cuda.max_memory_allocated()} if device == "cuda" else {}
         except Exception as error:  # Whatever keeps a peer from running belongs into its row.
             answer = {"error": f"{type(error).__name__}: {error}"[:300]}
         print("answer " + json.dumps(answer), flush=True)

@@ -23,10 +23,10 @@ Times = dict[Any, list[float]]
 class Facts(NamedTuple):
     """What a process tells besides the seconds of its runs."""
 
-    first: float
+    first_run: float
     """Seconds from its start to the end of its first run, which imports and compiles."""
     peak: float | None
-    """Bytes that it held at most: the process, after its first run; or a GPU, for ours during the first run, too."""
+    """Bytes that it held at most: on a GPU, from its start; else the process, after its first run."""
     temporary: int | None
     """Bytes that a step of ours needs besides its state."""
 
@@ -34,7 +34,7 @@ class Facts(NamedTuple):
     def columns(self) -> Row:
         """For a row of a table."""
         peak = {} if self.peak is None else {"peak MiB": self.peak / 2**20}
-        return {"first run s": self.first, **peak}
+        return {"first run s": self.first_run, **peak}
 
 
 ABSENT = "absent: pip install 'shortcut-models[bench]', or --peer-python with torch and diffusers"
@@ -51,9 +51,8 @@ class Child:
         env = {name: value for name, value in os.environ.items() if name not in (startup.ALLOCATOR, *without)}
         env |= ({startup.ALLOCATOR: startup.KEEP_MEMORY} if tuned else {}) | more
         pipes: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
-        self.began, self.first, self.told = time.perf_counter(), 0.0, {}
-        self.forgot = False
-        """Whether the system has forgotten what compiling took."""
+        self.began, self.first_run, self.answer = time.perf_counter(), 0.0, {}
+        self.peak_was_reset = False
         self.process: Any = subprocess.Popen(command, **pipes, text=True, env=env)
 
     def __call__(self, **asked: Any) -> float:
@@ -71,25 +70,25 @@ class Child:
         for line in self.process.stdout:
             # Compilers print to the same place.
             if line.startswith("answer "):
-                self.told = json.loads(line.removeprefix("answer "))
-                if not self.first:
-                    self.first = time.perf_counter() - self.began
-                    self._forget_peak()
-                return self.told
+                self.answer = json.loads(line.removeprefix("answer "))
+                if not self.first_run:
+                    self.first_run = time.perf_counter() - self.began
+                    self._reset_peak()
+                return self.answer
         return {"error": f"the process ended with status {self.process.wait()}"}
 
     @property
     def facts(self) -> Facts:
         """What it has told so far, and what the system knows of it."""
-        return Facts(self.first, self.told.get("peak") or self._peak(), self.told.get("temporary"))
+        return Facts(self.first_run, self.answer.get("peak") or self._peak(), self.answer.get("temporary"))
 
-    def _forget_peak(self) -> None:
+    def _reset_peak(self) -> None:
         with suppress(OSError):  # Linux's alone.
             Path(f"/proc/{self.process.pid}/clear_refs").write_text("5")
-            self.forgot = True
+            self.peak_was_reset = True
 
     def _peak(self) -> int | None:
-        if not self.forgot:
+        if not self.peak_was_reset:
             return None
         found = re.search(r"VmHWM:\s*(\d+) kB", Path(f"/proc/{self.process.pid}/status").read_text())
         return 1024 * int(found[1]) if found else None  # None of a process that has ended.

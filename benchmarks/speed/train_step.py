@@ -10,9 +10,8 @@ from benchmarks.speed.measure import (
     Product,
     Row,
     ceiling,
-    compiler_flops,
     config,
-    formula_flops,
+    operations,
     race,
     ratio,
     work,
@@ -106,8 +105,7 @@ def _rows(case: Case, times: Times, told: dict[str, Facts], notes: dict[str, str
         seconds = statistics.median(times[name])
         row |= {"ms": 1e3 * seconds, **told[name].columns}
         if name in OBJECTIVES:
-            plain = _config(case, name)
-            row |= work((formula_flops(plain), compiler_flops(plain)), seconds, highest)
+            row |= work(operations(_config(case, name)), seconds, highest)
             for other in [other for other in times if other not in ("ceiling", name)]:
                 row[f"x {other}"] = ratio(times[name], times[other])
         yield row

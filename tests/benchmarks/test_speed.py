@@ -1,8 +1,8 @@
+import argparse
 import json
 import statistics
+import subprocess
 import sys
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ from benchmarks.speed import (
 from benchmarks.speed.measure import Training, compiler_flops, config, formula_flops, race, ratio
 from benchmarks.speed.memory import parts
 from benchmarks.speed.sampler import Sampler
-from shortcut_models import startup, train
+from shortcut_models import train
 from shortcut_models.models import DiT, dit
 
 TINY = {"hidden_size": 16, "num_heads": 2, "depth": 2}
@@ -284,8 +284,7 @@ def test_growth_tells_points_from_each_other(monkeypatch: pytest.MonkeyPatch) ->
             return "absent" if model.depth == 16 else lambda: 1e-2 * model.depth**2 * batch
 
     monkeypatch.setattr(growth, "ours", ours)
-    monkeypatch.setattr(growth, "formula_flops", lambda _: 3e9)
-    monkeypatch.setattr(growth, "compiler_flops", lambda _: 4e9)
+    monkeypatch.setattr(growth, "operations", lambda _: (3e9, 4e9))
     peer: Any = Peer()
     found = {(row["axis"], row["value"]): row for row in growth.run("cpu", peer)}
     assert found["depth", "exponent"]["ms"] == pytest.approx(1)
@@ -312,110 +311,8 @@ def test_expected_times_follow_the_ring() -> None:
     assert row["with overlap"] == 1
 
 
-def test_a_missing_peer_says_so(tmp_path: Path) -> None:
-    (tmp_path / "python").write_text("#!/bin/sh\nexit 1\n")
-    (tmp_path / "python").chmod(0o755)
-    absent = peers.Peers(str(tmp_path / "python"))
-    assert absent.make("step", config("digits").model, 1, compiled=False) == peers.ABSENT
-
-
-def test_a_peer_that_ends_says_so() -> None:
-    child = peers.Child(sys.executable, "-c", "raise SystemExit(3)")
-    child.process.wait()
-    assert child.ask({}) == {"error": "the process ended with status 3"}
-    with pytest.raises(RuntimeError, match="status 3"):
-        child()
-    assert peers._begun(child)[0] == "the process ended with status 3"
-
-
-@pytest.mark.parametrize("together", [True, False])
-def test_contestants_in_processes_of_their_own_compete_and_end(together: bool) -> None:
-    code = "import sys, time\nfor _ in sys.stdin: print('noise\\nanswer {\"seconds\": 0.2}', flush=True)"
-    children = [peers.Child(sys.executable, "-c", code) for _ in range(2)]
-    makers = {str(i): partial(iter([child]).__next__) for i, child in enumerate(children)}
-    times, told, notes = peers.compete(makers | {"absent": lambda: "no such thing"}, 3, together)
-    assert times == {"0": [0.2] * 3, "1": [0.2] * 3}
-    assert notes == {"absent": "no such thing"}
-    assert told.keys() == {"0", "1"}
-    assert [child.process.poll() for child in children] == [0, 0]
-
-
-def test_a_process_tells_its_first_run_and_what_it_holds_after_it() -> None:
-    # 256 MiB in the first run and 64 in the next; what is given back is forgotten.
-    code = """import sys, time
-for turn, _ in enumerate(sys.stdin):
-    held = b"x" * 2**(28 - 2 * min(turn, 1))
-    del held
-    time.sleep(0.2)
-    print('answer {"seconds": 1, "temporary": 7}', flush=True)"""
-    child = peers.Child(sys.executable, "-c", code)
-    child()
-    first = child.facts
-    assert 0.2 < first.first < 60
-    child()
-    later = child.facts
-    child.close()
-    assert later.first == first.first
-    assert later.temporary == 7
-    if sys.platform == "linux":
-        assert first.peak is not None
-        assert later.peak is not None
-        assert first.peak < 2**26 < later.peak < 2**27
-        assert later.columns == {"first run s": first.first, "peak MiB": later.peak / 2**20}
-
-
-def test_what_a_device_held_counts_before_what_the_process_did() -> None:
-    child = peers.Child(
-        sys.executable, "-c", 'for _ in open(0): print(\'answer {"seconds": 1, "peak": 3}\', flush=True)'
-    )
-    child()
-    assert child.facts.peak == 3
-    child.close()
-
-
-def test_our_step_in_a_process_of_its_own_has_the_allocator_that_is_asked_for() -> None:
-    told = "print('answer', json.dumps({'is': os.environ.get(sys.argv[1], '')}), flush=True)"
-    code = f"import json, os, sys\nfor _ in sys.stdin: {told}"
-    for tuned, expected in ((True, startup.KEEP_MEMORY), (False, "")):
-        child = peers.Child(sys.executable, "-c", code, startup.ALLOCATOR, tuned=tuned)
-        assert child.ask({}) == {"is": expected}
-        child.close()
-
-
-def test_we_run_in_a_process_of_our_own() -> None:
-    step = peers.ours("step", size="digits", undo="buffers not donated", batch=8, **TINY)
-    assert isinstance(step, peers.Child)
-    assert step() > 0
-    drawn = peers.ours("sample", size="digits", batch=2, guided=True, **TINY)
-    assert isinstance(drawn, peers.Child)
-    assert drawn(steps=4) > 0
-    for child in (step, drawn):
-        child.close()
-
-
-def test_what_keeps_us_from_running_is_told() -> None:
-    found = peers.ours("sample", size="digits", batch=2, guided=True, hidden_size=15)
-    assert isinstance(found, str)
-    assert "15" in found
-
-
-def test_all_cases_are_set_up_before_the_first_runs() -> None:
-    made: list[Any] = []
-
-    def make(what: Any) -> Callable[[], Any]:
-        return lambda: made.append(what) or ("absent" if what == (2, "b") else what)
-
-    makers = {(case, name): make((case, name)) for case in (1, 2) for name in "ab"}
-    found = []
-    for case, contestants, notes in peers.in_turn(makers):
-        assert len(made) == 4
-        found.append((case, contestants, notes))
-    assert found == [(1, {"a": (1, "a"), "b": (1, "b")}, {}), (2, {"a": (2, "a")}, {"b": "absent"})]
-
-
 def test_a_step_is_told_against_the_ceiling_and_everyone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(train_step, "formula_flops", lambda _: 2 * 2048**3)
-    monkeypatch.setattr(train_step, "compiler_flops", lambda _: 5e9)
+    monkeypatch.setattr(train_step, "operations", lambda _: (2 * 2048**3, 5e9))
     times = {"ceiling": [1.0, 1.5], "flow matching": [2.0, 2.0], "shortcut": [2.4, 2.4], "PyTorch eager": [2.5, 4.0]}
     told = {name: peers.Facts(9.0, 2**21, None) for name in times if name != "ceiling"}
     flow, shortcut, eager, compiled = train_step._rows(
@@ -440,6 +337,20 @@ def test_the_larger_set_is_refused_on_a_gpu(monkeypatch: pytest.MonkeyPatch, cap
     with pytest.raises(SystemExit):
         __main__.main()
     assert "more is for --device cpu" in capsys.readouterr().err
+
+
+def test_pytorchs_compiler_finds_nothing_of_an_earlier_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    seen: list[str] = []
+
+    def run(command: list[str], env: dict[str, str], **_: Any) -> subprocess.CompletedProcess:
+        seen.append(env["TORCHINDUCTOR_CACHE_DIR"])
+        return subprocess.CompletedProcess(command, 0)
+
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "earlier")
+    monkeypatch.setattr(subprocess, "run", run)
+    given = argparse.Namespace(device="cpu", peer_python=None, out=tmp_path)
+    assert __main__.succeeds("train", given, 0.0, str(tmp_path))
+    assert seen == [str(tmp_path / "torch")]
 
 
 def test_every_choice_is_measured_against_its_own_step(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -468,8 +379,7 @@ def test_every_choice_is_measured_against_its_own_step(monkeypatch: pytest.Monke
 
 
 def test_the_other_choices_are_groups_led_by_what_we_chose(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(choices, "formula_flops", lambda _: 1.0)
-    monkeypatch.setattr(choices, "compiler_flops", lambda _: 1.0)
+    monkeypatch.setattr(choices, "operations", lambda _: (1.0, 1.0))
     found = [
         [call.keywords.get("undo", "") for call in group.makers.values()]
         for _, groups, _ in choices.others("cpu")
@@ -478,12 +388,6 @@ def test_the_other_choices_are_groups_led_by_what_we_chose(monkeypatch: pytest.M
     assert all(first == "" and all(rest) for first, *rest in found)
     told = {undo for group in found for undo in group}
     assert told >= {*loop.UNDONE, sampler_choices.STACKED, sampler_choices.TWICE, sampler_choices.FIXED}
-
-
-def test_the_peers_program_finds_pythons_own_modules() -> None:
-    # Its folder comes first on its path, so that a profile.py in there would stand for Python's.
-    beside = {path.stem for path in Path(peers.__file__).parent.glob("*.py")}
-    assert not beside & sys.stdlib_module_names
 
 
 def test_a_page_takes_its_tables_from_the_files(tmp_path: Path) -> None:
