@@ -1,0 +1,106 @@
+"""Every name that a user can choose, one line each: where it is defined, and what it is.
+
+This page imports nothing of the package, so that help texts, error messages and files on disk can speak of
+every choice without loading JAX. To add a choice: a file with a frozen dataclass, a line here, a test.
+"""
+
+import difflib
+from importlib import import_module
+from typing import Any, NamedTuple
+
+from shortcut_models.errors import InputError
+
+
+class Entry(NamedTuple):
+    """One choice."""
+
+    where: str
+    """"module:attribute" within the package: a class, or one of its instances with settings of its own."""
+    about: str
+    """One line about it."""
+    compared: bool = False
+    """For objectives: whether `shortcut compare` takes it by default."""
+
+
+DATA = {
+    "digits": Entry("data.digits:Digits", "1,797 real 8x8 digits that come with scikit-learn, in 10 classes"),
+    "glyphs": Entry("data.glyphs:Glyphs", "62 characters in colour at 32x32, drawn as they are asked for"),
+    "points": Entry("data.points:Points", "2-D points on a few shapes, by class"),
+    "pairs": Entry("data.pairs:Pairs", "pairs of noise and sample that `shortcut pairs` drew from a run"),
+}
+
+NETWORKS = {
+    "dit": Entry("networks.dit:DiT", "diffusion transformer for images and latents (arXiv 2212.09748)"),
+    "mlp": Entry("networks.mlp:MLP", "multilayer perceptron for points"),
+}
+
+OBJECTIVES = {
+    "flow-matching": Entry(
+        "objectives.flow_matching:FlowMatching", "the velocity alone (arXiv 2210.02747)", compared=True
+    ),
+    "flow-matching-original": Entry("objectives.flow_matching:ORIGINAL", "with the official code's constants"),
+    "shortcut": Entry(
+        "objectives.shortcut:Shortcut", "a jump lands where two half ones do (arXiv 2410.12557)", compared=True
+    ),
+    "shortcut-original": Entry(
+        "objectives.shortcut:ORIGINAL", "with the official code's constants", compared=True
+    ),
+    "progressive": Entry(
+        "objectives.progressive:Progressive", "halves the steps, stage by stage (arXiv 2202.00512)", compared=True
+    ),
+    "progressive-original": Entry("objectives.progressive:ORIGINAL", "with the official code's constants"),
+    "consistency-distillation": Entry(
+        "objectives.consistency_distillation:ConsistencyDistillation",
+        "neighbours along a trained flow jump to the same end (arXiv 2303.01469)",
+        compared=True,
+    ),
+    "consistency-distillation-original": Entry(
+        "objectives.consistency_distillation:ORIGINAL", "with the official code's constants"
+    ),
+    "consistency": Entry(
+        "objectives.consistency:Consistency", "neighbours jump to the same end (arXiv 2303.01469)", compared=True
+    ),
+    "consistency-original": Entry("objectives.consistency:ORIGINAL", "with the official code's constants"),
+    "live-reflow": Entry(
+        "objectives.live_reflow:LiveReflow", "straight lines to its own samples (arXiv 2209.03003)", compared=True
+    ),
+    "live-reflow-original": Entry("objectives.live_reflow:ORIGINAL", "with the official code's constants"),
+    "reflow": Entry(
+        "objectives.reflow:Reflow", "flow matching on a flow's own pairs (arXiv 2209.03003)", compared=True
+    ),
+    "reflow-original": Entry("objectives.reflow:ORIGINAL", "with the official code's constants"),
+}
+
+METRICS: dict[str, Entry] = {}
+
+PRESETS = {
+    "digits": Entry("presets.digits:PRESET", "1,797 real 8x8 digits, by class: the demo, minutes on two CPU cores"),
+    "points": Entry("presets.points:PRESET", "2-D points on a few shapes, by class: seconds on a CPU"),
+    "glyphs": Entry("presets.glyphs:PRESET", "62 characters in colour at 32x32: for a GPU"),
+}
+
+
+def find(kind: str, names: dict[str, Entry], name: str) -> Any:
+    """What the catalogue's `name` stands for; raises InputError, listing the names, for an unknown one.
+
+    `kind` is the word for it in that sentence, such as "objective".
+    """
+    check(kind, names, name)
+    module, attribute = names[name].where.split(":")
+    return getattr(import_module(f"shortcut_models.{module}"), attribute)
+
+
+def check(kind: str, names: dict[str, Entry], name: str) -> None:
+    """Raise InputError, listing the names, unless the catalogue has this one."""
+    if name in names:
+        return
+    near = difflib.get_close_matches(name, names, 1)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    raise InputError(f"{kind} {name!r} is unknown: {hint}The names are {', '.join(names)}.")
+
+
+def kind_of(names: dict[str, Entry], choice: Any) -> str:
+    """The catalogue's name of a dataclass instance's class: its "kind" on disk."""
+    cls = type(choice)
+    where = f"{cls.__module__.removeprefix('shortcut_models.')}:{cls.__qualname__}"
+    return next(name for name, entry in names.items() if entry.where == where)
