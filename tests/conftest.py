@@ -47,7 +47,7 @@ def check_types(checked: Any) -> Any:
 install_import_hook("shortcut_models", f"{__name__}.check_types")
 
 from shortcut_models.config import Config, Optimizer  # noqa: E402
-from shortcut_models.models import DiT  # noqa: E402
+from shortcut_models.networks import DiT  # noqa: E402
 from shortcut_models.train import train  # noqa: E402
 
 TINY = Config(

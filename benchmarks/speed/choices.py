@@ -26,7 +26,7 @@ from benchmarks.speed.measure import (
 )
 from benchmarks.speed.peers import Peers, compete, ours
 from shortcut_models.config import Config
-from shortcut_models.models import DiT, Params, dit, embedding
+from shortcut_models.networks import DiT, Params, dit, embedding
 from shortcut_models.objectives import Loss, Shortcut
 from shortcut_models.objectives.flow import Velocity, join_batch, split_batch
 

@@ -15,7 +15,7 @@ import numpy as np
 from shortcut_models import sharding
 from shortcut_models.config import Config
 from shortcut_models.dry_run import count_flops
-from shortcut_models.models import DiT, Params
+from shortcut_models.networks import DiT, Params
 from shortcut_models.objectives import FlowMatching, Shortcut
 from shortcut_models.presets import PRESETS
 from shortcut_models.train import compile_step, init_state, make_step

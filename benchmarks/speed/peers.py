@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from benchmarks.speed.measure import Row, race
 from shortcut_models import startup
-from shortcut_models.models import DiT
+from shortcut_models.networks import DiT
 
 Times = dict[Any, list[float]]
 """Seconds of every contestant in every round."""

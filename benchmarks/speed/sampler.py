@@ -15,7 +15,7 @@ from benchmarks.speed.measure import Product, Row, ceiling, config, race, ratio,
 from benchmarks.speed.peers import Peers, Times, in_turn, ours
 from shortcut_models import sampling
 from shortcut_models.dry_run import count_flops
-from shortcut_models.models import DiT, Params
+from shortcut_models.networks import DiT, Params
 
 GUIDANCE = 1.5
 

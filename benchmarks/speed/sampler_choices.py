@@ -11,7 +11,7 @@ from jaxtyping import Array
 from benchmarks.speed.measure import config
 from benchmarks.speed.sampler import Sampler
 from shortcut_models import sampling
-from shortcut_models.models import DiT, Params
+from shortcut_models.networks import DiT, Params
 from shortcut_models.objectives.flow import Velocity
 
 STACKED = "blocks stacked, as they are trained"

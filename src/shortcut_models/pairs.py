@@ -12,7 +12,8 @@ from typing import Any, Protocol
 import numpy as np
 from tqdm import tqdm
 
-from shortcut_models.data.base import Data, data_to_json
+from shortcut_models import catalogue, choice_json
+from shortcut_models.data.base import Data
 from shortcut_models.data.pairs import FORMAT, is_pairs, read_about
 from shortcut_models.errors import InputError
 from shortcut_models.files import write_json
@@ -60,7 +61,7 @@ def make_pairs(
     if count < 1:
         raise InputError(f"count is {count}, but at least 1 pair must be made.")
     settings = {"count": count, "steps": steps, "guidance": guidance, "seed": seed, "num_classes": model.num_classes}
-    settings = {"format": FORMAT, **about, "data": data_to_json(data.shows()), **settings}
+    settings = {"format": FORMAT, **about, "data": choice_json.to_json(catalogue.DATA, data.shows()), **settings}
     settings = json.loads(json.dumps(settings))  # As it is read back, to be compared.
     done, spent = _start(folder, settings, (count, *model.noise(seed, 0, 1).shape[1:]))
     began = time.monotonic()

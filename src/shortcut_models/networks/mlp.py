@@ -1,17 +1,19 @@
 """A multilayer perceptron for points: the smallest network that fits the seam."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Self
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from shortcut_models.errors import InputError
-from shortcut_models.models.embedding import Params, dense, init_dense, sinusoid
+from shortcut_models.errors import InputError, check_at_least, check_finite
+from shortcut_models.networks.base import Network, Params
+from shortcut_models.networks.layers import dense, init_dense, sinusoid
 
 
 @dataclass(frozen=True)
-class MLP:
+class MLP(Network):
     """Constants of a perceptron on points, and the pure pair `init` and `apply` that they define."""
 
     dimensions: int = 2
@@ -28,15 +30,24 @@ class MLP:
     """Factor on t and d before the sinusoids."""
 
     def __post_init__(self) -> None:
-        if self.dimensions < 1 or self.hidden_size < 1 or self.depth < 1 or self.num_classes < 0:
-            raise InputError(f"{self}: dimensions, hidden_size and depth must be at least 1, num_classes at least 0.")
+        check_finite("model.", self)
+        check_at_least("model.", self, {"dimensions": 1, "hidden_size": 1, "depth": 1, "num_classes": 0})
         if self.frequencies < 2 or self.frequencies % 2:
             raise InputError(f"model.frequencies is {self.frequencies}, but must be an even number from 2 up.")
 
     @property
-    def null_label(self) -> int:
-        """The label that stands for "no label"."""
-        return self.num_classes
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one input: (dimensions,)."""
+        return (self.dimensions,)
+
+    def sized(self, shape: tuple[int, ...], num_classes: int) -> Self:
+        """For points of so many coordinates; raises InputError for data of another shape."""
+        if len(shape) != 1:
+            raise InputError(
+                f"these data have items of shape {shape}, but model mlp takes points (dimensions,): "
+                "choose another --model."
+            )
+        return replace(self, dimensions=shape[0], num_classes=num_classes)
 
     def init(self, key: Array) -> Params:
         """Draw float32 parameters; the last layer is zero, so the first velocity is zero."""

@@ -8,8 +8,8 @@ Every block has the same shapes, so the blocks' parameters are stacked along a l
 and run under `lax.scan`: one trace whatever the depth, and few leaves to shard, average and save.
 """
 
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Literal, Self
 
 import jax
 import jax.numpy as jnp
@@ -17,9 +17,10 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Int
 
-from shortcut_models.errors import InputError
-from shortcut_models.models.embedding import (
-    Params,
+from shortcut_models.errors import InputError, check_at_least, check_finite
+from shortcut_models.networks.base import Network, Params
+from shortcut_models.networks.layers import (
+    FINEST_LEVEL,
     dense,
     gelu,
     init_dense,
@@ -46,11 +47,14 @@ def _kept(operation: Any, *operands: Any, **settings: Any) -> Any:
 
 
 @dataclass(frozen=True)
-class DiT:
+class DiT(Network):
     """The constants of a DiT, and the pure pair `init` and `apply` that they define.
 
     The defaults are this package's; `DiT.original(...)` gives the network of the official code.
     """
+
+    computing: ClassVar[frozenset[str]] = frozenset({"attention", "dtype", "scan", "remat"})
+    stacked: ClassVar[tuple[str, ...]] = ("blocks",)
 
     image_size: int = 32
     """Height and width of the (square) input, in pixels or latent pixels."""
@@ -80,7 +84,7 @@ class DiT:
     """What computes attention. cuDNN's, on an NVIDIA GPU, never stores the logits, but needs bfloat16 and
     has no forward-mode derivative; other devices have no cuDNN, and compute the same by XLA."""
     zero_gates: bool = True
-    """Start every block as the identity (adaLN-zero); the original draws these weights."""
+    """Start every block as the identity (adaLN-zero); the original draws these weights, but for the last layer's."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Compute dtype; parameters, normalisation and softmax are float32 in any case."""
     scan: bool = True
@@ -89,9 +93,9 @@ class DiT:
     """Recompute each block in the backward pass: less memory for about a third more time."""
 
     def __post_init__(self) -> None:
-        for name in ("image_size", "channels", "num_classes", "patch_size", "hidden_size", "depth", "num_heads"):
-            if getattr(self, name) < 1:
-                raise InputError(f"model.{name} is {getattr(self, name)}, but must be at least 1.")
+        check_finite("model.", self)
+        sizes = ("image_size", "channels", "num_classes", "patch_size", "hidden_size", "depth", "num_heads")
+        check_at_least("model.", self, dict.fromkeys(sizes, 1))
         if self.image_size % self.patch_size:
             raise InputError(
                 f"model.patch_size {self.patch_size} does not divide the image size {self.image_size}: "
@@ -124,14 +128,32 @@ class DiT:
         )
 
     @property
-    def null_label(self) -> int:
-        """The label that stands for "no label"."""
-        return self.num_classes
-
-    @property
     def shape(self) -> tuple[int, int, int]:
         """Shape of one input: (height, width, channels)."""
         return (self.image_size, self.image_size, self.channels)
+
+    @property
+    def levels(self) -> int | None:
+        """128 if levels are embedded, for d <= 1/128 is the last; any number if d itself is."""
+        return 2**FINEST_LEVEL if self.step_conditioning == "log2" else None
+
+    @property
+    def has_jvp(self) -> bool:
+        """All but cuDNN's attention has one."""
+        return self.attention != "cudnn"
+
+    def exact(self) -> Self:
+        """The same network in float32, which cuDNN's attention does not take."""
+        return replace(self, dtype="float32", attention="xla")
+
+    def sized(self, shape: tuple[int, ...], num_classes: int) -> Self:
+        """For square images or latents of this shape; raises InputError for others."""
+        if len(shape) != 3 or shape[0] != shape[1]:
+            raise InputError(
+                f"these data have items of shape {shape}, but model dit takes square images (side, side, channels): "
+                "choose another --model, or prepare the data with `shortcut prepare`."
+            )
+        return replace(self, image_size=shape[0], channels=shape[2], num_classes=num_classes)
 
     def init(self, key: Array) -> Params:
         """Draw float32 parameters: Xavier-uniform matrices, zero biases, a zero last layer.
@@ -140,7 +162,6 @@ class DiT:
         """
         width, patch = self.hidden_size, self.patch_size**2 * self.channels
         keys = jax.random.split(key, 7)
-        modulation = self._zeros if self.zero_gates else init_dense
         blocks = jax.vmap(self._init_block)(jax.random.split(keys[0], self.depth))
         table = 0.02 * jax.random.normal(keys[4], (self.num_classes + 1, width))
         return {
@@ -150,7 +171,7 @@ class DiT:
             "label": {"table": table},
             "blocks": blocks,
             "final": {
-                "modulation": modulation(keys[5], width, 2 * width),
+                "modulation": self._zeros(keys[5], width, 2 * width),
                 "linear": self._zeros(keys[6], width, patch),
             },
         }
@@ -195,7 +216,7 @@ class DiT:
         tokens = _modulate(_normalise(tokens), shift, scale)
         return self._unpatchify(dense(params["final"]["linear"], tokens).astype(jnp.float32))
 
-    def apart(self, params: Params) -> Params:
+    def prepare(self, params: Params) -> Params:
         """The parameters as `apply` reads them fastest, many times over: unrolled blocks as a tuple, not stacked.
 
         Else every call copies each block's weights out of the stack, a third of drawing one image on a CPU.

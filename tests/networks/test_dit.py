@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from shortcut_models.errors import InputError
-from shortcut_models.models import DiT, Params
-from shortcut_models.models.embedding import gelu, step_level
+from shortcut_models.networks import DiT, Params
+from shortcut_models.networks.layers import gelu, step_level
 from shortcut_models.presets import PRESETS
 
 SMALL = DiT(image_size=8, channels=3, num_classes=4, patch_size=4, hidden_size=16, depth=2, num_heads=2)

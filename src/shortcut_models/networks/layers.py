@@ -1,7 +1,6 @@
 """What every network here is made of: dense layers, and embeddings of the time t and the step size d."""
 
 import math
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -9,8 +8,7 @@ from jax import lax
 from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float
 
-# A nested dict of arrays. Leaves named "kernel" are matrices: the optimiser decays those only.
-Params = dict[str, Any]
+from shortcut_models.networks.base import Params
 
 FINEST_LEVEL = 7
 """log2(128): the level at which the original network is asked for the instantaneous velocity."""

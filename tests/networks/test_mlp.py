@@ -9,7 +9,7 @@ import pytest
 from jax import lax
 
 from shortcut_models.errors import InputError
-from shortcut_models.models import MLP, Params
+from shortcut_models.networks import MLP, Params
 from shortcut_models.objectives import Shortcut
 from shortcut_models.sampling import noise, sample
 

@@ -1,53 +1,53 @@
 """What a training run would take, before it starts: shapes, parameters, memory and arithmetic."""
 
-from functools import partial
 from math import prod
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from shortcut_models import sharding
-from shortcut_models.config import Config, objective_kind
-from shortcut_models.train import compile_step, init_state, make_step
+from shortcut_models import catalogue, sharding
+from shortcut_models.config import Config
+from shortcut_models.objectives import Batch
+from shortcut_models.state import shapes_of
+from shortcut_models.train import compile_step, make_step
 
 
 def describe(config: Config) -> str:
     """A page of text. Memory is exact for the state and, for the rest, what the compiler reserved here."""
-    mesh = sharding.make_mesh()
-    sharding.check_batch(config.batch_size, config.accumulation, mesh)
-    shapes = jax.eval_shape(partial(init_state, config))
-    placed = sharding.state_sharding(mesh, shapes, config.sharding)
+    config = config.finished()
+    shapes = shapes_of(config)
+    layout = sharding.make_layout(shapes, config.sharding, config.model.stacked)
+    sharding.check_batch(config.batch_size, config.accumulation, layout.mesh)
     flops = step_flops(config)
-    memory = compile_step(config, mesh, shapes, placed, config.objective.needs_pairs).memory_analysis()
+    memory = compile_step(config, layout).memory_analysis()
     parameters = sum(leaf.size for leaf in jax.tree.leaves(shapes.params))
-    state = _bytes_per_device(shapes, placed)
-    height, width, channels = config.model.shape
+    state = _bytes_per_device(shapes, layout.placed)
+    items = " x ".join(map(str, config.model.shape))
     lines = [
-        f"data         {config.dataset_name}: images {height} x {width} x {channels}, "
+        f"data         {catalogue.kind_of(catalogue.DATA, config.data)}: items {items}, "
         f"{config.model.num_classes} classes",
-        f"objective    {objective_kind(config.objective)}",
+        f"objective    {catalogue.kind_of(catalogue.OBJECTIVES, config.objective)}",
         f"parameters   {parameters:,} ({parameters / 1e6:.1f}M) in {len(jax.tree.leaves(shapes.params))} arrays:",
         *(f"  {name:<28} {shape}" for name, shape in _shapes(shapes.params)),
-        f"devices      {mesh.size} ({jax.devices()[0].device_kind}), {config.sharding}",
+        f"devices      {layout.mesh.size} ({jax.devices()[0].device_kind}), {config.sharding}",
         f"memory       {_size(state)} per device for weights, averages and optimiser",
         f"             {_size(memory.temp_size_in_bytes)} more while a step runs, as compiled here",
         f"arithmetic   {flops:.4g} FLOP per step, {flops / config.batch_size:.4g} per image "
         "(matrix products and convolutions)",
         f"length       {config.max_steps:,} steps x {config.batch_size} images = "
-        f"{config.max_steps * config.batch_size:,} images, {config.max_steps * flops:.4g} FLOP",
+        f"{config.images:,} images, {config.max_steps * flops:.4g} FLOP",
     ]
     return "\n".join(lines)
 
 
 def step_flops(config: Config) -> int:
     """Floating-point operations of one training step, as `count_flops` counts them."""
-    images = jax.ShapeDtypeStruct((config.batch_size, *config.model.shape), jnp.float32)
-    batch = {"x1": images, "label": jax.ShapeDtypeStruct((config.batch_size,), jnp.int32)}
+    x1: Any = jax.ShapeDtypeStruct((config.batch_size, *config.model.shape), jnp.float32)
     # Noise that comes with the data costs no products, so it may stand here for every objective.
-    batch["x0"] = images
-    shapes = jax.eval_shape(partial(init_state, config))
-    jaxpr = jax.make_jaxpr(make_step(config, config.model))(shapes, batch, jax.ShapeDtypeStruct((), jnp.uint32))
+    label: Any = jax.ShapeDtypeStruct((config.batch_size,), jnp.int32)
+    batch = Batch(x1, label, x1)
+    jaxpr = jax.make_jaxpr(make_step(config))(shapes_of(config), batch, jax.ShapeDtypeStruct((), jnp.uint32))
     return count_flops(jaxpr.jaxpr)
 
 
