@@ -15,6 +15,7 @@ import os
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
 from benchmarks.speed import page
@@ -39,22 +40,21 @@ def main() -> None:
         contestants = Contestants(given.device, Path(kept), given.peer_python)
         origin = machine(contestants, given.device)
         for part in given.parts or PARTS:
-            measure(part, given, contestants, origin | {"busy": busy and part != "memory"}, out)  # It reads no clock.
+            measure(part, given, contestants, origin | {"busy": busy}, out)
     if out == page.RESULTS:
         page.write(page.PAGE, out)
 
 
 def machine(contestants: Contestants, device: str) -> Row:
     """Where this runs, and which commit; the rate of the largest products goes into `contestants.about`."""
-    origin: Row = {}
-    for dtype in ("float32", "bfloat16"):
-        with contestants.ours("ceiling", dtype=dtype) as child:
-            if child.error:
-                sys.exit(f"nothing runs on --device {device}: {child.error}")
-            seconds, facts = min(race({dtype: child}, 5)[dtype]), child.facts()
-        contestants.about[f"largest product, {dtype}, TFLOP/s"] = facts["operations"] / seconds / 1e12
-        origin = facts["origin"]
-    return origin
+    with contestants.ours("ceiling") as child:
+        if child.error:
+            sys.exit(f"nothing runs with --device {device}: {child.error}")
+        facts = child.facts()
+        times = race({dtype: partial(child, dtype=dtype) for dtype in ("float32", "bfloat16")}, 5)
+    for dtype, found in times.items():
+        contestants.about[f"largest product, {dtype}, TFLOP/s"] = facts["operations"] / min(found) / 1e12
+    return facts["origin"]
 
 
 def measure(part: str, given: argparse.Namespace, contestants: Contestants, origin: Row, out: Path) -> None:

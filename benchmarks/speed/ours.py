@@ -22,12 +22,9 @@ from shortcut_models.objectives import FlowMatching, Shortcut
 from shortcut_models.train import compile_step, init_state
 
 OBJECTIVES = {"flow matching": FlowMatching(), "shortcut": Shortcut()}
-GUIDANCE = 1.5
-
-Facts = dict[str, Any]
 
 
-def config(model: Facts, batch: int, objective: str = "flow matching", accumulation: int = 1) -> Config:
+def config(model: dict[str, Any], batch: int, objective: str = "flow matching", accumulation: int = 1) -> Config:
     """A training run of the network with these fields."""
     return Config(batch_size=batch, model=DiT(**model), objective=OBJECTIVES[objective], accumulation=accumulation)
 
@@ -50,15 +47,18 @@ def weights(network: DiT) -> Params:
 class Ceiling:
     """One large matrix product: the most that the device computes in a second."""
 
-    def __init__(self, dtype: str) -> None:
-        self.side = 2048 if jax.default_backend() == "cpu" else 16384
-        self.factors = [jnp.ones((self.side, self.side), dtype) / self.side for _ in range(2)]
-        self.product = jax.jit(jnp.matmul)
+    def __init__(self, dtype: str = "float32") -> None:
+        self.dtype, self.side = dtype, 2048 if jax.default_backend() == "cpu" else 16384
+        self.factors: dict[str, Array] = {}
+        self.product = jax.jit(lambda a: a @ a)
 
-    def __call__(self, **_: Any) -> None:
-        jax.block_until_ready(self.product(*self.factors))
+    def __call__(self, dtype: str = "", **_: Any) -> None:
+        dtype = dtype or self.dtype
+        if dtype not in self.factors:
+            self.factors[dtype] = jnp.full((self.side, self.side), 1 / self.side, dtype)
+        jax.block_until_ready(self.product(self.factors[dtype]))
 
-    def facts(self) -> Facts:
+    def facts(self) -> dict[str, Any]:
         """Operations of the product, and where it ran."""
         return {"operations": 2 * self.side**3, "origin": runs.provenance("")}
 
@@ -79,7 +79,7 @@ class Step:
         self.state = jax.block_until_ready(self.step(self.state, self.batch, np.uint32(self.index)))
         self.index += 1
 
-    def facts(self) -> Facts:
+    def facts(self) -> dict[str, Any]:
         """Operations of the step's matrix products."""
         return {"operations": step_flops(self.config)}
 
@@ -87,8 +87,8 @@ class Step:
 class Sampler:
     """A batch drawn and fetched, by one program for every number of steps, as `Model.sample` has it."""
 
-    def __init__(self, model: Facts, batch: int, guided: bool) -> None:
-        self.network, self.guidance = DiT(**model), GUIDANCE if guided else 1.0
+    def __init__(self, model: dict[str, Any], batch: int, guided: bool) -> None:
+        self.network, self.guidance = DiT(**model), 1.5 if guided else 1.0
         self.params = self.network.apart(jax.device_put(weights(self.network)))
         self.label, self.indices = jnp.zeros(batch, jnp.int32), jnp.arange(batch)
         self.program = jax.jit(self.draw)
@@ -103,7 +103,7 @@ class Sampler:
         jumps = sampling.pad(sampling.uniform_jumps(steps))
         np.asarray(self.program(self.params, self.indices, self.label, jumps, np.int32(steps)))
 
-    def facts(self) -> Facts:
+    def facts(self) -> dict[str, Any]:
         """Operations of one step's matrix products."""
         rows = len(self.label) * (1 if self.guidance == 1 else 2)
         x, t = jnp.zeros((rows, *self.network.shape)), jnp.zeros(rows)
@@ -119,9 +119,9 @@ class Memory:
         self.step, self.shapes, _, _ = compiled(config(**asked))
 
     def __call__(self) -> None:
-        """Nothing runs."""
+        pass
 
-    def facts(self) -> Facts:
+    def facts(self) -> dict[str, Any]:
         """MiB of each part of the state, of what else a step holds at its peak, and their sum."""
         state, memory = self.shapes, self.step.memory_analysis()
         kept = {"parameters": state.params, "EMA": state.ema, "optimiser": state.opt_state}

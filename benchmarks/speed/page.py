@@ -1,4 +1,4 @@
-"""The page docs/speed.md, its tables made from the JSON files: `python -m benchmarks.speed.page`."""
+"""A page's tables, made from the JSON files: `python -m benchmarks.speed.page` for docs/speed.md."""
 
 import json
 import re
@@ -6,19 +6,18 @@ from pathlib import Path
 from typing import Any
 
 RESULTS, PAGE = Path("benchmarks/results"), Path("docs/speed.md")
-HIDDEN = ("compiler's GFLOP", "ceiling TFLOP/s", "x shortcut")
-"""Columns that the page leaves out; the files have them."""
+HIDDEN = ("compiler's GFLOP", "ceiling TFLOP/s", "x shortcut")  # Columns that the files have and a page leaves out.
 
 
 def write(page: Path, data: Path) -> None:
-    """Fill every `<!-- NAME -->` ... `<!-- /NAME -->` of the page with the table of speed-NAME.json."""
+    """Fill every `<!-- NAME -->` ... `<!-- /NAME -->` of the page with the table of NAME.json."""
 
     def table(found: re.Match[str]) -> str:
-        path = data / f"speed-{found[1]}.json"
+        path = data / f"{found[1]}.json"
         text = markdown(json.loads(path.read_text())) if path.exists() else "Not measured yet."
         return f"<!-- {found[1]} -->\n{text}\n<!-- /{found[1]} -->"
 
-    page.write_text(re.sub(r"<!-- (\w+-\w+) -->\n.*?<!-- /\1 -->", table, page.read_text(), flags=re.DOTALL))
+    page.write_text(re.sub(r"<!-- ([\w-]+) -->\n.*?<!-- /\1 -->", table, page.read_text(), flags=re.DOTALL))
 
 
 def markdown(report: dict[str, Any]) -> str:
