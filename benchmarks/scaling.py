@@ -1,21 +1,22 @@
-"""What many devices should do: the compiled step's collectives, and published rates of chips and links.
+"""What many devices should do, by arithmetic: `python -m benchmarks.scaling` makes the table of docs/scaling.md.
 
-No clock is read here. The bytes come from steps compiled for eight faked devices; per device they
-depend on the device count only through the (n-1)/n of a ring.
+No clock is read: the compiled step says what is sent, and published rates of chips and links how long that
+takes. The step is compiled for eight CPU devices; per device, the bytes depend on the device count only
+through the (n-1)/n of a ring. The rows go to benchmarks/results/scaling.json.
 """
 
+import json
 from dataclasses import replace
-from functools import partial
+from pathlib import Path
 from typing import Literal, NamedTuple
 
 import jax
 
-from benchmarks.speed.measure import Row, config, formula_flops
-from benchmarks.speed.peers import Peers
-from shortcut_models import sharding
-from shortcut_models.collectives import bytes_by_kind, collectives
-from shortcut_models.config import Config
-from shortcut_models.train import compile_step, init_state
+from benchmarks.collectives import bytes_by_kind, collectives
+from benchmarks.speed import ours, page
+from benchmarks.speed.parts import SIZES, Row
+
+DEVICES = 8
 
 
 class Machine(NamedTuple):
@@ -36,34 +37,41 @@ MACHINES = [
     Machine("64 x TPU v4", 64, 275e12, 1.1e15 / 4096),
     Machine("512 x TPU v4", 512, 275e12, 1.1e15 / 4096),
 ]
-UTILISATION = 0.5  # Of the chips' peak while they compute: an assumption, the aims of docs/speed.md being 0.45 to 0.55.
+UTILISATION = 0.5  # Of the chips' peak while they compute: an assumption.
 Mode = Literal["dp", "fsdp"]
 
 
-def run(device: str, peers: Peers) -> list[Row]:
+def main() -> None:
+    """Write the rows, then the page's table."""
+    jax.config.update("jax_platforms", "cpu")
+    jax.config.update("jax_num_cpu_devices", DEVICES)
+    origin = ours.runs.provenance("python -m benchmarks.scaling")
+    report = {"rows": rows(), "about": {}, "busy": False, **origin}
+    (page.RESULTS / "scaling.json").write_text(json.dumps(report, indent=2) + "\n")
+    page.write(Path("docs/scaling.md"), page.RESULTS)
+
+
+def rows() -> list[Row]:
     """A row for each network, way of sharding, machine and batch."""
-    del device, peers
-    rows = []
+    found = []
     modes: tuple[Mode, ...] = ("dp", "fsdp")
     for size, remat in (("B/2", False), ("XL/2", True)):
         for mode in modes:
-            plain = replace(config(size, dtype="bfloat16", remat=remat), sharding=mode)
-            sent, flops = sent_bytes(plain), formula_flops(plain) / plain.batch_size
+            plain = ours.config(SIZES[size] | {"dtype": "bfloat16", "remat": remat}, 256)
+            config = replace(plain, sharding=mode)
+            sent, flops = sent_bytes(config), ours.step_flops(config) / config.batch_size
             for machine in MACHINES:
                 # The paper's batch, where a device has a whole image of it; and 32 images on every device.
                 for batch in sorted({256, 32 * machine.count}):
                     if batch % machine.count == 0:
                         about = {"network": size, "sharding": mode, "devices": machine.name, "batch": batch}
-                        rows.append({**about, **expected(machine, sent, flops * batch)})
-    return rows
+                        found.append({**about, **expected(machine, sent, flops * batch)})
+    return found
 
 
-def sent_bytes(config: Config) -> dict[str, int]:
+def sent_bytes(config: ours.Config) -> dict[str, int]:
     """Bytes of every kind of collective in a step on eight devices."""
-    mesh = sharding.make_mesh(jax.devices()[:8])
-    shapes = jax.eval_shape(partial(init_state, config))
-    placed = sharding.state_sharding(mesh, shapes, config.sharding)
-    found = bytes_by_kind(collectives(compile_step(config, mesh, shapes, placed).as_text()))
+    found = bytes_by_kind(collectives(ours.compiled(config, DEVICES)[0].as_text()))
     if config.sharding == "fsdp" and "reduce-scatter" not in found:
         # The CPU backend reduces whole and cuts; GPUs and TPUs turn the two into one.
         found["reduce-scatter"] = found.pop("all-reduce")
@@ -84,3 +92,7 @@ def expected(machine: Machine, sent: dict[str, int], flops: float) -> Row:
         "efficiency without overlap": computing / (computing + sending),
         "with overlap": computing / max(computing, sending),
     }
+
+
+if __name__ == "__main__":
+    main()

@@ -1,7 +1,7 @@
 """What a compiled program sends between devices: read from its text, with the bytes.
 
-XLA inserts the communication, so that only the compiled program says what it is. The test of the
-training step and the page on scaling both read it here.
+XLA inserts the communication, so only the compiled program says what it is. The test of the training
+step (tests/test_collectives.py) and the page on scaling (scaling.py) both read it here.
 """
 
 import re
@@ -57,7 +57,7 @@ def collectives(program: str) -> list[Collective]:
     A loop counts its known number of turns. Raises ValueError for a loop with collectives whose
     number of turns the compiler does not know.
     """
-    computations, entry = parse(program)
+    computations, entry = _parse(program)
     return _walk(computations, entry, 1)
 
 
@@ -69,7 +69,7 @@ def bytes_by_kind(found: list[Collective]) -> dict[str, int]:
     return dict(total)
 
 
-def parse(program: str) -> tuple[dict[str, dict[str, Instruction]], str]:
+def _parse(program: str) -> tuple[dict[str, dict[str, Instruction]], str]:
     """The computations of a compiled program, their instructions by name, and the one that it starts with."""
     computations: dict[str, dict[str, Instruction]] = {}
     entry, current = "", {}
