@@ -17,7 +17,7 @@ from typing import Any
 import jax
 import pytest
 from beartype import BeartypeConf, beartype
-from beartype.roar import BeartypeDecorHintPep3119Exception
+from beartype.roar import BeartypeDecorHintPep673Exception, BeartypeDecorHintPep3119Exception
 from jaxtyping import install_import_hook
 
 jax.config.update("jax_platforms", "cpu")
@@ -36,11 +36,11 @@ QUICK = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
 
 
 def check_types(checked: Any) -> Any:
-    """Beartype, but for signatures that name a Protocol: what is no run-time class is the type checker's to check."""
+    """Beartype, but for signatures that name a Protocol or Self, which are the type checker's to check."""
     try:
         # As for a type checker, a float may be given as an int.
         return beartype(checked, conf=BeartypeConf(is_pep484_tower=True))
-    except BeartypeDecorHintPep3119Exception:
+    except (BeartypeDecorHintPep3119Exception, BeartypeDecorHintPep673Exception):
         return checked
 
 

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from shortcut_models.errors import InputError
-from shortcut_models.networks import DiT, Params
+from shortcut_models.networks import Params
+from shortcut_models.networks.dit import DiT
 from shortcut_models.networks.layers import gelu, step_level
-from shortcut_models.presets import PRESETS
 
 SMALL = DiT(image_size=8, channels=3, num_classes=4, patch_size=4, hidden_size=16, depth=2, num_heads=2)
 X, LABEL = jnp.asarray(np.random.default_rng(1).standard_normal((4, 8, 8, 3), np.float32)), jnp.array([0, 3, 4, 1])
@@ -135,10 +135,10 @@ def test_scanned_and_unrolled_blocks_agree_on_the_same_parameters(params: Params
 
 def test_blocks_apart_are_those_of_the_stack(params: Params, velocity: np.ndarray) -> None:
     unrolled = dataclasses.replace(SMALL, scan=False)
-    apart = unrolled.apart(params)
+    apart = unrolled.prepare(params)
     assert len(apart["blocks"]) == SMALL.depth
-    assert unrolled.apart(apart) is apart
-    assert SMALL.apart(params) is params
+    assert unrolled.prepare(apart) is apart
+    assert SMALL.prepare(params) is params
     np.testing.assert_allclose(jax.jit(unrolled.apply)(apart, X, T, D, LABEL), velocity, rtol=0, atol=1e-5)
 
 
@@ -184,10 +184,8 @@ def test_recomputing_blocks_changes_neither_output_nor_gradient(params: Params) 
     assert "remat" in str(jax.make_jaxpr(again)(params))
 
 
-@pytest.mark.parametrize(
-    ("preset", "width", "depth", "paper"), [("dit-b/2", 768, 12, 130e6), ("dit-xl/2", 1152, 28, 675e6)]
-)
-def test_parameter_counts_are_those_of_the_paper(preset: str, width: int, depth: int, paper: float) -> None:
+@pytest.mark.parametrize(("width", "depth", "heads", "paper"), [(768, 12, 12, 130e6), (1152, 28, 16, 675e6)])
+def test_parameter_counts_are_those_of_the_paper(width: int, depth: int, heads: int, paper: float) -> None:
     # Everything counts, the step-size embedding and the null label's row of the table included.
     def matrix(fan_in: int, fan_out: int) -> int:
         return fan_in * fan_out + fan_out
@@ -197,7 +195,7 @@ def test_parameter_counts_are_those_of_the_paper(preset: str, width: int, depth:
     embeddings = 2 * (matrix(256, width) + matrix(width, width)) + 1001 * width + matrix(patch, width)
     expected = depth * block + embeddings + matrix(width, 2 * width) + matrix(width, patch)
 
-    shapes = jax.eval_shape(PRESETS[preset].config.model.init, jax.random.key(0))
+    shapes = jax.eval_shape(DiT.original(hidden_size=width, depth=depth, num_heads=heads).init, jax.random.key(0))
     assert sum(leaf.size for leaf in jax.tree.leaves(shapes)) == expected
     assert abs(expected / paper - 1) < 0.01
 
@@ -340,6 +338,9 @@ def test_blocks_start_as_the_identity_only_with_zero_gates() -> None:
     for network in (SMALL, dataclasses.replace(SMALL, zero_gates=False)):
         modulation = jax.jit(lambda key, network=network: network.init(key)["blocks"]["modulation"]["kernel"])
         assert (np.abs(modulation(jax.random.key(0))).max() == 0) == network.zero_gates
+        # The last layer's modulation starts at zero in the original, too.
+        final = jax.jit(lambda key, network=network: network.init(key)["final"])(jax.random.key(0))
+        assert all(np.abs(leaf).max() == 0 for leaf in jax.tree.leaves(final))
 
 
 def test_the_original_network_differs_in_the_documented_constants_only() -> None:

@@ -9,8 +9,9 @@ import pytest
 from jax import lax
 
 from shortcut_models.errors import InputError
-from shortcut_models.networks import MLP, Params
-from shortcut_models.objectives import Shortcut
+from shortcut_models.networks import Params
+from shortcut_models.networks.mlp import MLP
+from shortcut_models.objectives.shortcut import Shortcut
 from shortcut_models.sampling import noise, sample
 
 SMALL = MLP(dimensions=3, hidden_size=16, depth=2, num_classes=2, frequencies=8)
@@ -68,7 +69,7 @@ def test_a_perceptron_trains_with_the_shortcut_objective() -> None:
     centre, label = jnp.array([[2.0, -1.0]]), jnp.zeros(64, int)
 
     def loss(params: Params, x1: jax.Array, key: jax.Array) -> jax.Array:
-        return jnp.mean(objective(partial(network.apply, params), x1, label, key).per_example)
+        return jnp.mean(objective(partial(network.apply, params), Batch(x1, label), key, Context()).per_example)
 
     @jax.jit
     def run(key: jax.Array) -> list[jax.Array]:
@@ -94,9 +95,9 @@ def test_a_perceptron_trains_with_the_shortcut_objective() -> None:
 @pytest.mark.parametrize(
     ("sizes", "message"),
     [
-        ({"dimensions": 0}, "dimensions, hidden_size and depth must be at least 1"),
-        ({"depth": 0}, "dimensions, hidden_size and depth must be at least 1"),
-        ({"num_classes": -1}, "num_classes at least 0"),
+        ({"dimensions": 0}, "model.dimensions is 0, but must be at least 1"),
+        ({"depth": 0}, "model.depth is 0, but must be at least 1"),
+        ({"num_classes": -1}, "model.num_classes is -1, but must be at least 0"),
         ({"frequencies": 7}, "frequencies is 7, but must be an even number"),
         ({"frequencies": 0}, "frequencies is 0, but must be an even number"),
     ],

@@ -7,12 +7,11 @@ import numpy as np
 import pytest
 
 from shortcut_models.errors import InputError
-from shortcut_models.objectives.flow import (
+from shortcut_models.objectives.base import check_fraction
+from shortcut_models.objectives.path import (
     Times,
     adaptive_weight,
     broadcast,
-    check_decay,
-    check_fraction,
     drop_labels,
     interpolate,
     join_batch,
@@ -121,21 +120,21 @@ def test_joining_undoes_splitting_for_every_size() -> None:
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [({"grid": 0}, "times.grid is 0"), ({"std": 0.0}, "times.std is 0.0"), ({"std": -1.0}, "times.std is -1.0")],
+    [
+        ({"grid": 0}, "objective.times.grid is 0, but must be at least 1"),
+        ({"std": 0.0}, "times.std is 0.0"),
+        ({"std": -1.0}, "times.std is -1.0"),
+        ({"mean": math.nan}, "times.mean is nan"),
+    ],
 )
 def test_impossible_times_are_refused(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         Times(**arguments)
 
 
-def test_fractions_and_decays_are_checked_at_their_ends() -> None:
+def test_fractions_are_checked_at_their_ends() -> None:
     for value in (0.0, 0.5, 1.0):
         check_fraction("share", value)
     for value in (-0.1, 1.1, math.nan):
         with pytest.raises(InputError, match=r"share is .*, but must lie between 0 and 1"):
             check_fraction("share", value)
-    for value in (None, 0.0, 0.999):
-        check_decay(value)
-    for value in (1.0, -0.1):
-        with pytest.raises(InputError, match=f"target_decay is {value}"):
-            check_decay(value)
