@@ -42,11 +42,12 @@ def run(words: list[str]) -> int:
     given = parsing.parse(Pairs, "pairs", words)
     parsing.check_counts(given.steps, given.count)
 
+    import shortcut_models
     from shortcut_models import outputs, runs
     from shortcut_models.pairs import make_pairs
 
     data = runs.read_config(given.run).data
-    model = runs.load(given.run, given.weights)
+    model = shortcut_models.load(given.run, given.weights)
     out = given.out or given.run / "pairs"
     make_pairs(
         model,
@@ -56,7 +57,7 @@ def run(words: list[str]) -> int:
         guidance=given.guidance,
         seed=given.seed,
         data=data,
-        labels=given.labels or outputs.default_labels(model.objective),
+        labels=given.labels or outputs.default_labels(model.unconditional),
         about={"run": str(given.run), "run_step": model.step, "weights": given.weights},
     )
     print(f"{given.count} pairs in {given.steps} step{'s' * (given.steps > 1)} each: {out}")

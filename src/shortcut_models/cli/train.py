@@ -51,7 +51,7 @@ def run(words: list[str]) -> int:
     options = parsing.override(Train(), line)
 
     if options.dry_run:
-        from shortcut_models.dry_run import describe
+        from shortcut_models.costs import describe
 
         print(describe(config))
         return 0
@@ -79,6 +79,7 @@ def _help(words: list[str]) -> int:
         )
         return 0
     preset = settings.check_preset(line.arguments, "train")
+    shown = settings.describe(settings.choose(preset, line))
     print(f"usage: shortcut train {preset} [--run-dir DIR] [--dry-run] [--SETTING VALUE ...]\n")
-    print(settings.describe(settings.choose(preset, line)))
+    print(shown)
     return 0
