@@ -58,7 +58,7 @@ def test_flags_reach_nested_fields_with_dashes_or_underscores_and_in_any_order()
     assert outer("--model.scan", "0").model == Derived(scan=False)
     assert outer("--model.share", "None").model.share is None
     assert outer("--model.depth", "1", "--model.depth=7").model.depth == 7
-    assert outer() == Outer(Path("x"))
+    assert outer("--words", "") == outer("--words=") == outer() == Outer(Path("x"))
 
 
 def test_only_the_settings_as_a_whole_have_to_agree() -> None:

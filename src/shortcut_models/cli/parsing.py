@@ -77,11 +77,11 @@ def split(words: list[str], switches: Iterable[str] = ()) -> Line:
             raise InputError(f"{word} is unknown: flags begin with two dashes, such as --steps 4.")
         else:
             name, equals, value = word[2:].partition("=")
-            if not equals and name.replace("-", "_") not in switches:
-                value = next(rest, "--")
-                if value.startswith("--"):
-                    raise InputError(f"--{name} needs a value: --{name} VALUE.")
-            line.flags[name.replace("-", "_")] = value if equals or value else "1"
+            if not equals:
+                value = "1" if name.replace("-", "_") in switches else next(rest, "--")
+            if not equals and value.startswith("--"):
+                raise InputError(f"--{name} needs a value: --{name} VALUE.")
+            line.flags[name.replace("-", "_")] = value
     return line
 
 

@@ -19,7 +19,7 @@ MOST_POINTS = 2000
 SIDE = 2.4
 """Inches of a panel."""
 
-Points = Float32[np.ndarray, "count 2"]
+Points = Float32[np.ndarray, "_ 2"]
 
 
 def to_samples(decoded: ArrayLike) -> Points:
