@@ -1,7 +1,7 @@
 """From the original recipe to ours, one change at a time: which remedy matters?
 
     python benchmarks/ladder.py run --seeds 0,1,2     trains what is missing, into runs/ladder/
-    python benchmarks/ladder.py table                 writes docs/ladder.json and docs/ladder.md
+    python benchmarks/ladder.py table                 writes benchmarks/results/ladder.json and docs/ladder.md
 
 Every rung has the same width, depth, data and number of images; it keeps the changes of the rungs
 above it. Interrupted, `run` continues. Two processes may share the work: give each its own seeds.
@@ -25,7 +25,7 @@ from shortcut_models.train import train
 STEPS = 3000  # Fewer than the demo's 8,000, for 24 runs to end within the hour.
 BUDGETS = (1, 2, 4, 128)
 FOLDER = Path("runs/ladder")
-DOCS = Path("docs")
+DOCS, RESULTS = Path("docs"), Path("benchmarks/results")
 
 
 def rungs() -> dict[str, Config]:
@@ -86,14 +86,14 @@ def run(seeds: list[int], only: list[int] | None) -> None:
 
 
 def table() -> None:
-    """Collect the reports into docs/ladder.json, and from it the table docs/ladder.md."""
+    """Collect the reports into ladder.json, and from it the table of docs/ladder.md."""
     names, data, source = list(rungs()), [], {}
     for number, name in enumerate(names):
         reports = [json.loads(path.read_text()) for path in sorted(FOLDER.glob(f"{number:02d}-seed-*/report.json"))]
         assert all(report["rung"] == name for report in reports), f"rung {number} was measured as something else"
         data.append({"rung": name, "seeds": len(reports), "steps": _gather([r["steps"] for r in reports])})
         source |= {key: r[key] for r in reports for key in ("versions", "device", "commit", "real")}
-    write_json(DOCS / "ladder.json", {"training_steps": STEPS, "rungs": data, **source})
+    write_json(RESULTS / "ladder.json", {"training_steps": STEPS, "rungs": data, **source})
     lines = [
         "| | " + " | ".join(f"{steps} step{'s' * (steps > 1)}" for steps in BUDGETS) + " |",
         "|---|" + "---|" * len(BUDGETS),

@@ -14,7 +14,7 @@ import numpy as np
 import optax
 from matplotlib.figure import Figure
 
-from shortcut_models.models import MLP
+from shortcut_models.networks import MLP
 from shortcut_models.objectives import Shortcut
 from shortcut_models.sampling import noise, sample_path
 

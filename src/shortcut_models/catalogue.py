@@ -71,6 +71,9 @@ OBJECTIVES = {
     "reflow-original": Entry("objectives.reflow:ORIGINAL", "with the official code's constants"),
 }
 
+TEACHER = "flow-matching"
+"""The objective that trains the flow which methods in two stages make something of."""
+
 METRICS: dict[str, Entry] = {}
 
 PRESETS = {

@@ -5,95 +5,27 @@ import platform
 import subprocess
 import time
 from collections.abc import Callable
-from dataclasses import fields, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import jax
 
-from shortcut_models.checkpoint import Checkpoints
-from shortcut_models.config import FREE_TO_CHANGE, Config, differences, from_json, objective_kind, to_json
+from shortcut_models.config import FREE_TO_CHANGE, Config
+from shortcut_models.config_json import FORMAT, differences, from_json, to_json
 from shortcut_models.errors import InputError
 from shortcut_models.files import write_json
-from shortcut_models.model import Model
-from shortcut_models.models import Params
 
-FORMAT = 1
-"""Raised when run.json or the checkpoints change in a way that older code cannot read."""
-
-Weights = Literal["ema", "raw"]
 Result = TypeVar("Result")
-
-
-def load(run: str | Path, weights: Weights = "ema") -> Model:
-    """The trained network of a run folder, with the averaged ("ema") or the last ("raw") weights.
-
-    Raises InputError if the folder is missing, empty, unfinished or of another version.
-    """
-    if weights not in ("ema", "raw"):
-        raise InputError(f"weights {weights!r} are unknown: use ema or raw.")
-    folder = Path(run)
-    config = read_config(folder)
-    here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    shapes = jax.eval_shape(config.model.init, jax.random.key(0))
-    step, params = _read_weights(folder, shapes, jax.tree.map(lambda _: here, shapes), weights)
-    return Model(config.model, params, config.objective, step=step, weights=weights)
-
-
-def start_weights(config: Config, placed: Any) -> Params | None:
-    """The averaged weights of the run that `config` starts from, in the sharding `placed`; None if there is none."""
-    if not config.start_from:
-        return None
-    shapes = jax.eval_shape(config.model.init, jax.random.key(0))
-    return _read_weights(Path(config.start_from), shapes, placed, "ema")[1]
-
-
-def check_start(config: Config) -> None:
-    """Raise InputError if training cannot start from the run that `config` names.
-
-    There is none, its network is another one, or an objective that needs the velocity of a flow
-    would get a network that never learnt it.
-    """
-    if not config.start_from:
-        return
-    folder = Path(config.start_from)
-    there = read_config(folder)
-    same = replace(there.model, scan=config.model.scan, remat=config.model.remat, dtype=config.model.dtype)
-    if same != config.model:
-        names = [f.name for f in fields(same) if getattr(same, f.name) != getattr(config.model, f.name)]
-        lines = "".join(f"\n  model.{n}: {getattr(same, n)} there, {getattr(config.model, n)} here" for n in names)
-        raise InputError(f"--start-from {folder} holds another network; use its settings here:{lines}")
-    if config.objective.needs_teacher and not there.objective.learns_velocity:
-        raise InputError(
-            f"--start-from {folder} was trained with {objective_kind(there.objective)}, which does not learn the "
-            "velocity that is to be distilled: start from a run of flow-matching or shortcut."
-        )
-    with Checkpoints(folder / "checkpoints") as checkpoints:
-        if checkpoints.latest is None:
-            raise InputError(f"--start-from {folder} has no whole checkpoint yet: train it further first.")
-
-
-def _read_weights(folder: Path, shapes: Params, placed: Any, weights: Weights) -> tuple[int, Params]:
-    """Step and weights of the newest checkpoint of a run folder."""
-    with Checkpoints(folder / "checkpoints") as checkpoints:
-        step = checkpoints.latest
-        if step is None:
-            raise InputError(f"run folder {folder} has no whole checkpoint yet: train it further first.")
-        name = "ema" if weights == "ema" else "params"
-        where = jax.tree.map(lambda a, s: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=s), shapes, placed)
-        return step, checkpoints.load(step, {name: where})[name]
 
 
 def create_or_check(folder: Path, config: Config, command: str) -> None:
     """Start a run in a new or empty folder, or make sure that the run in there is this one.
 
-    Raises InputError, listing the fields, if its configuration differs in more than may change, and
-    for a new run that cannot start from the run that it should, see `check_start`.
+    Raises InputError, listing the fields, if its configuration differs in more than may change.
     """
     path = folder / "run.json"
     if not path.exists():
-        check_start(config)  # Only now: what has started goes on without the run that it started from.
         on_first_process(lambda: _create(path, config, command), None)
         return
     old = read_config(folder)
@@ -118,9 +50,9 @@ def read(folder: Path) -> dict[str, Any]:
         found = data["format"]
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path} is damaged ({error}): restore it, or train into another folder.") from error
-    if found != FORMAT:
+    if found not in range(1, FORMAT + 1):
         raise InputError(
-            f"{path} has format {found}, but this version of shortcut-models reads format {FORMAT}: "
+            f"{path} has format {found}, but this version of shortcut-models reads formats up to {FORMAT}: "
             f"use the version that wrote it ({data.get('versions', {}).get('shortcut-models', 'unknown')})."
         )
     return data
@@ -130,7 +62,7 @@ def read_config(folder: Path) -> Config:
     """The configuration in run.json; raises InputError as `read` does, or if its fields are not ours."""
     data = read(folder)
     try:
-        return from_json(data["config"])
+        return from_json(data["config"], data["format"])
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"{folder / 'run.json'} does not describe a run of this version: {error}") from error
 

@@ -29,7 +29,7 @@ from benchmarks.speed.measure import Training, compiler_flops, config, formula_f
 from benchmarks.speed.memory import parts
 from benchmarks.speed.sampler import Sampler
 from shortcut_models import train
-from shortcut_models.models import DiT, dit
+from shortcut_models.networks import DiT, dit
 
 TINY = {"hidden_size": 16, "num_heads": 2, "depth": 2}
 
