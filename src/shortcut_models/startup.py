@@ -44,6 +44,20 @@ def keep_memory() -> None:
         mallopt(param, value)
 
 
+def start_processes() -> None:
+    """Join the other processes of a run, if JAX_COORDINATOR_ADDRESS says that there are any.
+
+    JAX_NUM_PROCESSES and JAX_PROCESS_ID complete it; on a cluster that JAX knows, they may be absent.
+    """
+    import jax
+
+    if "JAX_COORDINATOR_ADDRESS" in os.environ and not jax.distributed.is_initialized():
+        count, own = os.environ.get("JAX_NUM_PROCESSES"), os.environ.get("JAX_PROCESS_ID")
+        jax.distributed.initialize(
+            os.environ["JAX_COORDINATOR_ADDRESS"], int(count) if count else None, int(own) if own else None
+        )
+
+
 def give_back() -> None:
     """Hand the memory that has been freed, and kept, back to the system.
 

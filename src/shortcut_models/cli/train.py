@@ -55,9 +55,10 @@ def run(words: list[str]) -> int:
 
         print(describe(config))
         return 0
-    from shortcut_models.train import start_processes, train
+    from shortcut_models import startup
+    from shortcut_models.train import train
 
-    start_processes()
+    startup.start_processes()
     folder = options.run_dir or Path("runs") / preset.replace("/", "-")
     return train(config, folder, parsing.command_line("train", words))
 
