@@ -62,6 +62,31 @@ def test_memory_that_was_freed_is_not_mapped_again(tmp_path: Path, size: int) ->
     assert max(tuned[1:]) < min(plain) / 10
 
 
+# The pieces of the heap: how large each is, and whether huge pages were asked for.
+HEAPS = """
+import json
+from pathlib import Path
+from shortcut_models import startup
+startup.keep_memory()
+pieces, inside = [], False
+for line in Path("/proc/self/smaps").read_text().splitlines():
+    name, *rest = line.split()
+    if not name.endswith(":"):
+        inside = line.endswith("[heap]")
+    elif inside and name == "Size:":
+        pieces.append([int(rest[0]) << 10])
+    elif inside and name == "VmFlags:":
+        pieces[-1].append("hg" in rest)
+print(json.dumps(pieces))
+"""
+
+
+@glibc
+@pytest.mark.skipif(not Path("/sys/kernel/mm/transparent_hugepage").exists(), reason="the kernel has no huge pages")
+def test_the_heap_may_come_in_huge_pages() -> None:
+    assert sum(size for size, asked in run(HEAPS) if asked) > startup.HEAP - startup.HUGE_PAGE
+
+
 # Takes 64 MiB in small blocks, as a compiler does, and frees them under a block that stays; then what remains of them.
 GIVES_BACK = """
 import ctypes, json, os, sys

@@ -1,6 +1,7 @@
 """What `shortcut sample` is asked for: labels, and a place for what is drawn."""
 
 from pathlib import Path
+from typing import Literal
 
 import jax
 import numpy as np
@@ -11,7 +12,7 @@ from shortcut_models.errors import InputError
 Labels = Int[np.ndarray, " count"]
 
 
-def default_labels(unconditional: bool) -> str:
+def default_labels(unconditional: bool) -> Literal["balanced", "none"]:
     """What `choose_labels` takes where nothing else is wished: "none" after a training that never saw a label."""
     return "none" if unconditional else "balanced"
 

@@ -46,15 +46,15 @@ def run(words: list[str]) -> int:
     if len(set(budgets)) < len(budgets):
         raise InputError(f"--steps {given.steps} names a budget twice: name each once.")
 
-    import shortcut_models
     from shortcut_models import runs
     from shortcut_models.evaluate import read_report, table
+    from shortcut_models.weights import load
 
     names = given.metrics.split(",") if given.metrics else None
     for name in names or ():
         catalogue.check("metric", catalogue.METRICS, name)
     config = runs.read_config(given.run)
-    model = shortcut_models.load(given.run, given.weights)
+    model = load(given.run, given.weights)
     labels = given.labels or ("none" if model.unconditional else None)
     protocol = {
         "step": model.step,

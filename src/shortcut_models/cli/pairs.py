@@ -42,12 +42,12 @@ def run(words: list[str]) -> int:
     given = parsing.parse(Pairs, "pairs", words)
     parsing.check_counts(given.steps, given.count)
 
-    import shortcut_models
     from shortcut_models import outputs, runs
     from shortcut_models.pairs import make_pairs
+    from shortcut_models.weights import load
 
     data = runs.read_config(given.run).data
-    model = shortcut_models.load(given.run, given.weights)
+    model = load(given.run, given.weights)
     out = given.out or given.run / "pairs"
     make_pairs(
         model,

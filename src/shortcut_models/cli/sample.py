@@ -39,15 +39,15 @@ def run(words: list[str]) -> int:
     given = parsing.parse(Sample, "sample", words)
     parsing.check_counts(given.steps, given.count)
 
-    import shortcut_models
     from shortcut_models import outputs, runs
     from shortcut_models.views import get_view
+    from shortcut_models.weights import load
 
     data = runs.read_config(given.run).data.shows()
     view = get_view(data.view)
     out = given.out or given.run / f"sample-{given.steps}-steps-seed-{given.seed}.png"
     view.check_out(out)
-    model = shortcut_models.load(given.run, given.weights)
+    model = load(given.run, given.weights)
     wish = given.labels or outputs.default_labels(model.unconditional)
     labels = outputs.choose_labels(wish, given.count, model.num_classes, given.seed)
     drawn = model.sample(labels, given.steps, given.guidance, given.seed, progress=given.count > 256)
