@@ -1,25 +1,20 @@
-"""Labels that samples are drawn with, and checks of what a sampling or measuring is asked for."""
+"""What `shortcut sample` is asked for: labels, and a place for what is drawn."""
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Literal
 
 import jax
 import numpy as np
 from jaxtyping import Int
 
-from shortcut_models import catalogue
 from shortcut_models.errors import InputError
-
-if TYPE_CHECKING:
-    from shortcut_models.objectives import Objective
 
 Labels = Int[np.ndarray, " count"]
 
 
-def default_labels(objective: "Objective") -> str:
+def default_labels(unconditional: bool) -> Literal["balanced", "none"]:
     """What `choose_labels` takes where nothing else is wished: "none" after a training that never saw a label."""
-    return "none" if objective.unconditional else "balanced"
+    return "none" if unconditional else "balanced"
 
 
 def choose_labels(wish: str, count: int, num_classes: int, seed: int) -> Labels:
@@ -49,19 +44,6 @@ def choose_labels(wish: str, count: int, num_classes: int, seed: int) -> Labels:
             f"label {wrong[0]} is unknown: labels go from 0 to {num_classes - 1}, and none asks for no class."
         )
     return np.resize(np.array(classes, np.int32), count)
-
-
-def check_measured(count: int, num_classes: int) -> None:
-    """Raise InputError unless so many samples can be measured: two at least, and one of each class."""
-    least = max(2, num_classes)
-    if count < least:
-        raise InputError(f"--count is {count}, but measuring takes at least {least} samples.")
-
-
-def check_metrics(names: Sequence[str] | None) -> None:
-    """Raise InputError for a metric that the catalogue does not have."""
-    for name in names or ():
-        catalogue.check("metric", catalogue.METRICS, name)
 
 
 def check_new(out: Path) -> None:

@@ -18,6 +18,9 @@ KEEP_MEMORY = {
     -8: 1,  # M_ARENA_MAX: one heap for all threads; those of other threads hold no block above 64 MiB.
 }
 
+HEAP = 1 << 31
+HUGE_PAGE, MADV_HUGEPAGE = 1 << 21, 14
+
 CACHE = "JAX_COMPILATION_CACHE_DIR"
 CACHE_BYTES = 2**30
 
@@ -39,9 +42,43 @@ def keep_memory() -> None:
     """Have glibc's allocator keep what is freed; another C library is left as it is."""
     if platform.libc_ver()[0] != "glibc":
         return
-    mallopt = ctypes.CDLL(None).mallopt
+    libc = ctypes.CDLL(None)
     for param, value in KEEP_MEMORY.items():
-        mallopt(param, value)
+        libc.mallopt(param, value)
+    _ask_for_huge_pages(libc)
+
+
+def _ask_for_huge_pages(libc: ctypes.CDLL) -> None:
+    """Let the heap's first HEAP bytes come in huge pages, which are mapped and looked up more quickly.
+
+    The heap grows to that size, which takes no memory until it is written to, and stays so, since it is never
+    trimmed. Where the system refuses, the heap is what it was.
+    """
+    libc.malloc.restype, libc.malloc.argtypes, libc.free.argtypes = (
+        ctypes.c_void_p,
+        [ctypes.c_size_t],
+        [ctypes.c_void_p],
+    )
+    libc.sbrk.restype, libc.sbrk.argtypes = ctypes.c_void_p, [ctypes.c_ssize_t]
+    libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+    first = -(-libc.sbrk(0) // HUGE_PAGE) * HUGE_PAGE
+    libc.free(libc.malloc(HEAP))
+    if (length := libc.sbrk(0) - first) > 0:
+        libc.madvise(first, length, MADV_HUGEPAGE)
+
+
+def start_processes() -> None:
+    """Join the other processes of a run, if JAX_COORDINATOR_ADDRESS says that there are any.
+
+    JAX_NUM_PROCESSES and JAX_PROCESS_ID complete it; on a cluster that JAX knows, they may be absent.
+    """
+    import jax
+
+    if "JAX_COORDINATOR_ADDRESS" in os.environ and not jax.distributed.is_initialized():
+        count, own = os.environ.get("JAX_NUM_PROCESSES"), os.environ.get("JAX_PROCESS_ID")
+        jax.distributed.initialize(
+            os.environ["JAX_COORDINATOR_ADDRESS"], int(count) if count else None, int(own) if own else None
+        )
 
 
 def give_back() -> None:

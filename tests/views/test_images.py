@@ -1,4 +1,4 @@
-"""Pictures show the pixels that they are given."""
+"""Images are written as they are, and pictures show the pixels that they are given."""
 
 from pathlib import Path
 
@@ -7,7 +7,17 @@ import pytest
 from matplotlib.axes import Axes
 from PIL import Image
 
-from shortcut_models.pictures import MOST_CLASSES, draw_budgets, draw_grid, to_image
+from shortcut_models import InputError
+from shortcut_models.views.images import (
+    MOST_CLASSES,
+    check_out,
+    draw_budgets,
+    draw_grid,
+    draw_methods,
+    to_image,
+    to_samples,
+    write,
+)
 
 
 def read(path: Path) -> np.ndarray:
@@ -84,3 +94,70 @@ def test_of_many_classes_some_are_drawn_under_their_names(tmp_path: Path, monkey
     titles.clear()
     draw_budgets(tmp_path / "b.png", {1: images[:5]}, names[:4])
     assert titles == ["0", "1", "2", "3", "4"]
+    # Samples that are not of one class each have no titles.
+    titles.clear()
+    draw_budgets(tmp_path / "c.png", {1: images[:5]}, None)
+    assert not titles
+
+
+def test_methods_get_a_row_for_each_budget(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shades, names = [], []
+    monkeypatch.setattr(Axes, "imshow", lambda _, image, **__: shades.append(int(image[0, 0, 0])))
+    monkeypatch.setattr(Axes, "set_ylabel", lambda _, text, **__: names.append(text))
+    line = np.broadcast_to(np.arange(3, dtype=np.uint8)[:, None, None, None], (3, 2, 2, 3))
+    draw_methods(tmp_path / "a.png", {"flow": {1: line, 4: line + 10}, "jump": {1: line + 20, 4: line + 30}})
+    assert names == ["flow, 1", "4", "jump, 1", "4"]
+    assert shades == [0, 1, 2, 10, 11, 12, 20, 21, 22, 30, 31, 32]
+
+
+def test_bytes_are_the_nearest_and_clipped() -> None:
+    decoded = np.array([-2, -1, -1 + 0.4 / 127.5, -1 + 0.6 / 127.5, 0.5, 1, 2]).reshape(1, 1, 7, 1)
+    found = to_samples(decoded)
+    assert found.dtype == np.uint8
+    assert found.ravel().tolist() == [0, 0, 0, 1, 191, 255, 255]
+
+
+def noisy(count: int) -> np.ndarray:
+    return np.random.default_rng(count).integers(0, 256, (count, 8, 8, 1), dtype=np.uint8)
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.npz", "folder", "deep/er/a.png", "deep/er/a.npz", "deep/er/folder"])
+def test_what_is_written_is_all_there_and_nothing_else(tmp_path: Path, name: str) -> None:
+    out = tmp_path / name
+    check_out(out)
+    write(out, noisy(3), np.arange(3, dtype=np.int32))
+    assert [path.name for path in out.parent.iterdir()] == [out.name]
+    if out.suffix == ".npz":
+        with np.load(out) as found:
+            np.testing.assert_array_equal(found["images"], noisy(3))
+            assert found["labels"].tolist() == [0, 1, 2]
+
+
+def test_an_empty_folder_may_be_filled(tmp_path: Path) -> None:
+    out = tmp_path / "images"
+    out.mkdir()
+    write(out, noisy(2), np.array([7, 8], np.int32))
+    assert sorted(path.name for path in out.iterdir()) == ["00000-7.png", "00001-8.png"]
+    for i, path in enumerate(sorted(out.iterdir())):
+        with Image.open(path) as picture:
+            np.testing.assert_array_equal(np.asarray(picture), noisy(2)[i, :, :, 0])
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.npz", "folder"])
+def test_what_exists_is_left_alone(tmp_path: Path, name: str) -> None:
+    out = tmp_path / name
+    if out.suffix:
+        out.write_bytes(b"precious")
+    else:
+        out.mkdir()
+        (out / "precious").write_bytes(b"precious")
+    for refuse in (check_out, lambda path: write(path, noisy(1), np.zeros(1, np.int32))):
+        with pytest.raises(InputError, match="exists already: choose another --out, or remove it first"):
+            refuse(out)
+    assert (out if out.suffix else out / "precious").read_bytes() == b"precious"
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_an_ending_that_we_do_not_write_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"must end in .png or .npz, or be a folder"):
+        check_out(tmp_path / "a.jpg")

@@ -112,7 +112,8 @@ def _help(words: list[str]) -> int:
         print(HELP.format(**parts), end="")
         return 0
     preset = settings.check_preset(line.arguments, "compare")
+    shown = settings.describe(settings.choose(preset, line))
     print(f"usage: shortcut compare {preset} [--objectives A,B,...] [--SETTING VALUE ...]\n")
     print(parsing.describe(parsing.settings(Compare)), end="\n\n")
-    print(settings.describe(settings.choose(preset, line)))
+    print(shown)
     return 0

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from shortcut_models import catalogue
 from shortcut_models.cli import parsing
 from shortcut_models.errors import InputError
 
@@ -45,15 +46,16 @@ def run(words: list[str]) -> int:
     if len(set(budgets)) < len(budgets):
         raise InputError(f"--steps {given.steps} names a budget twice: name each once.")
 
-    from shortcut_models import outputs, runs
+    from shortcut_models import runs
     from shortcut_models.evaluate import read_report, table
+    from shortcut_models.weights import load
 
-    config = runs.read_config(given.run)
-    outputs.check_measured(given.count, config.model.num_classes)
     names = given.metrics.split(",") if given.metrics else None
-    outputs.check_metrics(names)
-    model = runs.load(given.run, given.weights)
-    labels = given.labels or ("none" if config.objective.unconditional else None)
+    for name in names or ():
+        catalogue.check("metric", catalogue.METRICS, name)
+    config = runs.read_config(given.run)
+    model = load(given.run, given.weights)
+    labels = given.labels or ("none" if model.unconditional else None)
     protocol = {
         "step": model.step,
         "weights": given.weights,

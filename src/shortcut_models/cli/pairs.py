@@ -44,9 +44,10 @@ def run(words: list[str]) -> int:
 
     from shortcut_models import outputs, runs
     from shortcut_models.pairs import make_pairs
+    from shortcut_models.weights import load
 
     data = runs.read_config(given.run).data
-    model = runs.load(given.run, given.weights)
+    model = load(given.run, given.weights)
     out = given.out or given.run / "pairs"
     make_pairs(
         model,
@@ -56,7 +57,7 @@ def run(words: list[str]) -> int:
         guidance=given.guidance,
         seed=given.seed,
         data=data,
-        labels=given.labels or outputs.default_labels(model.objective),
+        labels=given.labels or outputs.default_labels(model.unconditional),
         about={"run": str(given.run), "run_step": model.step, "weights": given.weights},
     )
     print(f"{given.count} pairs in {given.steps} step{'s' * (given.steps > 1)} each: {out}")

@@ -77,11 +77,11 @@ def split(words: list[str], switches: Iterable[str] = ()) -> Line:
             raise InputError(f"{word} is unknown: flags begin with two dashes, such as --steps 4.")
         else:
             name, equals, value = word[2:].partition("=")
-            if not equals and name.replace("-", "_") not in switches:
-                value = next(rest, "--")
-                if value.startswith("--"):
-                    raise InputError(f"--{name} needs a value: --{name} VALUE.")
-            line.flags[name.replace("-", "_")] = value if equals or value else "1"
+            if not equals:
+                value = "1" if name.replace("-", "_") in switches else next(rest, "--")
+            if not equals and value.startswith("--"):
+                raise InputError(f"--{name} needs a value: --{name} VALUE.")
+            line.flags[name.replace("-", "_")] = value
     return line
 
 
@@ -99,7 +99,9 @@ def parse(options: type[Options], command: str, words: list[str]) -> Options:
         raise InputError(f"argument {extra!r} is one too many: {hint}.")
     flags = {name: setting for name, setting in known.items() if name not in needed}
     check_known(line, flags)
-    given = {name: read(name.upper(), known[name].kind, word) for name, word in zip(needed, line.arguments, strict=True)}
+    given = {
+        name: read(name.upper(), known[name].kind, word) for name, word in zip(needed, line.arguments, strict=True)
+    }
     given |= {name: read(flag(name), known[name].kind, text) for name, text in line.flags.items()}
     return options(**given)
 
@@ -308,10 +310,14 @@ def _default(field: Any) -> Any:
 
 
 def _nearest(name: str, names: list[str]) -> str | None:
-    """The name that was probably meant: spelt alike, or with the same last part, as lr in optimizer.lr."""
-    near = difflib.get_close_matches(name, names, 1, 0.75)
-    last = [other for other in names if other.rpartition(".")[2] == name.rpartition(".")[2]]
-    return next(iter(near + last), None)
+    """The name that was probably meant: of the same part and spelt alike, or of another part, or of none."""
+    part, _, last = name.rpartition(".")
+    beside = {other.rpartition(".")[2]: other for other in names if other.rpartition(".")[0] == part}
+    elsewhere = {other.rpartition(".")[2]: other for other in names}
+    for ends, likeness in ((beside, 0.7), (elsewhere, 0.85)):
+        if near := difflib.get_close_matches(last, ends, 1, likeness):
+            return ends[near[0]]
+    return next(iter(difflib.get_close_matches(name, names, 1, 0.85)), None)
 
 
 def _sentence(about: str) -> str:

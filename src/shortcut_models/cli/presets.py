@@ -30,5 +30,5 @@ def _show(name: str) -> None:
     from shortcut_models.presets import get_preset
 
     print(f"{name}: {settings.catalogue.PRESETS[name].about}")
-    for flag in settings.flags(get_preset(name).config):
+    for flag in settings.flags(get_preset(name)):
         print(f"  {flag}")

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Literal
 
 from shortcut_models.cli import parsing
-from shortcut_models.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -42,18 +41,15 @@ def run(words: list[str]) -> int:
 
     from shortcut_models import outputs, runs
     from shortcut_models.views import get_view
+    from shortcut_models.weights import load
 
     data = runs.read_config(given.run).data.shows()
     view = get_view(data.view)
     out = given.out or given.run / f"sample-{given.steps}-steps-seed-{given.seed}.png"
     view.check_out(out)
-    model = runs.load(given.run, given.weights)
-    labels = outputs.choose_labels(
-        given.labels or outputs.default_labels(model.objective),
-        given.count,
-        model.num_classes,
-        given.seed,
-    )
+    model = load(given.run, given.weights)
+    wish = given.labels or outputs.default_labels(model.unconditional)
+    labels = outputs.choose_labels(wish, given.count, model.num_classes, given.seed)
     drawn = model.sample(labels, given.steps, given.guidance, given.seed, progress=given.count > 256)
     view.write(out, view.to_samples(model.decode(drawn)), labels)
     noun = view.NOUN if given.count > 1 else view.NOUN.removesuffix("s")

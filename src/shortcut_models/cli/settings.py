@@ -55,7 +55,7 @@ def choose(preset: str, line: parsing.Line) -> "Config":
     from shortcut_models.data import opening
     from shortcut_models.presets import get_preset
 
-    config = get_preset(preset).config
+    config = get_preset(preset)
     data = line.take("data", "dataset_name")
     model, objective, start_from = (line.take(name) for name in ("model", "objective", "start_from"))
     return configure(
@@ -75,13 +75,17 @@ def describe(config: "Config") -> str:
     sections = [f"Settings, with their values in this preset:\n{parsing.describe(own)}"]
     for part in sorted(parts):
         inner = {name: setting for name, setting in known.items() if name.startswith(f"{part}.")}
-        title = part
-        if part in CHOICES:
-            kind, names, _ = CHOICES[part]
-            chosen = catalogue.kind_of(names, getattr(config, part))
-            title = f"{kind.capitalize()} {chosen}: {names[chosen].about}"
-        sections.append(f"{title}\n{parsing.describe(inner)}")
+        sections.append(f"{_title(config, part)}\n{parsing.describe(inner)}")
     return "\n\n".join(sections)
+
+
+def _title(config: "Config", part: str) -> str:
+    chosen = getattr(config, part)
+    if part not in CHOICES:
+        return f"{part.capitalize()}: {(type(chosen).__doc__ or '').splitlines()[0]}"
+    kind, names, _ = CHOICES[part]
+    name = catalogue.kind_of(names, chosen)
+    return f"{kind.capitalize()} {name}: {names[name].about}"
 
 
 def flags(config: "Config") -> list[str]:

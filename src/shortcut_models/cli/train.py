@@ -51,13 +51,14 @@ def run(words: list[str]) -> int:
     options = parsing.override(Train(), line)
 
     if options.dry_run:
-        from shortcut_models.dry_run import describe
+        from shortcut_models.costs import describe
 
         print(describe(config))
         return 0
-    from shortcut_models.train import start_processes, train
+    from shortcut_models import startup
+    from shortcut_models.train import train
 
-    start_processes()
+    startup.start_processes()
     folder = options.run_dir or Path("runs") / preset.replace("/", "-")
     return train(config, folder, parsing.command_line("train", words))
 
@@ -79,6 +80,7 @@ def _help(words: list[str]) -> int:
         )
         return 0
     preset = settings.check_preset(line.arguments, "train")
+    shown = settings.describe(settings.choose(preset, line))
     print(f"usage: shortcut train {preset} [--run-dir DIR] [--dry-run] [--SETTING VALUE ...]\n")
-    print(settings.describe(settings.choose(preset, line)))
+    print(shown)
     return 0

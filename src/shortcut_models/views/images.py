@@ -136,8 +136,9 @@ def _write_folder(out: Path, samples: Images, labels: Int[np.ndarray, " count"])
 
 
 def _show(cell: Any, image: UInt8[np.ndarray, "height width channels"]) -> None:
-    cell.imshow(image[..., 0] if image.shape[-1] == 1 else image, cmap="gray", vmin=0, vmax=255)
-    cell.images[0].set_interpolation("nearest")
+    cell.imshow(
+        image[..., 0] if image.shape[-1] == 1 else image, cmap="gray", vmin=0, vmax=255, interpolation="nearest"
+    )
     cell.set(xticks=[], yticks=[])
 
 

@@ -19,7 +19,7 @@ MOST_POINTS = 2000
 SIDE = 2.4
 """Inches of a panel."""
 
-Points = Float32[np.ndarray, "count 2"]
+Points = Float32[np.ndarray, "_ 2"]
 
 
 def to_samples(decoded: ArrayLike) -> Points:
@@ -82,13 +82,15 @@ def draw_budgets(
 def draw_methods(path: Path, samples: dict[str, dict[int, Points]]) -> None:
     """Write a PNG with a scatter per method and budget: a row a method, a column a budget, on the same scale."""
     budgets = list(dict.fromkeys(steps for lines in samples.values() for steps in lines))
-    limits = _limits([points for lines in samples.values() for points in lines.values()])
+    # The middle one of all scales, so that a method that fails does not make the others small.
+    limits = sorted(_limits([points]) for lines in samples.values() for points in lines.values())
+    middle = limits[len(limits) // 2]
     figure = new_figure(0.7 * SIDE * len(budgets) + 1.6, 0.7 * SIDE * len(samples) + 0.3)
     axes = figure.subplots(len(samples), len(budgets), squeeze=False)
-    for row, (name, lines) in zip(axes, samples.items(), strict=True):
+    for index, (row, (name, lines)) in enumerate(zip(axes, samples.items(), strict=True)):
         for panel, steps in zip(row, budgets, strict=True):
-            _scatter(panel, lines.get(steps, np.zeros((0, 2), np.float32)), limits, "C0")
-            if row is axes[0]:
+            _scatter(panel, lines.get(steps, np.zeros((0, 2), np.float32)), middle, "C0")
+            if index == 0:
                 panel.set_title(f"{steps} step" + "s" * (steps > 1), fontsize=9)
         row[0].set_ylabel(name, rotation=0, ha="right", va="center", fontsize=8)
     save(figure, path)
@@ -104,4 +106,4 @@ def _limits(sets: Sequence[Points]) -> tuple[float, float]:
     points = np.concatenate(sets)
     points = points[np.isfinite(points).all(axis=1)]
     reach = float(np.quantile(np.abs(points), 0.995)) * 1.15 if points.size else 1.0
-    return -reach or -1.0, reach or 1.0
+    return (-reach, reach) if reach else (-1.0, 1.0)
