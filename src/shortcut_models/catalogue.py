@@ -42,9 +42,7 @@ OBJECTIVES = {
     "shortcut": Entry(
         "objectives.shortcut:Shortcut", "a jump lands where two half ones do (arXiv 2410.12557)", compared=True
     ),
-    "shortcut-original": Entry(
-        "objectives.shortcut:ORIGINAL", "with the official code's constants", compared=True
-    ),
+    "shortcut-original": Entry("objectives.shortcut:ORIGINAL", "with the official code's constants", compared=True),
     "progressive": Entry(
         "objectives.progressive:Progressive", "halves the steps, stage by stage (arXiv 2202.00512)", compared=True
     ),

@@ -28,13 +28,14 @@ from shortcut_models.config_json import to_json
 from shortcut_models.costs import count_flops, step_flops
 from shortcut_models.data.pairs import Pairs, read_about
 from shortcut_models.errors import InputError, check_finite
-from shortcut_models.evaluate import check_count, evaluate
+from shortcut_models.evaluate import evaluate
+from shortcut_models.figures import Line, draw_quality
 from shortcut_models.files import whole_file, write_json
 from shortcut_models.objectives import Objective
 from shortcut_models.pairs import make_pairs
-from shortcut_models.pictures import Line, draw_methods, draw_quality
 from shortcut_models.progress import Progress
 from shortcut_models.train import check_fits, train
+from shortcut_models.views import get_view
 from shortcut_models.weights import load
 
 METHODS = tuple(name for name, entry in catalogue.OBJECTIVES.items() if entry.compared)
@@ -75,7 +76,11 @@ class Comparison:
                 raise InputError(f"--{name} {','.join(map(str, values))} must name one or more, each once.")
         if self.pairs < 1:
             raise InputError(f"--pairs is {self.pairs}, but at least 1 pair must be made.")
-        check_count(self.count, self.base.data)
+        least = max(2, self.base.data.num_classes)
+        if self.count < least:
+            raise InputError(
+                f"--count is {self.count}, but measuring takes at least {least} samples, one of each class."
+            )
         size = self.base.batch_size
         if self.budget < size or self.budget % size:
             near = max(self.budget // size, 1) * size
@@ -124,8 +129,8 @@ class Comparison:
         cycles = objective.num_stages if objective.restarts else 1
         warmup = min(base.optimizer.warmup_steps, max(steps // cycles, 1) // 10)
         optimizer = replace(base.optimizer, decay_steps=steps, cycles=cycles, warmup_steps=warmup)
-        changes = {"objective": objective, "max_steps": steps, "seed": seed, "optimizer": optimizer, "keep": 1} | changes
-        return replace(base, **changes).finished()
+        length: dict[str, Any] = {"max_steps": steps, "seed": seed, "optimizer": optimizer, "keep": 1}
+        return replace(base, objective=objective, **length, **changes).finished()
 
 
 def named(name: str, base: Config | None = None) -> Objective:
@@ -183,7 +188,8 @@ def run(comparison: Comparison, folder: Path, name: str, seed: int, command: str
     model = load(stage)
     # What the guidance of its pairs has taught a method is not to be guided again.
     guidance = 1.0 if named(name).needs_pairs else comparison.guidance
-    found = evaluate(model, comparison.base.data.shows(), comparison.steps, comparison.count, guidance)
+    labels = "none" if model.unconditional else None
+    found = evaluate(model, comparison.base.data, comparison.steps, comparison.count, guidance, labels=labels)
     report = {
         "objective": name,
         "seed": seed,
@@ -253,7 +259,7 @@ def write_table(comparison: Comparison, folder: Path) -> None:
     for name in comparison.objectives:
         with np.load(folder / f"{name}-seed-{comparison.seeds[0]}.npz") as arrays:
             pictures[name] = dict(zip(arrays["steps"].tolist(), arrays["samples"], strict=True))
-    draw_methods(folder / "samples.png", pictures)
+    get_view(comparison.base.data.view).draw_methods(folder / "samples.png", pictures)
 
 
 def table(found: dict[str, list[dict[str, Any]]], steps: Sequence[int]) -> str:

@@ -39,7 +39,10 @@ def upgrade(data: dict[str, Any], version: int) -> dict[str, Any]:
         data["data"] = {"kind": name} if name in catalogue.DATA else {"kind": "pairs", "path": name}
         data["model"] = {"kind": "dit", "attention": "xla", **data.get("model", {})}
         objective = data["objective"] = {"averaging": "constant", "noise_floor": 0.0, **data.get("objective", {})}
-        added: dict[Any, dict[str, Any]] = {"live-reflow": {"pair_dropout": True}, "consistency-distillation": {"sampler": "renoise"}}
+        added: dict[Any, dict[str, Any]] = {
+            "live-reflow": {"pair_dropout": True},
+            "consistency-distillation": {"sampler": "renoise"},
+        }
         objective |= added.get(objective.get("kind"), {})
         data["optimizer"] = {"decayed": "kernels", **data.get("optimizer", {})}
     return data

@@ -79,7 +79,9 @@ def image_keys(seed: int | Integer[Array, ""], indices: Integer[Array, " batch"]
     return jax.vmap(lambda i: jax.random.fold_in(key, i))(indices)
 
 
-def noise(seed: int | Integer[Array, ""], indices: Integer[Array, " batch"], shape: tuple[int, ...]) -> Float[Array, "batch ..."]:
+def noise(
+    seed: int | Integer[Array, ""], indices: Integer[Array, " batch"], shape: tuple[int, ...]
+) -> Float[Array, "batch ..."]:
     """Standard normal noise; that of image i depends on (seed, i) alone, whatever it is batched with."""
     return jax.vmap(lambda key: jax.random.normal(key, shape))(image_keys(seed, indices))
 

@@ -188,7 +188,9 @@ def check_fits(config: Config) -> None:
     """
     data, model = config.data, config.model
     if data.shape != model.shape:
-        raise InputError(f"the data's items are {_by(data.shape)}, but the network takes {_by(model.shape)}: {_fit(data)}")
+        raise InputError(
+            f"the data's items are {_by(data.shape)}, but the network takes {_by(model.shape)}: {_fit(data)}"
+        )
     if data.num_classes != model.num_classes and not config.objective.unconditional:
         raise InputError(
             f"the data have {data.num_classes} classes, but model.num_classes is {model.num_classes}: set "

@@ -11,6 +11,7 @@ from jax import lax
 from shortcut_models.errors import InputError
 from shortcut_models.networks import Params
 from shortcut_models.networks.mlp import MLP
+from shortcut_models.objectives import Batch, Context
 from shortcut_models.objectives.shortcut import Shortcut
 from shortcut_models.sampling import noise, sample
 
