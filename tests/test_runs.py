@@ -1,8 +1,9 @@
 """Run folders, whole and otherwise: one clear sentence for whatever is wrong, and nothing overwritten."""
 
 import json
+import os
 import shutil
-import subprocess
+import socket
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -32,11 +33,14 @@ def test_run_json_says_how_to_repeat_the_run(tiny: Config, trained: Path) -> Non
     data = json.loads((trained / "run.json").read_text())
     assert data["format"] == runs.FORMAT
     assert from_json(data["config"]) == tiny == runs.read_config(trained)
-    assert data["command"] == "shortcut train digits"
-    assert data["versions"]["jax"] == jax.__version__
-    assert data["versions"]["numpy"] == np.__version__
-    assert data["device"].startswith("8 x")
-    assert {"commit", "time"} <= data.keys()
+    (start,) = data["starts"]
+    assert start["step"] == 0
+    assert start["command"] == "shortcut train digits"
+    assert start["versions"]["jax"] == jax.__version__
+    assert start["versions"]["numpy"] == np.__version__
+    assert start["device"].startswith("8 x")
+    assert (start["host"], start["process"]) == (socket.gethostname(), os.getpid())
+    assert {"commit", "time"} <= start.keys()
 
 
 def remove(name: str) -> Callable[[Path], None]:
@@ -178,32 +182,3 @@ def test_a_folder_with_other_things_in_it_is_not_taken(tiny: Config, tmp_path: P
     with pytest.raises(InputError, match="exists but holds no run: choose another --run-dir, or empty it"):
         train(tiny, tmp_path)
     assert contents(tmp_path) == {"thesis.txt": b"years of work"}
-
-
-def test_a_file_appears_whole_or_not_at_all(tmp_path: Path) -> None:
-    path = tmp_path / "deep" / "report.json"
-    files.write_json(path, {"a": 1})
-    with pytest.raises(TypeError):
-        files.write_json(path, {"a": object()})
-    with pytest.raises(RuntimeError), files.whole_file(path) as aside:
-        aside.write_text("half")
-        raise RuntimeError
-    assert json.loads(path.read_text()) == {"a": 1}
-    assert [item.name for item in path.parent.iterdir()] == ["report.json"]
-
-
-def test_a_commit_tells_whether_the_code_was_changed_since(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("src/runs.py", "docs/table.md"):
-        (tmp_path / name).parent.mkdir()
-        (tmp_path / name).write_text("as it was")
-    git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b"]
-    for words in (["init", "--quiet"], ["add", "."], ["commit", "--quiet", "--message", "first"]):
-        subprocess.run([*git, *words], check=True)
-    monkeypatch.setattr(runs, "__file__", str(tmp_path / "src" / "runs.py"))
-    commit = runs._commit()
-    assert commit is not None
-    assert len(commit) == 40
-    (tmp_path / "docs" / "table.md").write_text("as a benchmark wrote it")
-    assert runs._commit() == commit
-    (tmp_path / "src" / "runs.py").write_text("changed")
-    assert runs._commit() == commit + "+"

@@ -14,7 +14,7 @@ import jax
 from benchmarks.speed.measure import Training, config
 from shortcut_models import runs, sharding, train
 from shortcut_models.data import open_source
-from shortcut_models.progress import StopSignal
+from shortcut_models.terminal import StopSignal
 
 READ_BETWEEN = "the loop: batches read between the steps, not ahead"
 READ_AT_ONCE = "the loop: metrics read at once, not one step late"

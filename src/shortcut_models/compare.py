@@ -9,11 +9,9 @@ A folder holds a run folder and a JSON file for each method and seed, and from t
 quality.png and samples.png. Processes that share the folder share the work.
 """
 
-import fcntl
 import json
 import statistics
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,10 +26,10 @@ from shortcut_models.data.pairs import make_pairs, read_about
 from shortcut_models.dry_run import count_flops, step_flops
 from shortcut_models.errors import InputError
 from shortcut_models.evaluate import evaluate
-from shortcut_models.files import whole_file, write_json
+from shortcut_models.files import hold, whole_file, write_json
 from shortcut_models.objectives import OBJECTIVES, Consistency, Progressive
 from shortcut_models.pictures import Line, draw_methods, draw_quality
-from shortcut_models.progress import Progress
+from shortcut_models.terminal import Progress
 from shortcut_models.train import train
 
 METHODS = (
@@ -293,15 +291,3 @@ def _read(comparison: Comparison, folder: Path, name: str, seed: int) -> dict[st
     except ValueError as error:
         raise InputError(f"{path} is damaged ({error}): remove it, and it will be measured again.") from error
     return report if report["settings"] == comparison.settings() else None
-
-
-@contextmanager
-def hold(path: Path, wait: bool = True) -> Iterator[bool]:
-    """Keep other processes out; yields whether we are in. A lock dies with its process, so none is stale."""
-    with path.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
-            yield False
-            return
-        yield True

@@ -24,8 +24,8 @@ from shortcut_models.errors import InputError
 from shortcut_models.models import Network, Params
 from shortcut_models.objectives import Loss
 from shortcut_models.objectives.flow import check_pairs
-from shortcut_models.progress import Progress, StopSignal
-from shortcut_models.tracking import open_trackers
+from shortcut_models.terminal import Progress, StopSignal
+from shortcut_models.tracking import Tracker
 
 Batch = dict[str, Array]
 
@@ -52,20 +52,26 @@ def train(config: Config, folder: Path, command: str = "") -> int:
     the exit status: 0 when complete, 128 + the signal's number when stopped. Raises InputError for
     settings that cannot work, a folder of another run, or a loss that is no longer finite.
     """
+    config = runs.settle(config)
     mesh = sharding.make_mesh()
     sharding.check_batch(config.batch_size, config.accumulation, mesh)
     source = open_source(config.dataset_name)
     check_fits(config, source.image_shape, source.num_classes)
     check_pairs(config.objective, "noise" in source[0])
-    runs.create_or_check(folder, config, command)
 
     shapes = jax.eval_shape(partial(init_state, config))
     placed = sharding.state_sharding(mesh, shapes, config.sharding)
-    with Checkpoints(folder / "checkpoints", config.keep) as checkpoints, StopSignal() as stop:
-        start = checkpoints.latest or 0
+    with ExitStack() as stack:
+        stack.enter_context(runs.training_in(folder))
+        runs.create_or_check(folder, config, command)
+        start = runs.latest(folder) or 0
         if start >= config.max_steps:
             Progress.say(f"{folder} is complete: step {start} of {config.max_steps}.")
             return 0
+        # Whatever may be refused is opened before anything is compiled.
+        trackers = stack.enter_context(runs.trackers(folder, config, start))
+        checkpoints = stack.enter_context(Checkpoints(folder / "checkpoints", config.keep))
+        stop = stack.enter_context(StopSignal())
         if start:
             state = restore(checkpoints, start, shapes, placed)
             Progress.say(f"{folder}: going on from step {start} of {config.max_steps}.")
@@ -74,7 +80,7 @@ def train(config: Config, folder: Path, command: str = "") -> int:
             weights = runs.start_weights(config, placed.params)
             state = jax.jit(partial(init_state, config), out_shardings=placed)(weights)
 
-        saved = take_steps(config, folder, source, mesh, placed, state, start, checkpoints, stop)
+        saved = take_steps(config, trackers, source, mesh, placed, state, start, checkpoints, stop)
         checkpoints.wait()
     if saved < config.max_steps:
         Progress.say(f"{folder}: stopped and saved at step {saved}; the same command continues.")
@@ -85,7 +91,7 @@ def train(config: Config, folder: Path, command: str = "") -> int:
 
 def take_steps(
     config: Config,
-    folder: Path,
+    trackers: list[Tracker],
     source: Source,
     mesh: jax.sharding.Mesh,
     placed: State,
@@ -101,7 +107,7 @@ def take_steps(
     step = compile_step(config, mesh, jax.eval_shape(lambda: state), placed, paired="noise" in source[0])
     zeros = {name: np.zeros(2, np.float32) for name in state.totals}
     done = start
-    with Report(config, folder, start) as report:
+    with Report(config, trackers, start) as report:
         for index in range(start, config.max_steps):
             batch = sharding.place_batch(mesh, next(data))
             if takes_snapshot(config, index):
@@ -131,25 +137,20 @@ def take_steps(
 class Report:
     """Tells a run's metrics to the terminal and, on the first process, to the trackers."""
 
-    def __init__(self, config: Config, folder: Path, start: int) -> None:
+    def __init__(self, config: Config, trackers: list[Tracker], start: int) -> None:
         self.saved = start
         """The last step that was saved."""
         self._size, self._names = config.batch_size, metric_names(config)
         self._schedule = make_schedule(config.optimizer)
         self._progress = Progress(start * config.batch_size, config.max_steps * config.batch_size)
-        self._trackers = runs.on_first_process(
-            lambda: open_trackers(folder, config.tracker, start, runs.read(folder)), []
-        )
+        self._trackers = trackers
         self._waiting: tuple[int, dict[str, Array], bool] | None = None
 
     def __enter__(self) -> "Report":
         return self
 
-    def __exit__(self, *_: object) -> None:
-        with ExitStack() as closing:
-            closing.enter_context(self._progress)
-            for tracker in self._trackers:
-                closing.callback(tracker.close)
+    def __exit__(self, *given: Any) -> None:
+        self._progress.__exit__(*given)
 
     def take(self, done: int, totals: dict[str, Array], keep: bool) -> None:
         """Note the metrics after step `done`, for `read` to tell; the trackers too if `keep`."""
