@@ -9,11 +9,9 @@ A folder holds a run folder and a JSON file for each method and seed, and from t
 quality.png and samples.png. Processes that share the folder share the work.
 """
 
-import fcntl
 import json
 import statistics
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,7 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from shortcut_models import catalogue, runs
+from shortcut_models import catalogue
 from shortcut_models.config import Config, choose
 from shortcut_models.config_json import to_json
 from shortcut_models.costs import count_flops, step_flops
@@ -30,10 +28,11 @@ from shortcut_models.data.pairs import Pairs, read_about
 from shortcut_models.errors import InputError, check_finite
 from shortcut_models.evaluate import evaluate
 from shortcut_models.figures import Line, draw_quality
-from shortcut_models.files import whole_file, write_json
+from shortcut_models.files import hold, whole_file, write_json
 from shortcut_models.objectives import Objective
 from shortcut_models.pairs import make_pairs
-from shortcut_models.progress import Progress
+from shortcut_models.provenance import provenance
+from shortcut_models.terminal import Progress
 from shortcut_models.train import check_fits, train
 from shortcut_models.views import get_view
 from shortcut_models.weights import load
@@ -200,7 +199,7 @@ def run(comparison: Comparison, folder: Path, name: str, seed: int, command: str
         "flops": sum(part["flops"] for part in cost),
         "seconds": sum(part["seconds"] for part in cost),
         "cost": cost,
-        **runs.provenance(command),
+        **provenance(command),
     }
     with whole_file(folder / f"{name}-seed-{seed}.npz") as aside, aside.open("wb") as file:
         np.savez(file, steps=list(found.samples), samples=np.stack(list(found.samples.values())))
@@ -222,8 +221,8 @@ def training_cost(folder: Path, config: Config) -> dict[str, Any]:
 
 def draw_pairs(flow: Path, config: Config, count: int, guidance: float) -> dict[str, Any]:
     """Make reflow's pairs with a trained flow, and say what they cost; they are no training images."""
-    model, about = load(flow), {"run": str(flow.absolute()), "weights": "ema"}
-    about["run_step"] = model.step
+    model = load(flow)
+    about = {"run": str(flow.absolute()), "run_step": model.step, "weights": "ema"}
     make_pairs(
         model,
         flow / "pairs",
@@ -309,15 +308,3 @@ def _read(comparison: Comparison, folder: Path, name: str, seed: int) -> dict[st
     except ValueError as error:
         raise InputError(f"{path} is damaged ({error}): remove it, and it will be measured again.") from error
     return report if report["settings"] == comparison.settings() else None
-
-
-@contextmanager
-def hold(path: Path, wait: bool = True) -> Iterator[bool]:
-    """Keep other processes out; yields whether we are in. A lock dies with its process, so none is stale."""
-    with path.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
-            yield False
-            return
-        yield True

@@ -1,43 +1,36 @@
 """What a training run tells: the terminal and, on the first process, the trackers."""
 
 import math
-from contextlib import ExitStack
-from pathlib import Path
+from typing import Any
 
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from shortcut_models import runs
 from shortcut_models.config import Config
 from shortcut_models.errors import InputError
 from shortcut_models.optimizer import make_schedule
-from shortcut_models.progress import Progress
 from shortcut_models.state import metric_names, read_totals
-from shortcut_models.tracking import open_trackers
+from shortcut_models.terminal import Progress
+from shortcut_models.tracking import Tracker
 
 
 class RunLog:
     """Tells a run's metrics to the terminal and, on the first process, to the trackers."""
 
-    def __init__(self, config: Config, folder: Path, start: int) -> None:
+    def __init__(self, config: Config, trackers: list[Tracker], start: int) -> None:
         self.saved = start
         """The last step that was saved."""
         self._size, self._names = config.batch_size, metric_names(config)
         self._schedule = make_schedule(config.optimizer)
         self._progress = Progress(start * config.batch_size, config.max_steps * config.batch_size)
-        self._trackers = runs.on_first_process(
-            lambda: open_trackers(folder, config.tracker, start, runs.read(folder)), []
-        )
+        self._trackers = trackers
         self._waiting: tuple[int, dict[str, Array], bool] | None = None
 
     def __enter__(self) -> "RunLog":
         return self
 
-    def __exit__(self, *_: object) -> None:
-        with ExitStack() as closing:
-            closing.enter_context(self._progress)
-            for tracker in self._trackers:
-                closing.callback(tracker.close)
+    def __exit__(self, *given: Any) -> None:
+        self._progress.__exit__(*given)
 
     def take(self, done: int, totals: dict[str, Array], keep: bool) -> None:
         """Note the metrics after step `done`, for `read` to tell; the trackers too if `keep`."""

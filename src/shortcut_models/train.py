@@ -1,6 +1,7 @@
 """Training, top to bottom: this page and one file of objectives/ are all of a training step."""
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,10 +22,11 @@ from shortcut_models.errors import InputError
 from shortcut_models.networks import Params
 from shortcut_models.objectives import Batch, Context, Loss
 from shortcut_models.optimizer import make_optimizer
-from shortcut_models.progress import Progress, StopSignal
 from shortcut_models.runlog import RunLog
 from shortcut_models.sharding import Layout
 from shortcut_models.state import State, average, decay_at, init_state, restore, shapes_of, stage_starts, to_parts
+from shortcut_models.terminal import Progress, StopSignal
+from shortcut_models.tracking import Tracker
 
 
 def train(config: Config, folder: Path, command: str = "") -> int:
@@ -34,20 +36,24 @@ def train(config: Config, folder: Path, command: str = "") -> int:
     the exit status: 0 when complete, 128 + the signal's number when stopped. Raises InputError for
     settings that cannot work, a folder of another run, or a loss that is no longer finite.
     """
-    config = config.finished()
+    config = runs.settle(config.finished())
     layout = sharding.make_layout(shapes_of(config), config.sharding, config.model.stacked)
     sharding.check_batch(config.batch_size, config.accumulation, layout.mesh)
     check_fits(config)
     source = config.data.open()
-    if not (folder / "run.json").exists():
-        weights.check_start(config)  # Only now: what has started goes on without the run that it started from.
-    runs.create_or_check(folder, config, command)
-
-    with Checkpoints(folder / "checkpoints", config.keep) as checkpoints, StopSignal() as stop:
-        start = checkpoints.latest or 0
+    with ExitStack() as stack:
+        stack.enter_context(runs.training_in(folder))
+        if not (folder / "run.json").exists():
+            weights.check_start(config)  # Only now: what has started goes on without the run that it started from.
+        runs.create_or_check(folder, config, command)
+        start = runs.latest(folder) or 0
         if start >= config.max_steps:
             Progress.say(f"{folder} is complete: step {start} of {config.max_steps}.")
             return 0
+        # Whatever may be refused is opened before anything is compiled.
+        trackers = stack.enter_context(runs.trackers(folder, config, start))
+        checkpoints = stack.enter_context(Checkpoints(folder / "checkpoints", config.keep))
+        stop = stack.enter_context(StopSignal())
         if start:
             state = restore(checkpoints, start, layout)
             Progress.say(f"{folder}: going on from step {start} of {config.max_steps}.")
@@ -56,7 +62,7 @@ def train(config: Config, folder: Path, command: str = "") -> int:
             given = weights.to_start_from(config, layout.placed.params)
             state = jax.jit(partial(init_state, config), out_shardings=layout.placed)(given)
 
-        saved = take_steps(config, folder, source, layout, state, start, checkpoints, stop)
+        saved = take_steps(config, trackers, source, layout, state, start, checkpoints, stop)
         checkpoints.wait()
     if saved < config.max_steps:
         Progress.say(f"{folder}: stopped and saved at step {saved}; the same command continues.")
@@ -67,7 +73,7 @@ def train(config: Config, folder: Path, command: str = "") -> int:
 
 def take_steps(
     config: Config,
-    folder: Path,
+    trackers: list[Tracker],
     source: Source,
     layout: Layout,
     state: State,
@@ -83,7 +89,7 @@ def take_steps(
     step = compile_step(config, layout)
     zeros = {name: np.zeros(2, np.float32) for name in state.totals}
     done = start
-    with RunLog(config, folder, start) as log:
+    with RunLog(config, trackers, start) as log:
         for index in range(start, config.max_steps):
             batch = encode(sharding.place_batch(layout.mesh, next(stored)), np.uint32(index))
             if index in teaching:

@@ -6,9 +6,10 @@ from typing import Any, Literal
 import jax
 
 from shortcut_models import catalogue, runs
-from shortcut_models.checkpoint import Checkpoints
+from shortcut_models.checkpoint import load_newest
 from shortcut_models.config import Config
 from shortcut_models.errors import InputError
+from shortcut_models.files import explained
 from shortcut_models.model import Model
 from shortcut_models.networks import Params
 from shortcut_models.sharding import abstract
@@ -32,7 +33,7 @@ def load(run: str | Path, weights: Weights = "ema", *, dtype: str = "float32") -
     here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     shapes = jax.eval_shape(network.init, jax.random.key(0))
     step, params = _read(folder, shapes, jax.tree.map(lambda _: here, shapes), weights)
-    return Model(network, params, config.objective, config.data.shows(), step=step, weights=weights)
+    return Model(network, params, config.objective, runs.read_shown(folder), step=step, weights=weights)
 
 
 def to_start_from(config: Config, placed: Any) -> Params | None:
@@ -63,9 +64,8 @@ def check_start(config: Config) -> None:
             f"--start-from {folder} was trained with {kind}, which does not learn the velocity that is to be "
             "distilled: start from a run of an objective that does."
         )
-    with Checkpoints(folder / "checkpoints") as checkpoints:
-        if checkpoints.latest is None:
-            raise InputError(f"--start-from {folder} has no whole checkpoint yet: train it further first.")
+    if runs.latest(folder) is None:
+        raise InputError(f"--start-from {folder} has no whole checkpoint yet: train it further first.")
 
 
 def _of(model: Any, name: str) -> Any:
@@ -74,9 +74,9 @@ def _of(model: Any, name: str) -> Any:
 
 def _read(folder: Path, shapes: Params, placed: Any, weights: Weights) -> tuple[int, Params]:
     """Step and weights of the newest checkpoint of a run folder."""
-    with Checkpoints(folder / "checkpoints") as checkpoints:
-        step = checkpoints.latest
-        if step is None:
-            raise InputError(f"run folder {folder} has no whole checkpoint yet: train it further first.")
-        name = "ema" if weights == "ema" else "params"
-        return step, checkpoints.load(step, {name: abstract(shapes, placed)})[name]
+    name = "ema" if weights == "ema" else "params"
+    with explained():
+        found = load_newest(folder / "checkpoints", {name: abstract(shapes, placed)})
+    if found is None:
+        raise InputError(f"run folder {folder} has no whole checkpoint yet: train it further first.")
+    return found[0], found[1][name]

@@ -72,7 +72,7 @@ def run(words: list[str]) -> int:
         print("measured before, with the same settings:")
     else:
         found = _measure(model, config.data.shows(), picture, protocol)
-        known = {"protocol": protocol, **found, **runs.provenance(parsing.command_line("evaluate", words))}
+        known = {"protocol": protocol, **found, **provenance(parsing.command_line("evaluate", words))}
         _write(report, known)
     print(table(known))
     print(f"the samples: {picture}\nthe numbers: {report}")
