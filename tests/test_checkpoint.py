@@ -25,7 +25,10 @@ from shortcut_models.checkpoint import Checkpoints, check_path, load_newest, new
 def state(step: int, size: int = 3000) -> dict[str, Any]:
     """Parts with all that a training's have: dicts, named tuples, None, scalars, odd names, 16 bits."""
     noise = np.random.default_rng(0).standard_normal(size)
-    ema = {"blocks": {"kernel": jnp.asarray(noise + step, jnp.float32)}, "a/b=1 c": jnp.full((2, 3), step, jnp.bfloat16)}
+    ema = {
+        "blocks": {"kernel": jnp.asarray(noise + step, jnp.float32)},
+        "a/b=1 c": jnp.full((2, 3), step, jnp.bfloat16),
+    }
     rest = {"target": None, "steps": (jnp.uint32(step), [jnp.float32(0.5)])}
     return {"ema": ema, "rest": rest}
 

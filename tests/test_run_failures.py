@@ -22,7 +22,8 @@ from shortcut_models import train as training
 from shortcut_models.checkpoint import Checkpoints, newest
 from shortcut_models.config import Config
 from shortcut_models.data import pipeline
-from shortcut_models.train import check_finite, train
+from shortcut_models.runlog import check_finite
+from shortcut_models.train import train
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -181,7 +182,9 @@ def test_a_service_without_a_key_is_refused_before_anything_is_compiled(
     module.init = init
     monkeypatch.setitem(sys.modules, "wandb", module)
     folder = tmp_path / "new" if new else unfinished
-    with pytest.raises(InputError, match=r"tracker 'wandb' does not work \(api_key not configured .*--tracker none") as e:
+    with pytest.raises(
+        InputError, match=r"tracker 'wandb' does not work \(api_key not configured .*--tracker none"
+    ) as e:
         train(replace(tiny, tracker="wandb"), folder)
     assert len(str(e.value).splitlines()) == 1
     assert not (folder / ".lock").exists()
@@ -203,7 +206,9 @@ def test_metrics_that_cannot_be_written_end_the_training(
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(unfinished / "metrics.jsonl"))
 
     monkeypatch.setattr(tracking.JsonLines, "log", full)
-    with pytest.raises(InputError, match=r"metrics.jsonl: no space left on device \(the checkpoint of step 4 is kept\)"):
+    with pytest.raises(
+        InputError, match=r"metrics.jsonl: no space left on device \(the checkpoint of step 4 is kept\)"
+    ):
         train(tiny, unfinished)
 
 

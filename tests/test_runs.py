@@ -14,9 +14,10 @@ import numpy as np
 import pytest
 
 import shortcut_models
-from shortcut_models import InputError, cli, files, runs
+from shortcut_models import InputError, cli, files, runs, weights
 from shortcut_models.checkpoint import Checkpoints
-from shortcut_models.config import Config, from_json, to_json
+from shortcut_models.config import Config
+from shortcut_models.config_json import from_json, to_json
 from shortcut_models.train import train
 
 
@@ -213,7 +214,9 @@ def test_a_run_of_another_format_names_the_version_that_wrote_it(trained_copy: P
     versions = {"versions": {"shortcut-models": "7.8"}}
     written = {"starts": [versions]} if where == "starts" else versions
     (trained_copy / "run.json").write_text(json.dumps({"format": 99, **written}))
-    with pytest.raises(InputError, match=r"has format 99, but .* reads format 1: use the version that wrote it \(7.8\)"):
+    with pytest.raises(
+        InputError, match=r"has format 99, but .* reads format 1: use the version that wrote it \(7.8\)"
+    ):
         runs.read(trained_copy)
 
 
@@ -223,9 +226,9 @@ def test_a_run_of_another_format_names_the_version_that_wrote_it(trained_copy: P
 def test_a_run_may_start_from_one_that_only_computed_otherwise(tiny: Config, trained: Path) -> None:
     config = replace(tiny, start_from=str(trained))
     faster = replace(config.model, attention="cudnn", dtype="bfloat16", scan=not config.model.scan, remat=True)
-    runs.check_start(replace(config, model=faster))
+    weights.check_start(replace(config, model=faster))
     with pytest.raises(InputError, match=r"holds another network; .*\n  model.qk_norm: True there, False here"):
-        runs.check_start(replace(config, model=replace(faster, qk_norm=not config.model.qk_norm)))
+        weights.check_start(replace(config, model=replace(faster, qk_norm=not config.model.qk_norm)))
 
 
 def started(run: Path, flow: str, tiny: Config) -> None:

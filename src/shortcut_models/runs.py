@@ -140,7 +140,11 @@ def read_config(folder: Path) -> Config:
     """The configuration in run.json; raises InputError as `read` does, or if its fields are not ours."""
     data = read(folder)
     try:
-        return from_json(data["config"], data["format"])
+        config = data["config"]
+        if data["format"] == 1 and config["dataset_name"] not in catalogue.DATA:
+            # A folder of pairs, which was stored as it was given.
+            config = {**config, "dataset_name": str(find(config["dataset_name"], folder))}
+        return from_json(config, data["format"])
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"{folder / 'run.json'} does not describe a run of this version: {error}") from error
 

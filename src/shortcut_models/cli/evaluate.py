@@ -46,14 +46,13 @@ def run(words: list[str]) -> int:
     if len(set(budgets)) < len(budgets):
         raise InputError(f"--steps {given.steps} names a budget twice: name each once.")
 
-    from shortcut_models import runs
     from shortcut_models.evaluate import read_report, table
+    from shortcut_models.provenance import provenance
     from shortcut_models.weights import load
 
     names = given.metrics.split(",") if given.metrics else None
     for name in names or ():
         catalogue.check("metric", catalogue.METRICS, name)
-    config = runs.read_config(given.run)
     model = load(given.run, given.weights)
     labels = given.labels or ("none" if model.unconditional else None)
     protocol = {
@@ -71,7 +70,7 @@ def run(words: list[str]) -> int:
     if known is not None and known.get("protocol") == protocol and picture.exists():
         print("measured before, with the same settings:")
     else:
-        found = _measure(model, config.data.shows(), picture, protocol)
+        found = _measure(model, model.data, picture, protocol)
         known = {"protocol": protocol, **found, **provenance(parsing.command_line("evaluate", words))}
         _write(report, known)
     print(table(known))
