@@ -12,6 +12,7 @@ there. The peers need the extra `bench`, or a Python that has torch and diffuser
 import argparse
 import json
 import os
+import shutil
 import sys
 import tempfile
 import time
@@ -33,9 +34,11 @@ def main() -> None:
     parser.add_argument("--peer-python", help="a Python that has torch and diffusers, if this one has not")
     parser.add_argument("--out", type=Path, help=f"folder of the JSON files: {page.RESULTS}, or runs/speed if quick")
     given = parser.parse_args()
+    if given.peer_python and not shutil.which(given.peer_python):
+        parser.error(f"--peer-python {given.peer_python} is no program: give the path of a Python.")
+    busy = os.getloadavg()[0] > 0.7  # Before our own parts weigh on it.
     out = given.out or (Path("runs/speed") if given.quick else page.RESULTS)
     out.mkdir(parents=True, exist_ok=True)
-    busy = os.getloadavg()[0] > 0.7  # Before our own parts weigh on it.
     with tempfile.TemporaryDirectory() as kept:
         contestants = Contestants(given.device, Path(kept), given.peer_python)
         origin = machine(contestants, given.device)

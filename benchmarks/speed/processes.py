@@ -28,8 +28,7 @@ class Child:
         pipes: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
         began, self.peak_was_reset = time.perf_counter(), False
         self.process: Any = subprocess.Popen(command, **pipes, text=True, env=env)
-        self.error: str = self.ask({}).get("error", "")
-        """Why it cannot run, if it cannot."""
+        self.error: str = self.ask({}).get("error", "")  # Why it cannot run, if it cannot.
         self.first_run = time.perf_counter() - began
         with suppress(OSError):  # Only Linux has it.
             Path(f"/proc/{self.process.pid}/clear_refs").write_text("5")
@@ -100,8 +99,7 @@ class Outcome(NamedTuple):
 
     times: dict[str, list[float]]
     facts: dict[str, dict[str, Any]]
-    notes: dict[str, str]
-    """Why a contestant is missing."""
+    notes: dict[str, str]  # Why a contestant is missing.
 
 
 def compete(
