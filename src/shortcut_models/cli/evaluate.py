@@ -48,6 +48,7 @@ def run(words: list[str]) -> int:
 
     from shortcut_models import runs
     from shortcut_models.evaluate import read_report, table
+    from shortcut_models.provenance import provenance
     from shortcut_models.weights import load
 
     names = given.metrics.split(",") if given.metrics else None
