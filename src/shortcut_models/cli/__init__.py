@@ -5,7 +5,6 @@ imports what takes time after it has answered --help, so that every help is ther
 """
 
 import difflib
-import errno
 import os
 import sys
 from contextlib import suppress
@@ -68,6 +67,8 @@ def main(words: list[str] | None = None) -> int:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return _refuse("the program that reads the output has ended, so the rest of it is lost.")
     except OSError as error:
+        from shortcut_models.files import explain
+
         return _refuse(explain(error))
     except KeyboardInterrupt:
         _say("stopped.")
@@ -96,24 +97,6 @@ def dispatch(words: list[str], program: bool = False) -> int:
 
         startup.prepare()
     return import_module(f"shortcut_models.cli.{name}").run(rest)
-
-
-def explain(error: OSError) -> str:
-    """A sentence about what the system refused, and what to do."""
-    where = f"{error.filename}: " if error.filename else ""
-    advice = {
-        errno.ENOSPC: "no space is left there; free some, and run the same command again.",
-        errno.EDQUOT: "the quota is used up there; free some space, and run the same command again.",
-        errno.EACCES: "permission is denied; choose a place that you may read and write.",
-        errno.EPERM: "permission is denied; choose a place that you may read and write.",
-        errno.EROFS: "the file system is read-only; choose another place.",
-        errno.ENOENT: "it does not exist, or no longer.",
-        errno.ENOTDIR: "a part of the path is no folder.",
-        errno.EISDIR: "it is a folder, but a file was expected.",
-        errno.ENAMETOOLONG: "the name is longer than the file system takes.",
-    }
-    said = f"the system says: {(error.strerror or str(error) or type(error).__name__).lower()}."
-    return where + advice.get(error.errno or 0, said)
 
 
 def _refuse(sentence: str) -> int:

@@ -1,6 +1,6 @@
 """Images: grids and rows of them, arrays, folders of PNGs."""
 
-import os
+import secrets
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -122,7 +122,7 @@ def to_image(pixels: UInt8[np.ndarray, "height width channels"]) -> Image.Image:
 
 
 def _write_folder(out: Path, samples: Images, labels: Int[np.ndarray, " count"]) -> None:
-    aside = out.with_name(f".{out.name}.{os.getpid()}")
+    aside = out.with_name(f".aside-{secrets.token_hex(6)}")  # Short, so that every name for `out` works.
     aside.mkdir(parents=True)
     try:
         digits = max(5, len(str(len(samples) - 1)))
