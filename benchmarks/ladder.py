@@ -14,13 +14,16 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from shortcut_models import runs
-from shortcut_models.config import Config, Optimizer
+from shortcut_models.config import Config
 from shortcut_models.evaluate import evaluate
 from shortcut_models.files import write_json
-from shortcut_models.objectives import ORIGINAL, Shortcut
-from shortcut_models.presets import PRESETS
+from shortcut_models.networks.dit import DiT
+from shortcut_models.objectives.shortcut import ORIGINAL, Shortcut
+from shortcut_models.optimizer import Optimizer
+from shortcut_models.presets import get_preset
+from shortcut_models.provenance import provenance
 from shortcut_models.train import train
+from shortcut_models.weights import load
 
 STEPS = 3000  # Fewer than the demo's 8,000, for 24 runs to end within the hour.
 BUDGETS = (1, 2, 4, 128)
@@ -30,7 +33,7 @@ DOCS, RESULTS = Path("docs"), Path("benchmarks/results")
 
 def rungs() -> dict[str, Config]:
     """The configurations, from the original's to the preset's, each one change on from the last."""
-    preset = PRESETS["digits"].config
+    preset = get_preset("digits")
     optimizer = replace(preset.optimizer, decay_steps=STEPS)
     # The preset as it was when the ladder was measured: since then its target average is 0.95.
     assert isinstance(preset.objective, Shortcut)
@@ -42,7 +45,7 @@ def rungs() -> dict[str, Config]:
     }
     config = replace(
         ours,
-        model=type(ours.model).original(**sizes),
+        model=DiT.original(**sizes),
         objective=ORIGINAL,
         optimizer=Optimizer(learning_rate=1e-3, weight_decay=0.1),
         ema_decay=0.999,
@@ -81,8 +84,8 @@ def run(seeds: list[int], only: list[int] | None) -> None:
             print(f"{folder}: {name}", flush=True)
             if train(replace(config, seed=seed), folder, " ".join(sys.argv)):
                 sys.exit("stopped; the same command continues")
-            found = evaluate(runs.load(folder), config.dataset_name, BUDGETS, 1000)
-            write_json(folder / "report.json", {"rung": name, **found.report, **runs.provenance(" ".join(sys.argv))})
+            found = evaluate(load(folder), config.data, BUDGETS, 1000)
+            write_json(folder / "report.json", {"rung": name, **found.report, **provenance(" ".join(sys.argv))})
 
 
 def table() -> None:

@@ -17,11 +17,15 @@ from typing import Any
 import jax
 import numpy as np
 
-from shortcut_models import runs, sharding
+from shortcut_models import catalogue, sharding
 from shortcut_models.compare import METHODS, PAIR_STEPS, Comparison, spread, table
-from shortcut_models.config import Config, from_json
+from shortcut_models.config import Config
+from shortcut_models.config_json import from_json
 from shortcut_models.files import write_json
-from shortcut_models.train import compile_step, init_state
+from shortcut_models.objectives import Batch
+from shortcut_models.provenance import provenance
+from shortcut_models.state import init_state, shapes_of
+from shortcut_models.train import compile_step
 
 RUN, DOCS, RESULTS = Path("runs/compare-digits"), Path("docs"), Path("benchmarks/results")
 DISTANCE = "frechet-pixels-1000"
@@ -52,21 +56,18 @@ def measure_time() -> None:
                 step()
             seconds[name].append((time.perf_counter() - began) / STEPS)
     per_step = {name: statistics.median(values) for name, values in seconds.items()}
-    write_json(RESULTS / "comparison-time.json", {"seconds_per_step": per_step, **runs.provenance(" ".join(sys.argv))})
+    write_json(RESULTS / "comparison-time.json", {"seconds_per_step": per_step, **provenance(" ".join(sys.argv))})
     print(json.dumps(per_step, indent=2))
 
 
 def prepare(config: Config) -> Any:
     """A function that takes one more step of a training, and waits for it."""
-    mesh = sharding.make_mesh()
-    shapes = jax.eval_shape(lambda: init_state(config))
-    placed = sharding.state_sharding(mesh, shapes, "dp")
-    paired = config.dataset_name != "digits"
-    step = compile_step(config, mesh, shapes, placed, paired)
-    state = jax.jit(lambda: init_state(config), out_shardings=placed)()
+    layout = sharding.make_layout(shapes_of(config), "dp")
+    step, paired = compile_step(config, layout), config.data.paired
+    state = jax.jit(lambda: init_state(config), out_shardings=layout.placed)()
     x1 = np.zeros((config.batch_size, *config.model.shape), np.float32)
-    batch = {"x1": x1, "label": np.zeros(config.batch_size, np.int32)} | ({"x0": x1} if paired else {})
-    batch = sharding.place_batch(mesh, batch)
+    arrays = {"x1": x1, "label": np.zeros(config.batch_size, np.int32)} | ({"x0": x1} if paired else {})
+    batch = Batch(**sharding.place_batch(layout.mesh, arrays))
 
     def once() -> None:
         nonlocal state
@@ -83,7 +84,7 @@ def charge(found: Reports) -> None:
         for report in reports:
             size = report["settings"]["base"]["batch_size"]
             for part in report["cost"]:
-                stage = "flow-matching" if part["what"].startswith("training flow-seed") else name
+                stage = catalogue.TEACHER if part["what"].startswith("training flow-seed") else name
                 if part["images"]:
                     part["seconds"] = part["images"] / size * per_step[stage]
             report["seconds"] = sum(part["seconds"] for part in report["cost"])

@@ -45,7 +45,7 @@ def main() -> None:
     """Write the rows, then the page's table."""
     jax.config.update("jax_platforms", "cpu")
     jax.config.update("jax_num_cpu_devices", DEVICES)
-    origin = ours.runs.provenance("python -m benchmarks.scaling")
+    origin = ours.provenance("python -m benchmarks.scaling")
     report = {"rows": rows(), "about": {}, "busy": False, **origin}
     (page.RESULTS / "scaling.json").write_text(json.dumps(report, indent=2) + "\n")
     page.write(Path("docs/scaling.md"), page.RESULTS)

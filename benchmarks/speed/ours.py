@@ -14,27 +14,38 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from shortcut_models import runs, sampling, sharding
+from shortcut_models import sampling, sharding
 from shortcut_models.config import Config
-from shortcut_models.dry_run import count_flops, step_flops
-from shortcut_models.models import DiT, Params
-from shortcut_models.objectives import FlowMatching, Shortcut
-from shortcut_models.train import compile_step, init_state
+from shortcut_models.costs import count_flops, step_flops
+from shortcut_models.data.digits import Digits
+from shortcut_models.networks import Params
+from shortcut_models.networks.dit import DiT
+from shortcut_models.objectives import Batch
+from shortcut_models.objectives.flow_matching import FlowMatching
+from shortcut_models.objectives.shortcut import Shortcut
+from shortcut_models.provenance import provenance
+from shortcut_models.state import init_state, shapes_of
+from shortcut_models.train import compile_step
 
 OBJECTIVES = {"flow matching": FlowMatching(), "shortcut": Shortcut()}
 
 
 def config(model: dict[str, Any], batch: int, objective: str = "flow matching", accumulation: int = 1) -> Config:
-    """A training run of the network with these fields."""
-    return Config(batch_size=batch, model=DiT(**model), objective=OBJECTIVES[objective], accumulation=accumulation)
+    """A training run of the network with these fields; its data are not read."""
+    return Config(
+        data=Digits(),
+        batch_size=batch,
+        model=DiT(**model),
+        objective=OBJECTIVES[objective],
+        accumulation=accumulation,
+    )
 
 
-def compiled(config: Config, devices: int = 1) -> tuple[Any, Any, Any, jax.sharding.Mesh]:
-    """The compiled training step, the shapes and shardings of its state, and the mesh of the first devices."""
+def compiled(config: Config, devices: int = 1) -> tuple[Any, sharding.Layout]:
+    """The compiled training step, and its layout on the first devices."""
     mesh = sharding.make_mesh(jax.devices()[:devices])
-    shapes = jax.eval_shape(partial(init_state, config))
-    placed = sharding.state_sharding(mesh, shapes, config.sharding)
-    return compile_step(config, mesh, shapes, placed), shapes, placed, mesh
+    layout = sharding.make_layout(shapes_of(config), config.sharding, config.model.stacked, mesh)
+    return compile_step(config, layout), layout
 
 
 def weights(network: DiT) -> Params:
@@ -60,7 +71,7 @@ class Ceiling:
 
     def facts(self) -> dict[str, Any]:
         """Operations of the product, and where it ran."""
-        return {"operations": 2 * self.side**3, "origin": runs.provenance("")}
+        return {"operations": 2 * self.side**3, "origin": provenance("")}
 
 
 class Step:
@@ -68,12 +79,12 @@ class Step:
 
     def __init__(self, **asked: Any) -> None:
         self.config, self.index = config(**asked), 0
-        self.step, _, placed, mesh = compiled(self.config)
+        self.step, layout = compiled(self.config)
         network, size = self.config.model, self.config.batch_size
-        self.state = jax.jit(partial(init_state, self.config), out_shardings=placed)(weights(network))
+        self.state = jax.jit(partial(init_state, self.config), out_shardings=layout.placed)(weights(network))
         images = np.random.default_rng(0).standard_normal((size, *network.shape), np.float32)
         labels = np.arange(size, dtype=np.int32) % network.num_classes
-        self.batch = sharding.place_batch(mesh, {"x1": images, "label": labels})
+        self.batch = Batch(**sharding.place_batch(layout.mesh, {"x1": images, "label": labels}))
 
     def __call__(self) -> None:
         self.state = jax.block_until_ready(self.step(self.state, self.batch, np.uint32(self.index)))
@@ -89,7 +100,7 @@ class Sampler:
 
     def __init__(self, model: dict[str, Any], batch: int, guided: bool) -> None:
         self.network, self.guidance = DiT(**model), 1.5 if guided else 1.0
-        self.params = self.network.apart(jax.device_put(weights(self.network)))
+        self.params = self.network.prepare(jax.device_put(weights(self.network)))
         self.label, self.indices = jnp.zeros(batch, jnp.int32), jnp.arange(batch)
         self.program = jax.jit(self.draw)
 
@@ -116,7 +127,8 @@ class Memory:
     """What a training step holds, by the compiler's count; nothing is allocated, so it may be more than there is."""
 
     def __init__(self, **asked: Any) -> None:
-        self.step, self.shapes, _, _ = compiled(config(**asked))
+        self.step, layout = compiled(config(**asked))
+        self.shapes = layout.shapes
 
     def __call__(self) -> None:
         pass
