@@ -1,13 +1,21 @@
 """The seam of data: a choice of data set, and the source of examples that it opens."""
 
+import dataclasses
+import typing
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+import numpy as np
+from jaxtyping import Int
+
+from shortcut_models import catalogue
+from shortcut_models.errors import InputError
 
 if TYPE_CHECKING:
     from shortcut_models.codecs.base import Codec
 
-Split = Literal["train", "test"]
 View = Literal["images", "points"]
+Batch = dict[str, np.ndarray]
 
 
 class Source(Protocol):
@@ -18,12 +26,26 @@ class Source(Protocol):
       "x"                  float32, any shape, already in the network's range
       "mean", "deviation"  float (h, w, c), unscaled moments of a latent
     and "label" (int), and, for data that come in pairs, "noise" (float32, shaped like x).
-    A source may also have `batch(indices)`: the same dict with a leading axis, quicker than one by one.
+
+    A source may also have
+      `batch(indices)`     the same dict with a leading axis, quicker than one by one: see `take`
+      `mirror`             a source of the same examples flipped left to right: training then draws
+                           each example as it is or mirrored, with equal chances
     """
 
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int, /) -> dict[str, Any]: ...
+
+
+def take(source: Source, indices: Int[np.ndarray, " count"]) -> Batch:
+    """The examples of these indices, stacked; "label" as int32."""
+    if hasattr(source, "batch"):
+        batch = dict(source.batch(indices))
+    else:
+        examples = [source[int(index)] for index in indices]
+        batch = {name: np.stack([example[name] for example in examples]) for name in examples[0]}
+    return batch | {"label": np.asarray(batch["label"], np.int32)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,17 +55,19 @@ class Data:
     A new data set is a file with a class derived from this one and a line in the catalogue.
     """
 
-    view: ClassVar[View] = "images"
-    """How its samples are shown and written: a key of `views`."""
-
-    def open(self, split: Split = "train") -> Source:
+    def open(self, split: str = "train") -> Source:
         """Open a split; raises InputError if the data are missing, damaged or have no such split."""
         raise NotImplementedError
 
     @property
-    def splits(self) -> tuple[Split, ...]:
-        """The splits that `open` takes; "test" holds examples that training never sees."""
+    def splits(self) -> tuple[str, ...]:
+        """The splits that `open` takes; the first is the one to train on, "train" but for odd data sets."""
         return ("train",)
+
+    @property
+    def held_out(self) -> str | None:
+        """The split of examples that training never sees; None if there is none."""
+        return next((name for name in ("test", "validation") if name in self.splits), None)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -68,9 +92,14 @@ class Data:
     @property
     def codec(self) -> "Codec":
         """From stored items to the network's x and from samples to images; pixels by default."""
-        from shortcut_models.codecs.pixels import Pixels
+        from shortcut_models.codecs.pixels import Pixels  # It needs JAX; choosing data does not.
 
         return Pixels()
+
+    @property
+    def view(self) -> View:
+        """How its samples are shown and written."""
+        return "images"
 
     @property
     def metrics(self) -> tuple[str, ...]:
@@ -84,3 +113,30 @@ class Data:
     def identity(self) -> str:
         """A string that changes whenever the examples do: the key of cached statistics."""
         raise NotImplementedError
+
+    def check_split(self, split: str) -> None:
+        """Raise InputError, listing the splits, unless `split` is one of them."""
+        if split not in self.splits:
+            raise InputError(f"split {split!r} is unknown: {describe(self)} has {', '.join(self.splits)}.")
+
+
+def describe(data: Data) -> str:
+    """What a message calls these data: their path where they have one, else their name."""
+    return str(getattr(data, "path", "") or catalogue.kind_of(catalogue.DATA, data))
+
+
+def data_to_json(data: Data) -> dict[str, Any]:
+    """A choice of data as plain values: the catalogue's name under "kind", and its fields."""
+    return {"kind": catalogue.kind_of(catalogue.DATA, data), **dataclasses.asdict(data)}
+
+
+def data_from_json(values: dict[str, Any]) -> Data:
+    """The choice that `data_to_json` wrote; raises InputError for a kind or field that is unknown here."""
+    fields = dict(values)
+    cls = catalogue.find("data set", catalogue.DATA, fields.pop("kind", ""))
+    hints = typing.get_type_hints(cls)
+    odd = sorted(set(fields) - {field.name for field in dataclasses.fields(cls)})
+    if odd:
+        raise InputError(f"data of kind {values['kind']!r} have no field {odd[0]!r} in this version: use a newer one.")
+    tuples = {name for name in fields if typing.get_origin(hints[name]) is tuple}  # JSON has lists alone.
+    return cls(**{name: tuple(value) if name in tuples else value for name, value in fields.items()})
