@@ -18,7 +18,7 @@ from shortcut_models import sampling, sharding
 from shortcut_models.config import Config
 from shortcut_models.costs import count_flops, step_flops
 from shortcut_models.data.digits import Digits
-from shortcut_models.networks import Params
+from shortcut_models.networks import Network, Params
 from shortcut_models.networks.dit import DiT
 from shortcut_models.objectives import Batch
 from shortcut_models.objectives.flow_matching import FlowMatching
@@ -48,7 +48,7 @@ def compiled(config: Config, devices: int = 1) -> tuple[Any, sharding.Layout]:
     return compile_step(config, layout), layout
 
 
-def weights(network: DiT) -> Params:
+def weights(network: Network) -> Params:
     """Small weights drawn by NumPy: their values change no time, but compiling `init` takes seconds."""
     rng = np.random.default_rng(0)
     shapes = jax.eval_shape(network.init, jax.random.key(0))
