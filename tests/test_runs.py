@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import shortcut_models
-from shortcut_models import InputError, cli, files, runs, weights
+from shortcut_models import InputError, cli, runs, weights
 from shortcut_models.checkpoint import Checkpoints
 from shortcut_models.config import Config
 from shortcut_models.config_json import from_json, to_json

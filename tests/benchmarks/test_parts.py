@@ -15,7 +15,7 @@ from benchmarks.scaling import Machine, expected
 from benchmarks.speed import __main__, ours, parts
 from benchmarks.speed.processes import Contestants, Outcome
 from shortcut_models.model import Model
-from shortcut_models.presets import PRESETS
+from shortcut_models.presets import get_preset
 
 TINY = parts.SIZES["tiny"] | {"scan": True}
 REPOSITORY = Path(__file__).parents[2]
@@ -187,7 +187,7 @@ def test_a_step_is_told_for_both_objectives(monkeypatch: pytest.MonkeyPatch) -> 
 def test_the_sampler_draws_what_a_model_draws(guided: bool) -> None:
     sampler = ours.Sampler(TINY, 3, guided)
     weights = jax.tree.map(lambda a: 10 * a, ours.weights(sampler.network))
-    sampler.params = sampler.network.apart(weights)
+    sampler.params = sampler.network.prepare(weights)
     drawn: list[np.ndarray] = []
     program = sampler.program
 
@@ -205,14 +205,16 @@ def test_the_sampler_draws_what_a_model_draws(guided: bool) -> None:
 
 
 def test_the_demo_s_network_is_the_presets() -> None:
-    assert ours.DiT(**parts.SIZES["digits"]) == PRESETS["digits"].config.model
-    assert PRESETS["digits"].config.batch_size == parts.SAMPLE["cpu"][0].batch * 64 == parts.TRAIN["gpu"][0].batch
+    assert ours.DiT(**parts.SIZES["digits"]) == get_preset("digits").model
+    assert get_preset("digits").batch_size == parts.SAMPLE["cpu"][0].batch * 64 == parts.TRAIN["gpu"][0].batch
 
 
 def test_the_paper_s_networks_have_its_sizes() -> None:
-    for size, preset in (("B/2", "dit-b/2"), ("XL/2", "dit-xl/2")):
-        network = PRESETS[preset].config.model
-        assert parts.SIZES[size] == {name: getattr(network, name) for name in parts.SIZES[size]}
+    # DiT-B/2 and DiT-XL/2 of arXiv 2212.09748, table 1, on latents of 32x32x4 with 1,000 classes.
+    for size, expected in (("B/2", (768, 12, 12)), ("XL/2", (1152, 28, 16))):
+        network = ours.DiT(**parts.SIZES[size])
+        assert (network.hidden_size, network.depth, network.num_heads) == expected
+        assert (network.shape, network.patch_size, network.num_classes) == ((32, 32, 4), 2, 1000)
 
 
 def test_every_case_makes_a_network() -> None:
