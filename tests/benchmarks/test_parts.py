@@ -198,7 +198,7 @@ def test_the_sampler_draws_what_a_model_draws(guided: bool) -> None:
     sampler.program = keep
     sampler(steps=4)
     objective = ours.OBJECTIVES["shortcut"]
-    model = Model(sampler.network, weights, objective, step=0, weights="ema")
+    model = Model(sampler.network, weights, objective, ours.Digits(), step=0, weights="ema")
     images = model.sample([0] * 3, 4, 1.5 if guided else 1.0)
     np.testing.assert_allclose(drawn[0], images, rtol=1e-4, atol=1e-5)
     assert ours.Sampler(TINY, 3, True).facts()["operations"] == (1 if guided else 2) * sampler.facts()["operations"]
