@@ -161,7 +161,7 @@ def test_a_process_that_fails_is_not_timed() -> None:
 
 def test_a_shortcut_step_costs_a_sixth_more_by_arithmetic() -> None:
     flow, shortcut = (
-        ours.step_flops(ours.config(parts.SIZES["S/2"], 16, name)) for name in ("flow matching", "shortcut")
+        ours.step_flops(ours.config(parts.SIZES["64x4"], 64, name)) for name in ("flow matching", "shortcut")
     )
     assert 1.15 < shortcut / flow < 1.18
 
@@ -204,12 +204,12 @@ def test_the_sampler_draws_what_a_model_draws(guided: bool) -> None:
     assert ours.Sampler(TINY, 3, True).facts()["operations"] == (1 if guided else 2) * sampler.facts()["operations"]
 
 
-def test_the_demo_s_network_is_the_presets() -> None:
+def test_the_network_of_the_demo_is_its_preset() -> None:
     assert ours.DiT(**parts.SIZES["digits"]) == PRESETS["digits"].config.model
     assert PRESETS["digits"].config.batch_size == parts.SAMPLE["cpu"][0].batch * 64 == parts.TRAIN["gpu"][0].batch
 
 
-def test_the_paper_s_networks_have_its_sizes() -> None:
+def test_the_networks_of_the_paper_have_its_sizes() -> None:
     for size, preset in (("B/2", "dit-b/2"), ("XL/2", "dit-xl/2")):
         network = PRESETS[preset].config.model
         assert parts.SIZES[size] == {name: getattr(network, name) for name in parts.SIZES[size]}
@@ -229,7 +229,7 @@ def test_a_device_that_is_not_there_is_one_sentence(monkeypatch: pytest.MonkeyPa
         __main__.machine(Contestants("gpu", tmp_path), "gpu")
 
 
-def test_a_peer_s_python_that_is_not_there_is_one_sentence(
+def test_a_python_for_the_peer_that_is_not_there_is_one_sentence(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["speed", "--peer-python", "/nowhere/python"])
