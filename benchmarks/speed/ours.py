@@ -45,8 +45,7 @@ def compiled(config: Config, devices: int = 1) -> tuple[Any, sharding.Layout]:
 
 def weights(network: Network) -> Params:
     """Small weights drawn by NumPy: their values change no time, but compiling `init` takes seconds."""
-    rng = np.random.default_rng(0)
-    shapes = jax.eval_shape(network.init, jax.random.key(0))
+    rng, shapes = np.random.default_rng(0), jax.eval_shape(network.init, jax.random.key(0))
     return jax.tree.map(lambda leaf: np.float32(0.02) * rng.standard_normal(leaf.shape, np.float32), shapes)
 
 

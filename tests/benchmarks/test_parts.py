@@ -161,7 +161,7 @@ def test_a_process_that_fails_is_not_timed() -> None:
 
 def test_a_shortcut_step_costs_a_sixth_more_by_arithmetic() -> None:
     flow, shortcut = (
-        ours.step_flops(ours.config(parts.SIZES["S/2"], 16, name)) for name in ("flow matching", "shortcut")
+        ours.step_flops(ours.config(parts.SIZES["64x4"], 64, name)) for name in ("flow matching", "shortcut")
     )
     assert 1.15 < shortcut / flow < 1.18
 
@@ -231,7 +231,7 @@ def test_a_device_that_is_not_there_is_one_sentence(monkeypatch: pytest.MonkeyPa
         __main__.machine(Contestants("gpu", tmp_path), "gpu")
 
 
-def test_a_peer_s_python_that_is_not_there_is_one_sentence(
+def test_a_python_for_the_peer_that_is_not_there_is_one_sentence(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["speed", "--peer-python", "/nowhere/python"])
