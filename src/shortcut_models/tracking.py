@@ -97,7 +97,7 @@ class WandB:
         except ImportError as error:
             raise InputError("tracker 'wandb' is not installed: pip install 'shortcut-models[wandb]'.") from error
         remembered = folder / "wandb-id.txt"
-        if not remembered.exists():
+        if not remembered.exists() or not remembered.read_text().strip():
             write_text(remembered, secrets.token_hex(4))
         with _answering("wandb"):
             self._run = wandb.init(
