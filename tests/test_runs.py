@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import shortcut_models
-from shortcut_models import InputError, cli, files, runs
+from shortcut_models import InputError, cli, runs
 from shortcut_models.checkpoint import Checkpoints
 from shortcut_models.config import Config, from_json, to_json
 from shortcut_models.train import train
@@ -213,7 +213,9 @@ def test_a_run_of_another_format_names_the_version_that_wrote_it(trained_copy: P
     versions = {"versions": {"shortcut-models": "7.8"}}
     written = {"starts": [versions]} if where == "starts" else versions
     (trained_copy / "run.json").write_text(json.dumps({"format": 99, **written}))
-    with pytest.raises(InputError, match=r"has format 99, but .* reads format 1: use the version that wrote it \(7.8\)"):
+    with pytest.raises(
+        InputError, match=r"has format 99, but .* reads format 1: use the version that wrote it \(7.8\)"
+    ):
         runs.read(trained_copy)
 
 

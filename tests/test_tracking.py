@@ -176,9 +176,10 @@ def test_rows_are_dropped_whole_or_not_at_all(tmp_path: Path) -> None:
     assert steps(old) == [2, 4]
 
 
+@pytest.mark.usefixtures("wandb_calls")
 @pytest.mark.parametrize("call", ["init", "log", "finish"])
 def test_a_service_that_fails_is_one_sentence_and_closes_the_rest(
-    tmp_path: Path, wandb_calls: list[Any], monkeypatch: pytest.MonkeyPatch, call: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
 ) -> None:
     def fail(*_: Any, **__: Any) -> None:
         raise RuntimeError("no way in.\nSee the log.")  # In classes of its own, which need not be an OSError.

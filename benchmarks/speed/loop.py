@@ -43,13 +43,14 @@ class Loop:
         start, self.index = self.index, self.index + WARM + STEPS
         given = replace(self.config, max_steps=self.index)
         placed = sharding.state_sharding(self.mesh, self.training.state, given.sharding)
-        folder, state = Path(self.folder.name), self.training.state
+        state = self.training.state
         checkpoints: Any = self
         with ExitStack() as patched:
             patched.enter_context(mock.patch.object(train, "compile_step", lambda *_, **__: self.step))
             if self.undo == READ_AT_ONCE:
                 patched.enter_context(mock.patch.object(train.Report, "take", _read_at_once(train.Report.take)))
-            train.take_steps(given, folder, self.source, self.mesh, placed, state, start, checkpoints, StopSignal())
+            trackers = patched.enter_context(runs.trackers(Path(self.folder.name), given, start))
+            train.take_steps(given, trackers, self.source, self.mesh, placed, state, start, checkpoints, StopSignal())
         return (self.ended - self.began) / STEPS
 
     def step(self, state: Any, batch: Any, index: Any) -> Any:
