@@ -126,7 +126,7 @@ def test_a_folder_that_vanishes_ends_the_training_and_stays_away(
 def test_a_full_disk_is_one_sentence_that_says_what_is_kept(
     tiny: Config, tiny_flags: list[str], unfinished: Path, monkeypatch: pytest.MonkeyPatch, capfd: Any
 ) -> None:
-    def full(self: Checkpoints, step: int, parts: Any) -> None:
+    def full(_: Checkpoints, step: int, *__: Any) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(unfinished / "checkpoints" / str(step)))
 
     with monkeypatch.context() as patch:
@@ -202,7 +202,7 @@ def test_a_service_that_is_not_installed_is_refused_before_anything_is_compiled(
 def test_metrics_that_cannot_be_written_end_the_training(
     tiny: Config, unfinished: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(self: Any, step: int, metrics: Any) -> None:
+    def full(*_: Any) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(unfinished / "metrics.jsonl"))
 
     monkeypatch.setattr(tracking.JsonLines, "log", full)
