@@ -6,7 +6,7 @@ import pytest
 from jax import lax
 
 from shortcut_models.dry_run import count_flops
-from shortcut_models.models import DiT
+from shortcut_models.networks import DiT
 
 
 def flops(function: Any, *shapes: tuple[int, ...]) -> int:

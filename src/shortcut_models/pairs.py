@@ -7,12 +7,13 @@ interrupted `make_pairs` goes on where it stopped and ends with the same bytes.
 import json
 import time
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from tqdm import tqdm
 
-from shortcut_models.data.base import Data, data_to_json
+from shortcut_models import catalogue, choice_json
+from shortcut_models.data.base import Data
 from shortcut_models.data.pairs import FORMAT, is_pairs, read_about
 from shortcut_models.errors import InputError
 from shortcut_models.files import write_json
@@ -26,7 +27,7 @@ class Sampler(Protocol):
 
     @property
     def num_classes(self) -> int:
-        """Labels lie in [0, num_classes)."""
+        """Labels lie in [0, num_classes); num_classes itself is the null label."""
         ...
 
     def noise(self, seed: int, first: int, count: int) -> np.ndarray:
@@ -50,8 +51,9 @@ def make_pairs(
     seed: int,
     data: Data,
     about: dict[str, Any],
+    labels: Literal["balanced", "none"] = "balanced",
 ) -> None:
-    """Write `count` pairs, labels in turn, sampled in `steps` steps; go on if there are some already.
+    """Write `count` pairs sampled in `steps` steps, of the classes in turn or of none; go on if there are some already.
 
     `data` are those that the model was trained on: what they show is recorded, as are the plain
     values of `about`. Raises InputError if the folder holds something else, or pairs made with
@@ -59,8 +61,9 @@ def make_pairs(
     """
     if count < 1:
         raise InputError(f"count is {count}, but at least 1 pair must be made.")
-    settings = {"count": count, "steps": steps, "guidance": guidance, "seed": seed, "num_classes": model.num_classes}
-    settings = {"format": FORMAT, **about, "data": data_to_json(data.shows()), **settings}
+    settings = {"count": count, "steps": steps, "guidance": guidance, "seed": seed, "labels": labels}
+    settings["num_classes"] = model.num_classes
+    settings = {"format": FORMAT, **about, "data": choice_json.to_json(catalogue.DATA, data.shows()), **settings}
     settings = json.loads(json.dumps(settings))  # As it is read back, to be compared.
     done, spent = _start(folder, settings, (count, *model.noise(seed, 0, 1).shape[1:]))
     began = time.monotonic()
@@ -68,9 +71,10 @@ def make_pairs(
     with tqdm(total=count, initial=done, unit="pair", desc="making pairs") as bar:
         for first in range(done, count, CHUNK):
             rows = np.arange(first, min(first + CHUNK, count))
-            arrays["label"][rows] = labels = (rows % model.num_classes).astype(np.int32)
+            asked = np.where(labels == "none", model.num_classes, rows % model.num_classes).astype(np.int32)
+            arrays["label"][rows] = asked
             arrays["noise"][rows] = model.noise(seed, first, len(rows))
-            arrays["x"][rows] = model.sample(labels, steps, guidance, seed, first=first, batch_size=CHUNK)
+            arrays["x"][rows] = model.sample(asked, steps, guidance, seed, first=first, batch_size=CHUNK)
             for array in arrays.values():
                 array.flush()
             seconds = spent + time.monotonic() - began

@@ -19,7 +19,8 @@ from typing import Any, Protocol
 import numpy as np
 from tqdm import tqdm
 
-from shortcut_models.data.base import data_to_json, describe
+from shortcut_models import catalogue, choice_json
+from shortcut_models.data.base import describe
 from shortcut_models.data.decode import BadImage, Decoded
 from shortcut_models.data.images import Images, LeftOut, Records
 from shortcut_models.data.opening import choose
@@ -161,7 +162,7 @@ class _Task:
     def settings(self) -> dict[str, Any]:
         """What decides every byte."""
         return {
-            "source": data_to_json(self.data),
+            "source": choice_json.to_json(catalogue.DATA, self.data),
             "identity": self.data.identity(),
             "split": self.split,
             "size": self.data.size,

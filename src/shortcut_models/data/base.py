@@ -1,8 +1,6 @@
 """The seam of data: a choice of data set, and the source of examples that it opens."""
 
-import dataclasses
 import os
-import typing
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -136,20 +134,3 @@ def whole_path(path: str) -> str:
 def describe(data: Data) -> str:
     """What a message calls these data: their path where they have one, else their name."""
     return str(getattr(data, "path", "") or catalogue.kind_of(catalogue.DATA, data))
-
-
-def data_to_json(data: Data) -> dict[str, Any]:
-    """A choice of data as plain values: the catalogue's name under "kind", and its fields."""
-    return {"kind": catalogue.kind_of(catalogue.DATA, data), **dataclasses.asdict(data)}
-
-
-def data_from_json(values: dict[str, Any]) -> Data:
-    """The choice that `data_to_json` wrote; raises InputError for a kind or field that is unknown here."""
-    fields = dict(values)
-    cls = catalogue.find("data set", catalogue.DATA, fields.pop("kind", ""))
-    hints = typing.get_type_hints(cls)
-    odd = sorted(set(fields) - {field.name for field in dataclasses.fields(cls)})
-    if odd:
-        raise InputError(f"data of kind {values['kind']!r} have no field {odd[0]!r} in this version: use a newer one.")
-    tuples = {name for name in fields if typing.get_origin(hints[name]) is tuple}  # JSON has lists alone.
-    return cls(**{name: tuple(value) if name in tuples else value for name, value in fields.items()})

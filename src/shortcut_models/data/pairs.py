@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from shortcut_models import catalogue
+from shortcut_models import catalogue, choice_json
 from shortcut_models.data.arrays import ArraySource
-from shortcut_models.data.base import Data, View, data_from_json, whole_path
+from shortcut_models.data.base import Data, View, whole_path
 from shortcut_models.errors import InputError
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ class Pairs(Data):
     def shows(self) -> Data:
         """The data set that their network was trained on, or, if that were pairs again, the one that those show."""
         if "data" in self.about:
-            return data_from_json(self.about["data"]).shows()
+            return choice_json.from_json(catalogue.DATA, self.about["data"], "data").shows()
         name = str(self.about["dataset"])
         shown = catalogue.find("data set", catalogue.DATA, name)() if name in catalogue.DATA else Pairs(path=name)
         return shown.shows()
