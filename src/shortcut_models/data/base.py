@@ -1,6 +1,9 @@
 """The seam of data: a choice of data set, and the source of examples that it opens."""
 
+import os
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
@@ -53,6 +56,11 @@ class Data:
     A new data set is a file with a class derived from this one and a line in the catalogue.
     """
 
+    @classmethod
+    def recognise(cls, place: str) -> Sequence["Data"]:  # noqa: ARG003
+        """The data of this kind that lie at a path; none for data that lie nowhere."""
+        return ()
+
     def open(self, split: str = "train") -> Source:
         """Open a split; raises InputError if the data are missing, damaged or have no such split."""
         raise NotImplementedError
@@ -65,7 +73,7 @@ class Data:
     @property
     def held_out(self) -> str | None:
         """The split of examples that training never sees; None if there is none."""
-        return next((name for name in ("test", "validation") if name in self.splits), None)
+        return next((name for name in ("validation", "test") if name in self.splits), None)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -116,6 +124,11 @@ class Data:
         """Raise InputError, listing the splits, unless `split` is one of them."""
         if split not in self.splits:
             raise InputError(f"split {split!r} is unknown: {describe(self)} has {', '.join(self.splits)}.")
+
+
+def whole_path(path: str) -> str:
+    """A path that means the same from every working directory; "" stays."""
+    return os.path.abspath(Path(path).expanduser()) if path else ""  # noqa: PTH100
 
 
 def describe(data: Data) -> str:

@@ -6,17 +6,16 @@ memory-mapped arrays. `shortcut_models.pairs` makes them.
 
 import hashlib
 import json
-import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
 from shortcut_models import catalogue, choice_json
 from shortcut_models.data.arrays import ArraySource
-from shortcut_models.data.base import Data, View
+from shortcut_models.data.base import Data, View, whole_path
 from shortcut_models.errors import InputError
 
 if TYPE_CHECKING:
@@ -38,7 +37,12 @@ class Pairs(Data):
 
     def __post_init__(self) -> None:
         # A run that records its data is read from other working directories.
-        object.__setattr__(self, "path", os.path.abspath(self.path) if self.path else "")  # noqa: PTH100
+        object.__setattr__(self, "path", whole_path(self.path))
+
+    @classmethod
+    def recognise(cls, place: str) -> list[Self]:
+        """A folder with pairs.json."""
+        return [cls(path=place)] if is_pairs(Path(place)) else []
 
     def open(self, split: str = "train") -> ArraySource:
         """All pairs; raises InputError if the folder holds none, or not yet all."""

@@ -30,6 +30,8 @@ def batch_dataset(
     """
     if not 0 <= seed < 2**32:
         raise InputError(f"seed is {seed}, but must lie between 0 and 4294967295.")
+    if getattr(source, "in_order", False):
+        raise InputError("parquet files are read in order, which is no way to train: `shortcut prepare` them first.")
     rows = np.arange(batch_size) if rows is None else rows
     mirror: Source | None = getattr(source, "mirror", None)
 
