@@ -30,6 +30,7 @@ COMMANDS = {
     "sample": Command("RUN", "draw samples from a trained run in any number of steps"),
     "evaluate": Command("RUN", "measure a run at several step budgets, and draw them side by side"),
     "compare": Command("PRESET", "train and measure several objectives on an equal budget"),
+    "prepare": Command("SOURCE OUT", "check, crop and resize a folder of images for training"),
     "pairs": Command("RUN", "draw pairs of noise and sample, the data set of reflow"),
     "presets": Command("[PRESET]", "list the recipes, or show all settings of one", computes=False),
 }
