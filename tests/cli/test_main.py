@@ -155,7 +155,7 @@ def test_an_interrupt_and_our_own_faults_are_told_apart(
         cli.main(["presets"])
 
 
-@pytest.mark.parametrize(("target", "sentence"), [("pipe", "the program that reads"), ("/dev/full", "no space left")])
+@pytest.mark.parametrize(("target", "sentence"), [("pipe", "the output: broken pipe: the program that reads"), ("/dev/full", "no space left")])
 def test_output_that_nobody_takes_is_a_sentence(target: str, sentence: str) -> None:
     if target == "pipe":
         reader, out = os.pipe()
