@@ -77,11 +77,11 @@ def test_splits_and_classes_of_a_real_tree(tmp_path: Path) -> None:
         # The class that the validation split lacks keeps its label there.
         assert list(names(data, "validation").values()) == [1, 2]
         assert len(data.open("val")) == 2
-        with pytest.raises(InputError, match="split 'test' is unknown: .* has train, validation"):
+        with pytest.raises(InputError, match=r"split 'test' is unknown: .* has train, validation"):
             data.open("test")
 
 
-def test_lists_of_names_are_laid_out(tmp_path: Path) -> None:
+def test_lists_of_names_are_laid_out() -> None:
     flat = lay_out(["b.png", "a.png"])["train"]
     assert (flat.names, flat.class_names) == (["a.png", "b.png"], ())
     # `train` beside other folders is a class: trains are a thing that people have pictures of.
@@ -140,16 +140,16 @@ def test_odd_files_on_disk(tmp_path: Path) -> None:
 def test_a_folder_in_which_nothing_is_to_be_had_is_told(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no data are named: say where the images lie"):
         Folder().open()
-    with pytest.raises(InputError, match="data folder .*nowhere does not exist"):
+    with pytest.raises(InputError, match=r"data folder .*nowhere does not exist"):
         Folder(path=str(tmp_path / "nowhere")).open()
     with pytest.raises(InputError, match="holds no images: none of its files has an image's suffix"):
         Folder(path=str(tmp_path)).open()
     with pytest.raises(InputError, match="are of no kind that this version reads"):
         choose(str(tmp_path))
-    with pytest.raises(InputError, match="data.size is 0, but images are at least 1 pixel"):
+    with pytest.raises(InputError, match=r"data.size is 0, but images are at least 1 pixel"):
         Folder(path=str(tmp_path), size=0)
     with pytest.raises(InputError, match=r"holds images of any size: say to which they are resized, --data.size 64"):
-        Folder(path=str(tmp_path)).shape
+        assert Folder(path=str(tmp_path)).shape
 
 
 def test_images_are_as_stored_or_as_asked_for(tmp_path: Path) -> None:
@@ -205,8 +205,8 @@ def test_a_run_outlives_one_bad_image_but_not_many(tmp_path: Path) -> None:
 def test_labels_may_be_left_aside() -> None:
     data = Folder(path=str(GOLDEN / "imagefolder"), labels=False)
     assert (data.num_classes, data.class_names) == (1, ())
-    assert take(data.open(), np.arange(7))["label"].tolist() == [0] * 7 if data.size else True
-    assert data.open()[6]["label"] == 0
+    source = data.open()
+    assert [source[i]["label"] for i in range(7)] == [0] * 7
 
 
 def test_identity_changes_with_files_and_settings(tmp_path: Path) -> None:
@@ -266,11 +266,11 @@ def test_damaged_zips(tmp_path: Path) -> None:
     place = whole.index(b"IDAT") + 6
     file.write_bytes(whole[:place] + b"???" + whole[place + 3 :])
     source = choose(str(file)).open()
-    with pytest.raises(InputError, match="1.png of .* is no image to use: corrupt: member of the zip: checksum"):
+    with pytest.raises(InputError, match=r"1.png of .* is no image to use: corrupt: member of the zip: checksum"):
         source[0]
     assert source[1]["image"].shape == (8, 8, 3)
     file.write_bytes(whole[:-30])
     with pytest.raises(InputError, match="are of no kind that this version reads, or damaged"):
         choose(str(file))
-    with pytest.raises(InputError, match="cannot be read as a zip .*: it may be cut short"):
+    with pytest.raises(InputError, match=r"cannot be read as a zip .*: it may be cut short"):
         choose(f"zip:{file}").open()

@@ -147,7 +147,7 @@ def test_samples_of_a_tar_end_at_the_first_dot(tmp_path: Path) -> None:
     assert labels(write(**{"1.png": png, "2.png": png, "2.json": b"{}"})) == [0, 0]
     with pytest.raises(InputError, match=r"has a sample without a label, 2.png"):
         open_data(write(**{"1.png": png, "1.cls": b"1", "2.png": png}))
-    with pytest.raises(InputError, match="has a label that is no whole number: 1.cls holds b'cat'"):
+    with pytest.raises(InputError, match=r"has a label that is no whole number: 1.cls holds b'cat'"):
         open_data(write(**{"1.png": png, "1.cls": b"cat"}))
 
 
@@ -188,7 +188,7 @@ def test_damaged_or_odd_tables(tmp_path: Path) -> None:
     state.write_text(json.dumps(kept))
     shard = root / "train" / "data-00001-of-00002.arrow"
     shard.write_bytes(shard.read_bytes()[:100])
-    with pytest.raises(InputError, match="cannot be read .*: save the data set again"):
+    with pytest.raises(InputError, match=r"cannot be read .*: save the data set again"):
         open_data(root)
 
 
@@ -207,7 +207,9 @@ def test_latents_have_to_be_declared(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"several ways: name one of edm2-latents:.*, repa-latents:"):
         choose(str(file))
     stored = np.load(GOLDEN / "latents" / "expected_latents.npz")
-    moments = [stored[name] for name in sorted(stored.files) if name.startswith("edm2_latents/") and "label" not in name]
+    moments = [
+        stored[name] for name in sorted(stored.files) if name.startswith("edm2_latents/") and "label" not in name
+    ]
     shutil.unpack_archive(file, tmp_path / "folder")
     for kind, cls in (("edm2-latents", Edm2Latents), ("repa-latents", RepaLatents)):
         for place in (file, tmp_path / "folder"):
@@ -220,4 +222,7 @@ def test_latents_have_to_be_declared(tmp_path: Path) -> None:
             np.testing.assert_array_equal(example["deviation"], whole[4:].transpose(1, 2, 0))
             assert example["deviation"].min() > 0
             assert 0 <= example["label"] < data.num_classes
-    assert any(np.array_equal(np.asarray(part).reshape(-1)[: whole.size], whole.ravel()) or whole.ravel()[0] in part for part in moments)
+    assert any(
+        np.array_equal(np.asarray(part).reshape(-1)[: whole.size], whole.ravel()) or whole.ravel()[0] in part
+        for part in moments
+    )

@@ -146,7 +146,9 @@ def test_damaged_shards_are_told_in_a_sentence(tmp_path: Path) -> None:
 def test_a_split_without_labels_is_refused(tmp_path: Path) -> None:
     root = shutil.copytree(GOLDEN / "tfds" / "celebahq256" / "1.0.0", tmp_path / "1.0.0")
     (root / "label.labels.txt").write_text("only\n")  # As if 1 were no label, like -1 in ImageNet's test split.
-    with pytest.raises(InputError, match=r"split 'train' of .* has no labels .*: use another split, or --no-data.labels"):
+    with pytest.raises(
+        InputError, match=r"split 'train' of .* has no labels .*: use another split, or --no-data.labels"
+    ):
         take(open_data(str(root)), np.arange(6))
     assert take(Tfds(path=str(root), labels=False).open(), np.arange(6))["label"].tolist() == [0] * 6
 
