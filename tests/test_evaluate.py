@@ -2,73 +2,164 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-import shortcut_models
-from shortcut_models import InputError, cli
-from shortcut_models.data.pipeline import to_uint8
-from shortcut_models.evaluate import evaluate, read_report, table
-from shortcut_models.metrics.digits import DigitMetrics
-from shortcut_models.model import Model
+from shortcut_models import InputError, catalogue
+from shortcut_models import evaluate as module
+from shortcut_models.data.base import Data
+from shortcut_models.data.pixels import to_network, to_uint8
+from shortcut_models.evaluate import choose_labels, evaluate, read_report, table
+from shortcut_models.metrics.measure import Measurement
+from shortcut_models.metrics.references import read, real_values, references
 
 
-@pytest.fixture(scope="module")
-def model(trained: Path) -> Model:
-    return shortcut_models.load(trained)
+def data_set(name: str) -> Data:
+    return catalogue.find("data set", catalogue.DATA, name)()
 
 
-def test_the_numbers_are_those_of_the_samples_that_anyone_can_draw(model: Model) -> None:
-    found = evaluate(model, "digits", [1, 2], count=24, seed=3)
+DIGITS = data_set("digits")
+
+
+class Noisy:
+    """A model of the digits: real ones with noise that shrinks with the steps. Sample i follows from (seed, i)."""
+
+    num_classes = 10
+
+    def __init__(self) -> None:
+        self.images, self.classes = read(DIGITS.open(), np.arange(1797))
+        self.calls: list[dict[str, Any]] = []
+
+    def sample(self, labels: np.ndarray, steps: int, guidance: float, seed: int, *, first: int) -> np.ndarray:
+        self.calls.append({"labels": labels, "steps": steps, "guidance": guidance, "seed": seed, "first": first})
+        found = []
+        for i, label in enumerate(labels, start=first):
+            rng = np.random.default_rng([seed, i])
+            of_class = np.flatnonzero(self.classes == label) if label < 10 else np.arange(1797)
+            image = to_network(self.images[rng.choice(of_class)][None])[0]
+            found.append(image + guidance * rng.standard_normal(image.shape) / steps)
+        return np.stack(found).astype(np.float32)
+
+    def decode(self, x: np.ndarray) -> np.ndarray:
+        return x
+
+
+def test_the_numbers_are_those_of_the_samples_that_anyone_can_draw() -> None:
+    model = Noisy()
+    found = evaluate(model, DIGITS, [1, 2], 24, seed=3)
+    metrics = [catalogue.find("metric", catalogue.METRICS, name) for name in DIGITS.metrics]
     labels = np.arange(24) % 10
     assert list(found.report["steps"]) == ["1", "2"]
     for steps in (1, 2):
-        images = to_uint8(model.sample(labels, steps=steps, seed=3))
-        assert found.report["steps"][str(steps)] == pytest.approx(DigitMetrics().measure(images, labels), rel=1e-6)
-        np.testing.assert_array_equal(found.images[steps], images[:10])  # One of each class.
-    assert found.report["real"] == DigitMetrics().floor(24)
+        images = to_uint8(model.sample(labels, steps, 1.0, 3, first=0))
+        by_hand = Measurement(metrics)
+        by_hand.add(images, labels)
+        assert found.report["steps"][str(steps)] == by_hand.values(references(DIGITS, metrics))
+        np.testing.assert_array_equal(found.samples[steps], images[:10])  # One of each class.
+    assert found.report["steps"]["1"] != found.report["steps"]["2"]
+    assert found.report["real"] == real_values(DIGITS, metrics, 24).values
+    assert list(found.report["real"]) == ["frechet-pixels-24", "frechet-digitnet1-24", "agreement-digitnet1-24"]
+    # There are no held-out digits to be as good as.
+    assert "ratio" not in found.report
+    assert found.report["about"]["labels"] == "balanced"
     json.dumps(found.report)
 
 
-def test_guidance_and_weights_reach_the_samples(model: Model, trained: Path) -> None:
-    plain = evaluate(model, "digits", [1], count=10).images[1].astype(int)
-    for other in (
-        evaluate(model, "digits", [1], count=10, guidance=8.0),
-        evaluate(shortcut_models.load(trained, "raw"), "digits", [1], count=10),
-        evaluate(model, "digits", [1], count=10, seed=1),
+def test_memory_holds_one_chunk_and_the_numbers_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = Noisy()
+    whole = evaluate(model, DIGITS, [1], 40)
+    monkeypatch.setattr(module, "chunk_size", lambda shape: 16)  # noqa: ARG005
+    model.calls.clear()
+    cut = evaluate(model, DIGITS, [1], 40)
+    assert [(call["first"], len(call["labels"])) for call in model.calls] == [(0, 16), (16, 16), (32, 8)]
+    assert cut.report["steps"]["1"] == pytest.approx(whole.report["steps"]["1"], rel=1e-6)
+    np.testing.assert_array_equal(cut.samples[1], whole.samples[1])
+
+
+def test_guidance_and_seed_reach_the_samples() -> None:
+    model = Noisy()
+    evaluate(model, DIGITS, [1, 4], 10, guidance=1.5, seed=7)
+    assert [(c["steps"], c["guidance"], c["seed"]) for c in model.calls] == [(1, 1.5, 7), (4, 1.5, 7)]
+    np.testing.assert_array_equal(model.calls[0]["labels"], model.calls[1]["labels"])
+
+
+def test_metrics_can_be_chosen() -> None:
+    found = evaluate(Noisy(), DIGITS, [1], 12, metrics=["agreement-digitnet1"])
+    assert list(found.report["steps"]["1"]) == list(found.report["real"]) == ["agreement-digitnet1-12"]
+
+
+def test_without_labels_agreement_is_left_out_and_said_to_be() -> None:
+    model = Noisy()
+    found = evaluate(model, DIGITS, [1], 12, labels="none")
+    assert set(np.concatenate([call["labels"] for call in model.calls])) == {10}
+    assert list(found.report["steps"]["1"]) == ["frechet-pixels-12", "frechet-digitnet1-12"]
+    sentence = "agreement-digitnet1: no labels were asked for, so there are none to agree with."
+    assert found.report["left_out"] == sentence
+    assert table(found.report).splitlines()[-1] == f"left out: {sentence}"
+    with pytest.raises(InputError, match="without labels nothing is left to measure of agreement-digitnet1"):
+        evaluate(model, DIGITS, [1], 12, labels="none", metrics=["agreement-digitnet1"])
+
+
+def test_labels_are_balanced_random_or_none() -> None:
+    assert choose_labels("balanced", 7, 3, seed=0).tolist() == [0, 1, 2, 0, 1, 2, 0]
+    assert choose_labels("none", 3, 5, seed=0).tolist() == [5, 5, 5]
+    drawn = choose_labels("random", 3000, 3, seed=0)
+    assert set(drawn.tolist()) == {0, 1, 2}
+    assert len(set(np.bincount(drawn))) > 1
+    np.testing.assert_array_equal(drawn, choose_labels("random", 3000, 3, seed=0))
+    assert (drawn != choose_labels("random", 3000, 3, seed=1)).any()
+
+
+class Twenty(Noisy):
+    num_classes = 20
+
+
+def test_a_model_of_other_classes_is_refused_unless_none_is_asked_for() -> None:
+    with pytest.raises(InputError, match="the model has 20 classes, but the data set has 10"):
+        evaluate(Twenty(), DIGITS, [1], 40)
+    found = evaluate(Twenty(), DIGITS, [1], 12, labels="none", metrics=["frechet-pixels"])
+    assert found.report["steps"]["1"]["frechet-pixels-12"] > 0
+
+
+def test_what_cannot_be_measured_is_refused() -> None:
+    for count, metrics, words in (
+        (9, None, "count is 9, but measuring takes at least 10 samples"),
+        (10, ["frechet-faces"], "metric 'frechet-faces' is unknown"),
+        (10, ["energy"], "measure points, but the samples are 8x8x1"),
+        (10, ["frechet-glyphnet1"], "glyphnet1 measures 32x32x3 images, but the samples are 8x8x1"),
     ):
-        assert np.abs(other.images[1].astype(int) - plain).max() > 0
+        with pytest.raises(InputError, match=words):
+            evaluate(Noisy(), DIGITS, [1], count, metrics=metrics)
 
 
-def test_what_cannot_be_measured_is_refused(model: Model) -> None:
-    with pytest.raises(InputError, match="count is 9, but measuring takes at least 10 images"):
-        evaluate(model, "digits", [1], count=9)
-    with pytest.raises(InputError, match="dataset 'faces' has no metrics yet: those with are digits"):
-        evaluate(model, "faces", [1], count=10)
+class Spread:
+    """A model of the points: real ones, the further apart the fewer the steps."""
+
+    num_classes = 4
+
+    def sample(self, labels: np.ndarray, steps: int, guidance: float, seed: int, *, first: int) -> np.ndarray:
+        turns = np.random.default_rng([seed, first]).integers(0, 10_000, len(labels))
+        return read(data_set("points").open(), 4 * turns + labels)[0] * np.float32(guidance + 1 / steps)
+
+    def decode(self, x: np.ndarray) -> np.ndarray:
+        return x
 
 
-def test_an_earlier_measurement_counts_only_for_the_same_settings(
-    trained_copy: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    report = trained_copy / "report.json"
-
-    def run(*words: str) -> tuple[bool, bytes]:
-        assert cli.main(["evaluate", str(trained_copy), "--steps", "1", "--count", "24", *words]) == 0
-        return "measured before" in capsys.readouterr().out, report.read_bytes()
-
-    before, first = run()
-    assert not before
-    assert run() == (True, first)
-    before, changed = run("--seed", "5")
-    assert not before
-    assert json.loads(changed)["protocol"] | {"seed": 0} == json.loads(first)["protocol"]
-    # A report that a kill cut short, and a picture that is gone, are made anew.
-    report.write_bytes(changed[:100])
-    assert not run("--seed", "5")[0]
-    (trained_copy / "samples.png").unlink()
-    assert not run("--seed", "5")[0]
-    assert (trained_copy / "samples.png").exists()
+def test_points_are_measured_beside_their_ratio_to_held_out_ones() -> None:
+    found = evaluate(Spread(), data_set("points"), [1, 100], 200)
+    names = ["energy-200", "sliced-wasserstein-200"]
+    for steps in ("1", "100"):
+        assert list(found.report["steps"][steps]) == names
+        for name in names:
+            expected = found.report["steps"][steps][name] / found.report["real"][name]
+            assert found.report["ratio"][steps][name] == expected
+    assert found.report["ratio"]["1"]["energy-200"] > 10
+    assert found.report["ratio"]["100"]["energy-200"] < 3
+    assert found.samples[1].dtype == np.float32
+    assert found.samples[1].shape == (200, 2)
+    assert "ratio" in table(found.report).splitlines()[0]
 
 
 def test_a_report_that_is_missing_or_damaged_is_none(tmp_path: Path) -> None:
@@ -79,11 +170,18 @@ def test_a_report_that_is_missing_or_damaged_is_none(tmp_path: Path) -> None:
     assert read_report(tmp_path / "report.json") == {"steps": {}}
 
 
-def test_the_table_has_a_row_per_budget_and_one_for_the_real_images() -> None:
+def test_the_table_has_a_row_per_budget_and_one_for_the_real_samples() -> None:
     report = {"steps": {"1": {"a-10": 12.0, "b": 0.5}, "128": {"a-10": 1.2344, "b": 1.0}}, "real": {"a-10": 0, "b": 1}}
     assert table(report).splitlines() == [
         "steps    a-10      b",
         "    1  12.000  0.500",
         "  128   1.234  1.000",
         " real   0.000  1.000",
+    ]
+    report["ratio"] = {"1": {"a-10": 3.0}, "128": {"a-10": 0.75}}
+    assert table(report).splitlines() == [
+        "steps    a-10  ratio      b",
+        "    1  12.000   3.00  0.500",
+        "  128   1.234   0.75  1.000",
+        " real   0.000         1.000",
     ]

@@ -71,7 +71,22 @@ OBJECTIVES = {
     "reflow-original": Entry("objectives.reflow:ORIGINAL", "with the official code's constants"),
 }
 
-METRICS: dict[str, Entry] = {}
+METRICS = {
+    "frechet-pixels": Entry("metrics.gaussian:FRECHET_PIXELS", "squared Fréchet distance over the pixels in [-1, 1]"),
+    "frechet-pixels8x8": Entry("metrics.gaussian:FRECHET_PIXELS8X8", "the same over pixels averaged down to 8x8"),
+    "frechet-digitnet1": Entry("metrics.gaussian:FRECHET_DIGITNET1", "the same over 64 features of our digit reader"),
+    "frechet-glyphnet1": Entry("metrics.gaussian:FRECHET_GLYPHNET1", "the same over 64 features of our glyph reader"),
+    "agreement-digitnet1": Entry(
+        "metrics.agreement:AGREEMENT_DIGITNET1", "share of 8x8 digits read as the class asked for"
+    ),
+    "agreement-glyphnet1": Entry(
+        "metrics.agreement:AGREEMENT_GLYPHNET1", "share of glyphs read as the class asked for"
+    ),
+    "energy": Entry("metrics.points:ENERGY", "energy distance between points (Székely & Rizzo, 2013)"),
+    "sliced-wasserstein": Entry(
+        "metrics.points:SLICED_WASSERSTEIN", "2-Wasserstein distance between points, over 64 directions"
+    ),
+}
 
 PRESETS = {
     "digits": Entry("presets.digits:PRESET", "1,797 real 8x8 digits, by class: the demo, minutes on two CPU cores"),

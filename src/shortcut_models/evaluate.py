@@ -3,49 +3,142 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
+from jaxtyping import Int
 from tqdm import tqdm
 
-from shortcut_models.data.pipeline import to_uint8
+from shortcut_models import catalogue
+from shortcut_models.data.base import Data
 from shortcut_models.errors import InputError
-from shortcut_models.metrics.digits import DigitMetrics
-from shortcut_models.metrics.glyphs import GlyphMetrics
-from shortcut_models.model import Model
+from shortcut_models.metrics.base import Labels, Metric, to_bytes
+from shortcut_models.metrics.measure import Measurement, check_metrics, chunk_size
+from shortcut_models.metrics.references import real_values, references, sample_shape
 
-METRICS = {"digits": DigitMetrics, "glyphs": GlyphMetrics}
-"""For each dataset, how its images are measured."""
+SHOWN_POINTS = 2000
+
+
+class Sampler(Protocol):
+    """What is needed of a model."""
+
+    @property
+    def num_classes(self) -> int:
+        """Labels lie in [0, num_classes); num_classes itself is the null label."""
+        ...
+
+    def sample(self, labels: Any, steps: int, guidance: float, seed: int, /, *, first: int) -> np.ndarray:
+        """One sample per label; sample i is the one that (seed, first + i) gives."""
+        ...
+
+    def decode(self, x: np.ndarray, /) -> np.ndarray:
+        """Samples as people see them: images in [-1, 1], or points as they are."""
+        ...
 
 
 class Evaluation(NamedTuple):
-    """The numbers, ready for JSON, and the first images behind them."""
+    """The numbers, ready for JSON, and the first samples behind them."""
 
     report: dict[str, Any]
-    images: dict[int, np.ndarray]
-    """For each budget, uint8 (classes, H, W, C): one image of each class, from the same noise."""
+    samples: dict[int, np.ndarray]
+    """For each budget, from the same noise: uint8 images (classes, H, W, C), one of each class; or the first points."""
 
 
 def evaluate(
-    model: Model, dataset: str, budgets: Sequence[int], count: int, guidance: float = 1.0, seed: int = 0
+    model: Sampler,
+    data: Data,
+    budgets: Sequence[int],
+    count: int,
+    guidance: float = 1.0,
+    seed: int = 0,
+    *,
+    metrics: Sequence[str] | None = None,
+    labels: Labels | None = None,
 ) -> Evaluation:
-    """Draw `count` images with balanced labels for each budget of steps, and measure them.
+    """Draw `count` samples for each budget of steps, and measure them.
 
-    Raises InputError if the dataset has no metrics, or for fewer than two images or one step.
+    Samples are drawn and measured in chunks: memory does not grow with their number, but for metrics that need all
+    features. `metrics` are names of the catalogue, by default those of the data set. `labels` are balanced, or drawn
+    at random, or "none" for samples of no class; by default as the metrics' protocols say. Without labels, what
+    compares with them is left out, and the report says so.
+
+    Raises InputError for unknown metrics or such as do not fit the samples, for fewer than two samples or fewer than
+    classes, or if the classes of model and data differ.
     """
-    if dataset not in METRICS:
-        raise InputError(f"dataset {dataset!r} has no metrics yet: those with are {', '.join(METRICS)}.")
-    if count < max(2, model.num_classes):
-        raise InputError(f"count is {count}, but measuring takes at least {max(2, model.num_classes)} images.")
-    metrics = METRICS[dataset]()
-    labels = np.arange(count) % model.num_classes
+    data = data.shows()
+    chosen = [catalogue.find("metric", catalogue.METRICS, name) for name in metrics or data.metrics]
+    shape = sample_shape(data)
+    check_metrics(chosen, shape)
+    labels = labels or _labels_of(chosen)
+    if labels != "none" and model.num_classes != data.num_classes:
+        raise InputError(
+            f"the model has {model.num_classes} classes, but the data set has {data.num_classes}: "
+            "their labels mean different things; measure without labels."
+        )
+    least = max(2, model.num_classes if labels != "none" else 0)
+    if count < least:
+        raise InputError(f"count is {count}, but measuring takes at least {least} samples.")
+    kept = [metric for metric in chosen if labels != "none" or not metric.needs_labels]
+    if not kept:
+        raise InputError(f"without labels nothing is left to measure of {', '.join(m.name for m in chosen)}.")
+    asked = choose_labels(labels, count, model.num_classes, seed)
+    given = references(data, kept)
     found, shown = {}, {}
     for steps in tqdm(budgets, unit="budget", desc="evaluating"):
-        images = to_uint8(model.sample(labels, steps, guidance, seed))
-        found[str(steps)] = metrics.measure(images, labels)
-        shown[steps] = images[: model.num_classes]
-    report = {"steps": found, "real": metrics.floor(count)}
+        measurement = Measurement(kept)
+        size = chunk_size(shape)
+        for first in range(0, count, size):
+            part = asked[first : first + size]
+            samples = np.asarray(model.decode(model.sample(part, steps, guidance, seed, first=first)))
+            measurement.add(samples, part)
+            if first == 0:
+                shown[steps] = _shown(samples, data, max(model.num_classes, 1))
+        found[str(steps)] = measurement.values(given)
+    real = real_values(data, kept, count)
+    report: dict[str, Any] = {"steps": found, "real": real.values}
+    if data.held_out is not None:
+        report["ratio"] = {steps: _ratios(values, real.values, kept) for steps, values in found.items()}
+    left_out = [metric.name for metric in chosen if metric not in kept]
+    if left_out:
+        report["left_out"] = f"{', '.join(left_out)}: no labels were asked for, so there are none to agree with."
+    report["about"] = {
+        "labels": labels,
+        "real": real.what,
+        "reference": {metric.name: given[metric.name].what for metric in kept},
+    }
     return Evaluation(report, shown)
+
+
+def choose_labels(labels: Labels, count: int, classes: int, seed: int) -> Int[np.ndarray, " count"]:
+    """A label for each sample: balanced in turn, uniform at random, or the null label, which is `classes`."""
+    if labels == "none":
+        return np.full(count, classes)
+    if labels == "random":
+        return np.random.default_rng([seed, 0x6C6162656C73]).integers(0, classes, count)
+    return np.arange(count) % classes
+
+
+def _labels_of(metrics: Sequence[Metric]) -> Labels:
+    """The labels that all protocols want."""
+    wanted = {metric.labels: metric.name for metric in metrics}
+    if len(wanted) > 1:
+        words = " but ".join(f"{name} takes {labels} labels" for labels, name in wanted.items())
+        raise InputError(f"{words}: say which labels to take, or measure them one after the other.")
+    return next(iter(wanted))
+
+
+def _shown(samples: np.ndarray, data: Data, classes: int) -> np.ndarray:
+    return to_bytes(samples[:classes]) if data.view == "images" else samples[:SHOWN_POINTS]
+
+
+def _ratios(values: dict[str, float], real: dict[str, float], metrics: Sequence[Metric]) -> dict[str, float]:
+    """Each distance by that of as many real samples."""
+    distances = tuple(f"{metric.name}-" for metric in metrics if metric.is_distance)
+    return {
+        name: value / real[name]
+        for name, value in values.items()
+        if name.startswith(distances) and real.get(name, 0.0) > 0
+    }
 
 
 def read_report(path: Path) -> dict[str, Any] | None:
@@ -57,10 +150,20 @@ def read_report(path: Path) -> dict[str, Any] | None:
 
 
 def table(report: dict[str, Any]) -> str:
-    """The report as lines of text: a row per budget, a column per metric."""
-    names = list(next(iter(report["steps"].values())))
-    rows = [["steps", *names]]
-    rows += [[steps, *(f"{values[name]:.3f}" for name in names)] for steps, values in report["steps"].items()]
-    rows.append(["real", *(f"{value:.3f}" for value in report["real"].values())])
+    """The report as lines of text: a row per budget, a column per metric, and distances by those of real samples."""
+    names, ratios = list(next(iter(report["steps"].values()))), report.get("ratio", {})
+    measured = {name for values in ratios.values() for name in values}
+    rows = [["steps", *(head for name in names for head in (name, "ratio")[: 1 + (name in measured)])]]
+    for steps, values in [*report["steps"].items(), ("real", report["real"])]:
+        cells = [steps]
+        for name in names:
+            cells.append(f"{values[name]:.3f}" if name in values else "")
+            if name in measured:
+                ratio = ratios.get(steps, {}).get(name)
+                cells.append("" if ratio is None else f"{ratio:.2f}")
+        rows.append(cells)
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    return "\n".join("  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
+    lines = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
+    if "left_out" in report:
+        lines.append(f"left out: {report['left_out']}")
+    return "\n".join(lines)

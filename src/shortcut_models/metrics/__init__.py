@@ -1,1 +1,1 @@
-"""Metrics: images to features to numbers; the protocol is part of a number's name."""
+"""Metrics: samples to features to numbers; the protocol is part of a number's name."""

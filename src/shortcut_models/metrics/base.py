@@ -1,0 +1,104 @@
+"""The seam of metrics: features of samples, sums over features, and a number out of two sets of sums.
+
+Samples are streamed: a metric adds up what it needs of each chunk and forgets the rest, so that memory does
+not grow with the number of samples, but for the metrics that say which features they need in full.
+"""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, NamedTuple
+
+import numpy as np
+
+from shortcut_models.data.pixels import to_network, to_uint8
+from shortcut_models.errors import InputError
+
+Arrays = dict[str, np.ndarray]
+Sums = dict[str, Any]
+"""What a metric knows of the samples so far, as NumPy arrays and numbers, so that they can be stored."""
+
+Labels = Literal["balanced", "random", "none"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Features:
+    """From samples to named arrays whose first axis counts the samples."""
+
+    takes: ClassVar[Literal["bytes", "floats", "raw"]] = "bytes"
+    """Images as uint8, as they are written to disk; as float32 in about [-1, 1]; or samples of any kind as they are."""
+
+    @property
+    def name(self) -> str:
+        """What stands for these features in the name of a number."""
+        raise NotImplementedError
+
+    def __call__(self, samples: np.ndarray) -> Arrays:
+        """The features of samples with one leading axis, in float32."""
+        raise NotImplementedError
+
+    def check(self, shape: tuple[int, ...]) -> None:
+        """Raise InputError unless samples of this shape have such features."""
+
+    def unseen(self, count: int) -> np.ndarray | None:  # noqa: ARG002
+        """Which of the `count` examples of a training split these features never saw; None if none were."""
+        return None
+
+
+class Reference(NamedTuple):
+    """The real samples that others are measured against."""
+
+    what: str
+    """Where they come from, for people."""
+    count: int
+    sums: Sums
+    """What the metric itself added up over them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metric:
+    """A number for a set of samples, by its name in the catalogue; see `metrics.measure` for how it is fed."""
+
+    name: str
+    features: Features
+
+    is_distance: ClassVar[bool] = True
+    """Whether less is better and its ratio to what real samples get means something."""
+    needs_labels: ClassVar[bool] = False
+    """Whether it compares samples with the labels that were asked for."""
+    rows: ClassVar[tuple[str, ...]] = ()
+    """The features that it needs in full: they are kept for it, and stand in its sums under these names."""
+    labels: ClassVar[Labels] = "balanced"
+    """How its protocol chooses the labels of the samples."""
+
+    def empty(self) -> Sums:
+        """The sums over no sample."""
+        return {}
+
+    def add(self, sums: Sums, features: Arrays, labels: np.ndarray) -> Sums:  # noqa: ARG002
+        """The sums with another chunk of samples; they are not changed in place."""
+        return sums
+
+    def value(self, sums: Sums, reference: Reference) -> float:
+        """The number."""
+        raise NotImplementedError
+
+    def values(self, sums: Sums, reference: Reference, count: int) -> dict[str, float]:
+        """The number by its full name, which ends in the number of samples; some metrics have several."""
+        return {f"{self.name}-{count}": self.value(sums, reference)}
+
+
+def to_bytes(samples: np.ndarray) -> np.ndarray:
+    """Images as uint8: as they are, or from [-1, 1] as they are written to disk."""
+    return samples if samples.dtype == np.uint8 else to_uint8(samples)
+
+
+def to_floats(samples: np.ndarray) -> np.ndarray:
+    """Images as float32: as they are, or from bytes to [-1, 1]."""
+    return to_network(samples) if samples.dtype == np.uint8 else np.asarray(samples, np.float32)
+
+
+def check_image(name: str, shape: tuple[int, ...], wanted: tuple[int, ...] | None = None) -> None:
+    """Raise InputError unless `shape` is that of an image (height, width, channels), or the one wanted."""
+    if len(shape) != 3 or (wanted is not None and shape != wanted):
+        given = "x".join(map(str, shape))
+        need = f"{'x'.join(map(str, wanted))} images" if wanted else "images (height, width, channels)"
+        raise InputError(f"{name} measures {need}, but the samples are {given}: choose metrics made for them.")

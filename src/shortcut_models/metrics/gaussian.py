@@ -1,0 +1,159 @@
+"""Fréchet distance between Gaussians fitted to two sets of features.
+
+Dowson & Landau (1982); Heusel et al. (arXiv 1706.08500) use it on Inception features as FID:
+
+    || m1 - m2 ||^2 + tr(S1 + S2 - 2 (S1 S2)^(1/2))
+
+All in float64. The trace of the root is that of the eigenvalues of the symmetric S1^(1/2) S2 S1^(1/2), which
+stays exact for singular covariances, where a general matrix square root does not. With fewer samples than
+features it is the sum of the singular values of A S2^(1/2), where S1 = A^T A and A are the centred samples:
+more exact still, since the small eigenvalues of S1 are never squared.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+from shortcut_models.errors import InputError
+from shortcut_models.metrics.base import Arrays, Metric, Reference, Sums
+from shortcut_models.metrics.features.classifier import DIGITNET1, GLYPHNET1
+from shortcut_models.metrics.features.pixels import Pixels
+
+Vectors = Float[np.ndarray, "count features"]
+
+
+class Gaussian(NamedTuple):
+    """Mean and unbiased covariance of feature vectors, in float64.
+
+    The covariance of fewer vectors than features is kept as its factor: their differences from the mean, divided
+    by the root of their number less one.
+    """
+
+    mean: Float[np.ndarray, " features"]
+    covariance: Float[np.ndarray, "features features"] | None
+    factor: Vectors | None = None
+
+    @property
+    def trace(self) -> float:
+        """Sum of the variances."""
+        return float(np.trace(covariance(self)) if self.factor is None else np.sum(self.factor**2))
+
+
+def start_sums() -> Sums:
+    """The sums over no vectors: "count", and once there are any "mean" and "scatter", or all "vectors" while few."""
+    return {"count": np.int64(0)}
+
+
+def add_vectors(sums: Sums, vectors: Vectors) -> Sums:
+    """The sums with more vectors: mean and scatter about it, merged as by Chan, Golub & LeVeque (1979).
+
+    While they are fewer than their features, which take less room than a scatter matrix, all are kept.
+    """
+    vectors = np.asarray(vectors, np.float64)
+    if "scatter" not in sums:
+        known = np.concatenate([sums["vectors"], vectors]) if "vectors" in sums else vectors
+        few = len(known) < known.shape[1]
+        return {"count": np.int64(len(known)), **({"vectors": known} if few else _scatter(known))}
+    if not len(vectors):
+        return sums
+    more, before, after = _scatter(vectors), int(sums["count"]), len(vectors)
+    apart = more["mean"] - sums["mean"]
+    total = before + after
+    return {
+        "count": np.int64(total),
+        "mean": sums["mean"] + apart * (after / total),
+        "scatter": sums["scatter"] + more["scatter"] + np.outer(apart, apart) * (before * after / total),
+    }
+
+
+def _scatter(vectors: np.ndarray) -> Sums:
+    mean = vectors.mean(axis=0)
+    centred = vectors - mean
+    return {"mean": mean, "scatter": centred.T @ centred}
+
+
+def gaussian_of(sums: Sums) -> Gaussian:
+    """The Gaussian fitted to what was added up; needs at least two vectors."""
+    count = int(sums["count"])
+    if count < 2:
+        raise InputError(f"a Gaussian cannot be fitted to {count} sample(s): give at least 2.")
+    if "vectors" in sums:
+        mean = sums["vectors"].mean(axis=0)
+        return Gaussian(mean, None, (sums["vectors"] - mean) / np.sqrt(count - 1))
+    return Gaussian(sums["mean"], sums["scatter"] * (1 / (count - 1)))
+
+
+def fit_gaussian(vectors: Vectors) -> Gaussian:
+    """Fit a Gaussian to the rows; needs at least two."""
+    return gaussian_of(add_vectors(start_sums(), vectors))
+
+
+def frechet_distance(a: Gaussian, b: Gaussian, offset: float = 0.0) -> float:
+    """Squared Fréchet distance, in squared units of the features; never negative without an offset.
+
+    `offset` is added to both diagonals inside the root alone, as some protocols do: the distance is then too
+    low by about twice the offset per feature.
+    """
+    if a.mean.shape != b.mean.shape:
+        raise InputError(f"vectors of {len(a.mean)} features cannot be compared with vectors of {len(b.mean)}.")
+    distance = float(np.sum((a.mean - b.mean) ** 2)) + a.trace + b.trace
+    if offset:
+        eye = offset * np.eye(len(a.mean))
+        return distance - 2 * root_trace(*(Gaussian(g.mean, covariance(g) + eye) for g in (a, b)))
+    return max(distance - 2 * root_trace(a, b), 0.0)
+
+
+def root_trace(a: Gaussian, b: Gaussian) -> float:
+    """The trace of (S1 S2)^(1/2)."""
+    if a.factor is not None and b.factor is not None:
+        return _nuclear_norm(a.factor @ b.factor.T)
+    if a.factor is not None:
+        return _nuclear_norm(a.factor @ _root(covariance(b)))
+    if b.factor is not None:
+        return _nuclear_norm(b.factor @ _root(covariance(a)))
+    root = _root(covariance(a))
+    product = root @ covariance(b) @ root
+    return float(np.sum(np.sqrt(np.clip(np.linalg.eigvalsh(product), 0, None))))
+
+
+def covariance(gaussian: Gaussian) -> Float[np.ndarray, "features features"]:
+    """The covariance, whichever way it is kept."""
+    if gaussian.factor is not None:
+        return gaussian.factor.T @ gaussian.factor
+    assert gaussian.covariance is not None
+    return gaussian.covariance
+
+
+def _root(matrix: np.ndarray) -> np.ndarray:
+    values, vectors = np.linalg.eigh(matrix)
+    return (vectors * np.sqrt(np.clip(values, 0, None))) @ vectors.T
+
+
+def _nuclear_norm(matrix: np.ndarray) -> float:
+    return float(np.sum(np.linalg.svd(matrix, compute_uv=False)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Frechet(Metric):
+    """The squared Fréchet distance over one array of features."""
+
+    array: str = "vector"
+    """Which of the features' arrays is compared."""
+    offset: float = 0.0
+
+    def empty(self) -> Sums:
+        return start_sums()
+
+    def add(self, sums: Sums, features: Arrays, labels: np.ndarray) -> Sums:  # noqa: ARG002
+        return add_vectors(sums, features[self.array])
+
+    def value(self, sums: Sums, reference: Reference) -> float:
+        return frechet_distance(gaussian_of(sums), gaussian_of(reference.sums), self.offset)
+
+
+FRECHET_PIXELS = Frechet(name="frechet-pixels", features=Pixels())
+FRECHET_PIXELS8X8 = Frechet(name="frechet-pixels8x8", features=Pixels(side=8))
+FRECHET_DIGITNET1 = Frechet(name="frechet-digitnet1", features=DIGITNET1)
+FRECHET_GLYPHNET1 = Frechet(name="frechet-glyphnet1", features=GLYPHNET1)

@@ -1,0 +1,128 @@
+"""Real samples: what others are measured against, and what as many real ones get themselves.
+
+The reference is the whole training split, as in the literature. Data that are drawn as they are asked for have
+no whole: there it is the start of the held-out split.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Int
+
+from shortcut_models.data.base import Data, Source, take
+from shortcut_models.errors import InputError
+from shortcut_models.metrics.base import Metric, Reference
+from shortcut_models.metrics.measure import Measurement, chunk_size
+
+ENDLESS = 2**24
+"""A split with more examples than this is taken to be drawn as it is asked for."""
+
+DRAWN = 10_000
+"""Real samples of which metrics keep every feature, or which stand for an endless split."""
+
+DRAWS = 4
+"""Sets of an endless training split whose numbers are averaged: one set's distance to the reference is a matter of
+luck (for 1,000 glyphs its standard deviation is a third of its mean over pixels, a sixth over features)."""
+
+_REFERENCES: dict[tuple[str, Metric], Reference] = {}
+_ROWS: dict[tuple[str, Metric, int], dict[str, float]] = {}
+
+
+class Real(NamedTuple):
+    """What real samples get, and which ones."""
+
+    values: dict[str, float]
+    what: str
+
+
+def read(source: Source, indices: Sequence[int] | Int[np.ndarray, " count"]) -> tuple[np.ndarray, np.ndarray]:
+    """Samples and labels at these indices; raises InputError for latents, which no metric takes for images."""
+    batch = take(source, np.asarray(indices))
+    for kind in ("image", "x"):
+        if kind in batch:
+            return batch[kind], batch["label"]
+    raise InputError("the data set holds latents, not images: give statistics of its images.")
+
+
+def sample_shape(data: Data) -> tuple[int, ...]:
+    """Shape of one sample as metrics take it."""
+    return read(data.open(data.splits[0]), [0])[0].shape[1:]
+
+
+def references(data: Data, metrics: Sequence[Metric]) -> dict[str, Reference]:
+    """For each metric's name, the real samples that it compares with; computed once per process."""
+    identity = data.identity()
+    missing = [metric for metric in metrics if (identity, metric) not in _REFERENCES]
+    for in_full in (False, True):
+        group = [metric for metric in missing if bool(metric.rows) == in_full]
+        if group:
+            split, indices = _reference_indices(data, in_full)
+            measured = _measure(data.open(split), indices, group)
+            what = f"{len(indices)} examples of the {split} split"
+            for metric in group:
+                _REFERENCES[identity, metric] = Reference(what, len(indices), measured.sums(metric))
+    return {metric.name: _REFERENCES[identity, metric] for metric in metrics}
+
+
+def real_values(data: Data, metrics: Sequence[Metric], count: int) -> Real:
+    """What `count` real samples get: numbers to judge others by, as those of a perfect model would be.
+
+    They are held-out ones, or drawn with replacement where there are fewer than `count`. Without a held-out split
+    they are drawn with replacement from the training split, and what the features saw of it in their own training
+    is left out where that matters: for a classifier's labels.
+    """
+    identity, given = data.identity(), references(data, metrics)
+    missing = [metric for metric in metrics if (identity, metric, count) not in _ROWS]
+    split, sets, what = _real_indices(data, count)
+    if missing:
+        source = data.open(split)
+        found = [_measure(source, indices, missing) for indices in sets]
+        for metric in missing:
+            unseen = metric.features.unseen(len(source)) if metric.needs_labels and split == data.splits[0] else None
+            if unseen is not None:
+                all_unseen = _measure(source, np.flatnonzero(unseen), [metric])
+                values = [metric.values(all_unseen.sums(metric), given[metric.name], count)]
+            else:
+                values = [metric.values(one.sums(metric), given[metric.name], count) for one in found]
+            mean = {name: float(np.mean([one[name] for one in values])) for name in values[0]}
+            _ROWS[identity, metric, count] = mean
+    return Real({k: v for metric in metrics for k, v in _ROWS[identity, metric, count].items()}, what)
+
+
+def _reference_indices(data: Data, in_full: bool) -> tuple[str, Int[np.ndarray, " count"]]:
+    train = data.splits[0]
+    length = len(data.open(train))
+    if length > ENDLESS:
+        split = data.held_out or train
+        return split, np.arange(min(DRAWN, len(data.open(split))))
+    if in_full and length > DRAWN:
+        return train, np.sort(np.random.default_rng(0).choice(length, DRAWN, replace=False))
+    return train, np.arange(length)
+
+
+def _real_indices(data: Data, count: int) -> tuple[str, list[Any], str]:
+    """The split, one or more sets of indices, and a line about them."""
+    rng, train = np.random.default_rng(0), data.splits[0]
+    length = len(data.open(train))
+    if length > ENDLESS:
+        # Index i of such data has label i modulo the number of classes: each set is balanced.
+        classes = data.num_classes
+        turns = [rng.integers(0, length // classes, count) for _ in range(DRAWS)]
+        sets = [turn * classes + np.arange(count) % classes for turn in turns]
+        return train, sets, f"the mean of {DRAWS} sets of {count} examples of the {train} split"
+    if data.held_out is None:
+        return train, [rng.integers(0, length, count)], f"{count} drawn with replacement from the {train} split"
+    held_out = len(data.open(data.held_out))
+    of = f"the {held_out} of the {data.held_out} split"
+    if count > held_out:
+        return data.held_out, [rng.integers(0, held_out, count)], f"{count} drawn with replacement from {of}"
+    return data.held_out, [rng.choice(held_out, count, replace=False)], f"{count} of {of}"
+
+
+def _measure(source: Source, indices: Any, metrics: Sequence[Metric]) -> Measurement:
+    measurement = Measurement(metrics)
+    size = chunk_size(read(source, indices[:1])[0].shape[1:])
+    for start in range(0, len(indices), size):
+        measurement.add(*read(source, indices[start : start + size]))
+    return measurement
