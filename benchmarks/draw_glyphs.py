@@ -5,14 +5,15 @@ from pathlib import Path
 
 import numpy as np
 
-from shortcut_models.data import Glyphs
-from shortcut_models.pictures import draw_grid
+from shortcut_models.data.base import take
+from shortcut_models.data.glyphs import Glyphs
+from shortcut_models.views.images import draw_grid
 
 if __name__ == "__main__":
     started = time.perf_counter()
-    source = Glyphs()
+    source = Glyphs().open()
     print(f"{time.perf_counter() - started:.2f} s to render the fonts")
-    draw_grid(Path("docs/glyphs.png"), source.stack(np.arange(128)), columns=16)
+    draw_grid(Path("docs/glyphs.png"), take(source, np.arange(128))["image"], columns=16)
     started, busy = time.perf_counter(), time.process_time()
     for index in range(20_000):
         source[index]

@@ -1,4 +1,4 @@
-"""Copy the demo's picture and numbers into docs/ and the README: `python benchmarks/publish_demo.py`.
+"""Publish the demo's picture, numbers and table in the README: `python benchmarks/publish_demo.py`.
 
 Reads runs/digits, as `make demo` leaves it; the table in the README is made from report.json.
 """
@@ -22,7 +22,7 @@ def markdown(report: dict) -> str:
 if __name__ == "__main__":
     report = json.loads((RUN / "report.json").read_text())
     shutil.copy(RUN / "samples.png", DOCS / "demo.png")
-    shutil.copy(RUN / "report.json", DOCS / "demo.json")
+    shutil.copy(RUN / "report.json", Path("benchmarks/results/demo.json"))
     text = README.read_text()
     before, after = text.split("<!-- table -->")[0], text.split("<!-- /table -->")[1]
     README.write_text(f"{before}<!-- table -->\n{markdown(report)}\n<!-- /table -->{after}")

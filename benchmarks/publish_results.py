@@ -1,9 +1,9 @@
 """Make docs/results.md from comparisons: `python benchmarks/publish_results.py time|write`.
 
-Reads the JSON files that `shortcut compare digits --steps 1,2,4,8,32,128` left in runs/compare-digits
-(and, if there is one, a comparison in runs/compare-glyphs). `time` measures the methods' steps in
-turns, on an idle machine, for the time column: a comparison's own clock also counts what else ran.
-The text between the tables is written by hand; the tables and the verdicts on the paper's claims are not.
+Reads the JSON files that `shortcut compare digits --steps 1,2,4,8,32,128` left in runs/compare-digits, and
+gathers them in benchmarks/results/comparison.json. `time` measures the methods' steps in turns, on an idle
+machine, for the time column: a comparison's own clock also counts what else ran. The text between the
+tables is written by hand; the tables and the verdicts on the paper's claims are not.
 """
 
 import json
@@ -17,29 +17,32 @@ from typing import Any
 import jax
 import numpy as np
 
-from shortcut_models import runs, sharding
+from shortcut_models import catalogue, sharding
 from shortcut_models.compare import METHODS, PAIR_STEPS, Comparison, spread, table
-from shortcut_models.config import Config, from_json
+from shortcut_models.config import Config
+from shortcut_models.config_json import from_json
 from shortcut_models.files import write_json
-from shortcut_models.train import compile_step, init_state
+from shortcut_models.objectives import Batch
+from shortcut_models.provenance import provenance
+from shortcut_models.state import init_state, shapes_of
+from shortcut_models.train import compile_step
 
-RUNS, DOCS = Path("runs"), Path("docs")
+RUN, DOCS, RESULTS = Path("runs/compare-digits"), Path("docs"), Path("benchmarks/results")
 DISTANCE = "frechet-pixels-1000"
 TURNS, STEPS = 7, 40
 
 Reports = dict[str, list[dict[str, Any]]]
 
 
-def read(dataset: str) -> Reports:
+def read() -> Reports:
     """The reports of all methods and seeds, in the order of the table."""
-    folder = RUNS / f"compare-{dataset}"
-    found = {name: [json.loads(p.read_text()) for p in sorted(folder.glob(f"{name}-seed-?.json"))] for name in METHODS}
+    found = {name: [json.loads(p.read_text()) for p in sorted(RUN.glob(f"{name}-seed-?.json"))] for name in METHODS}
     return {name: reports for name, reports in found.items() if reports}
 
 
 def measure_time() -> None:
-    """Seconds per step of every method's last stage, methods taking turns; into docs/results-time.json."""
-    found = read("digits")
+    """Seconds per step of every method's last stage, methods taking turns; into comparison-time.json."""
+    found = read()
     first = next(iter(found.values()))[0]
     settings = first["settings"]
     base = from_json(settings["base"])
@@ -53,21 +56,18 @@ def measure_time() -> None:
                 step()
             seconds[name].append((time.perf_counter() - began) / STEPS)
     per_step = {name: statistics.median(values) for name, values in seconds.items()}
-    write_json(DOCS / "results-time.json", {"seconds_per_step": per_step, **runs.provenance(" ".join(sys.argv))})
+    write_json(RESULTS / "comparison-time.json", {"seconds_per_step": per_step, **provenance(" ".join(sys.argv))})
     print(json.dumps(per_step, indent=2))
 
 
 def prepare(config: Config) -> Any:
     """A function that takes one more step of a training, and waits for it."""
-    mesh = sharding.make_mesh()
-    shapes = jax.eval_shape(lambda: init_state(config))
-    placed = sharding.state_sharding(mesh, shapes, "dp")
-    paired = config.dataset_name != "digits"
-    step = compile_step(config, mesh, shapes, placed, paired)
-    state = jax.jit(lambda: init_state(config), out_shardings=placed)()
+    layout = sharding.make_layout(shapes_of(config), "dp")
+    step, paired = compile_step(config, layout), config.data.paired
+    state = jax.jit(lambda: init_state(config), out_shardings=layout.placed)()
     x1 = np.zeros((config.batch_size, *config.model.shape), np.float32)
-    batch = {"x1": x1, "label": np.zeros(config.batch_size, np.int32)} | ({"x0": x1} if paired else {})
-    batch = sharding.place_batch(mesh, batch)
+    arrays = {"x1": x1, "label": np.zeros(config.batch_size, np.int32)} | ({"x0": x1} if paired else {})
+    batch = Batch(**sharding.place_batch(layout.mesh, arrays))
 
     def once() -> None:
         nonlocal state
@@ -79,12 +79,12 @@ def prepare(config: Config) -> Any:
 
 def charge(found: Reports) -> None:
     """Put the measured seconds per step in place of the clocks of the runs, for all stages; pairs keep theirs."""
-    per_step = json.loads((DOCS / "results-time.json").read_text())["seconds_per_step"]
+    per_step = json.loads((RESULTS / "comparison-time.json").read_text())["seconds_per_step"]
     for name, reports in found.items():
         for report in reports:
             size = report["settings"]["base"]["batch_size"]
             for part in report["cost"]:
-                stage = "flow-matching" if part["what"].startswith("training flow-seed") else name
+                stage = catalogue.TEACHER if part["what"].startswith("training flow-seed") else name
                 if part["images"]:
                     part["seconds"] = part["images"] / size * per_step[stage]
             report["seconds"] = sum(part["seconds"] for part in report["cost"])
@@ -147,24 +147,17 @@ def claims(found: Reports) -> list[str]:
 
 
 def write() -> None:
-    """Fill docs/results.md with the tables, and copy what they are made of beside it."""
+    """Fill docs/results.md with the tables, and keep what they are made of."""
     path = DOCS / "results.md"
     text = path.read_text()
-    found = read("digits")
+    found = read()
     charge(found)
     text = fill(text, "digits", table(found, (1, 2, 4, 8, 32, 128)).strip())
     text = fill(text, "claims", "\n".join(claims(found)))
-    gathered = {"pair_steps": PAIR_STEPS, "digits": found}
-    glyphs = read("glyphs")
-    if glyphs:
-        steps = [int(n) for n in next(iter(glyphs.values()))[0]["steps"]]
-        text = fill(text, "glyphs", table(glyphs, steps).strip())
-        gathered["glyphs"] = glyphs
     path.write_text(text)
-    write_json(DOCS / "results.json", gathered)
-    for dataset in ("digits", "glyphs") if glyphs else ("digits",):
-        for name in ("quality", "samples"):
-            shutil.copy(RUNS / f"compare-{dataset}" / f"{name}.png", DOCS / f"results-{dataset}-{name}.png")
+    write_json(RESULTS / "comparison.json", {"pair_steps": PAIR_STEPS, "digits": found})
+    for name in ("quality", "samples"):
+        shutil.copy(RUN / f"{name}.png", DOCS / f"results-digits-{name}.png")
 
 
 def fill(text: str, mark: str, content: str) -> str:

@@ -14,8 +14,9 @@ import numpy as np
 import optax
 from matplotlib.figure import Figure
 
-from shortcut_models.models import MLP
-from shortcut_models.objectives import Shortcut
+from shortcut_models.networks.mlp import MLP
+from shortcut_models.objectives import Batch, Context
+from shortcut_models.objectives.shortcut import Shortcut
 from shortcut_models.sampling import noise, sample_path
 
 
@@ -39,8 +40,8 @@ def train(steps: int = 6000, batch_size: int = 512) -> tuple[MLP, dict, Shortcut
     def loss(params, target, key):
         data_key, key = jax.random.split(key)
         x1, label = two_moons(data_key, batch_size), jnp.zeros(batch_size, jnp.int32)
-        velocity, slow = partial(network.apply, params), partial(network.apply, target)
-        return objective(velocity, x1, label, key, target=slow).per_example.mean()
+        velocity, given = partial(network.apply, params), Context(target=partial(network.apply, target))
+        return objective(velocity, Batch(x1, label), key, given).per_example.mean()
 
     @jax.jit
     def step(params, target, state, index):

@@ -17,7 +17,7 @@ from typing import Any
 import jax
 import pytest
 from beartype import BeartypeConf, beartype
-from beartype.roar import BeartypeDecorHintPep3119Exception
+from beartype.roar import BeartypeDecorHintPep673Exception, BeartypeDecorHintPep3119Exception
 from jaxtyping import install_import_hook
 
 jax.config.update("jax_platforms", "cpu")
@@ -36,27 +36,32 @@ QUICK = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
 
 
 def check_types(checked: Any) -> Any:
-    """Beartype, but for signatures that name a Protocol: what is no run-time class is the type checker's to check."""
+    """Beartype, but for signatures that name a Protocol or Self, which are the type checker's to check."""
     try:
         # As for a type checker, a float may be given as an int.
         return beartype(checked, conf=BeartypeConf(is_pep484_tower=True))
-    except BeartypeDecorHintPep3119Exception:
+    except (BeartypeDecorHintPep3119Exception, BeartypeDecorHintPep673Exception):
         return checked
 
 
 install_import_hook("shortcut_models", f"{__name__}.check_types")
 
-from shortcut_models.config import Config, Optimizer  # noqa: E402
-from shortcut_models.models import DiT  # noqa: E402
+from shortcut_models.config import Config  # noqa: E402
+from shortcut_models.data.digits import Digits  # noqa: E402
+from shortcut_models.networks.dit import DiT  # noqa: E402
+from shortcut_models.objectives.shortcut import Shortcut  # noqa: E402
+from shortcut_models.optimizer import Optimizer  # noqa: E402
 from shortcut_models.train import train  # noqa: E402
 
 TINY = Config(
+    data=Digits(),
     batch_size=16,
     max_steps=8,
     ema_decay=0.9,
     log_interval=2,
     save_interval=4,
     model=DiT(image_size=8, channels=1, num_classes=10, patch_size=4, hidden_size=16, depth=2, num_heads=2),
+    objective=Shortcut(),
     optimizer=Optimizer(learning_rate=1e-2, warmup_steps=2),
 )
 # The same settings as overrides of the preset `digits`, for tests of the command line.
@@ -64,7 +69,8 @@ TINY_FLAGS = """
 --batch-size 16 --max-steps 8 --ema-decay 0.9 --log-interval 2 --save-interval 4
 --model.hidden-size 16 --model.depth 2 --model.num-heads 2 --model.scan 1
 --optimizer.learning-rate 1e-2 --optimizer.warmup-steps 2 --optimizer.schedule constant --optimizer.decay-steps 0
---objective.target-decay 0.99 --objective.flow-weight 1
+--objective.target-decay 0.99 --objective.flow-weight 1 --objective.share 0.25
+--objective.levels 128 --objective.step-sizes dyadic --objective.split half
 """.split()  # noqa: SIM905
 
 
@@ -101,7 +107,7 @@ def start_shortcut() -> Callable[..., subprocess.Popen[str]]:
     def start(*words: object, **env: str) -> subprocess.Popen[str]:
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(("JAX_", "XLA_"))}
         return subprocess.Popen(
-            [sys.executable, "-m", "shortcut_models.cli", *map(str, words)],
+            [sys.executable, "-m", "shortcut_models", *map(str, words)],
             env={**inherited, "JAX_PLATFORMS": "cpu", "JAX_COMPILATION_CACHE_DIR": COMPILED.name, **QUICK, **env},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

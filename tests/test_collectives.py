@@ -8,8 +8,8 @@ import jax
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
+from benchmarks.collectives import Collective, bytes_by_kind, collectives
 from shortcut_models import sharding
-from shortcut_models.collectives import Collective, bytes_by_kind, collectives
 from shortcut_models.config import Config
 from shortcut_models.objectives import FlowMatching
 from shortcut_models.train import compile_step, init_state

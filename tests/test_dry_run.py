@@ -4,9 +4,9 @@ import jax
 import jax.numpy as jnp
 import pytest
 from jax import lax
-
 from shortcut_models.dry_run import count_flops
-from shortcut_models.models import DiT
+
+from shortcut_models.networks import DiT
 
 
 def flops(function: Any, *shapes: tuple[int, ...]) -> int:

@@ -1,17 +1,12 @@
-"""Labels in, image files out."""
+"""Labels that samples are drawn with, and where they may go."""
 
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from shortcut_models import InputError
-from shortcut_models.outputs import check_new, choose_labels, write_images
-
-
-def some_images(count: int, side: int = 8, channels: int = 1) -> np.ndarray:
-    return np.random.default_rng(count).integers(0, 256, (count, side, side, channels), dtype=np.uint8)
+from shortcut_models.outputs import check_new, choose_labels, default_labels
 
 
 def test_balanced_labels_go_through_the_classes_in_turn() -> None:
@@ -36,11 +31,11 @@ def test_a_random_label_depends_on_seed_and_index_alone() -> None:
     ("wish", "sentence"),
     [
         ("0,1,2,0", "--labels names 4 labels, but the model knows 3 classes"),
-        ("3", "label 3 is unknown: labels go from 0 to 2"),
+        ("3", "label 3 is unknown: labels go from 0 to 2, and none asks for no class"),
         ("-1", "label -1 is unknown: labels go from 0 to 2"),
-        ("", "--labels  must be balanced, random, or classes such as 0,1,2"),
-        ("0,,1", "must be balanced, random, or classes"),
-        ("Balanced", "must be balanced, random, or classes"),
+        ("", "--labels  must be balanced, random, none, or classes such as 0,1,2"),
+        ("0,,1", "must be balanced, random, none, or classes"),
+        ("Balanced", "must be balanced, random, none, or classes"),
     ],
 )
 def test_labels_that_cannot_be_are_refused(wish: str, sentence: str) -> None:
@@ -48,43 +43,17 @@ def test_labels_that_cannot_be_are_refused(wish: str, sentence: str) -> None:
         choose_labels(wish, 4, 3, 0)
 
 
-@pytest.mark.parametrize("name", ["a.png", "a.npz", "folder", "deep/er/a.png", "deep/er/a.npz", "deep/er/folder"])
-def test_what_is_written_is_all_there_and_nothing_else(tmp_path: Path, name: str) -> None:
-    out = tmp_path / name
-    check_new(out)
-    write_images(out, some_images(3), np.arange(3, dtype=np.int32))
-    assert [path.name for path in out.parent.iterdir()] == [out.name]
-    if out.suffix == ".npz":
-        with np.load(out) as found:
-            np.testing.assert_array_equal(found["images"], some_images(3))
-            assert found["labels"].tolist() == [0, 1, 2]
+def test_no_label_is_the_null_label_which_is_the_default_where_none_was_trained() -> None:
+    assert choose_labels("none", 3, 4, 0).tolist() == [4, 4, 4]
+    assert choose_labels("none", 3, 4, 0).dtype == np.int32
+    assert default_labels(unconditional=True) == "none"
+    assert default_labels(unconditional=False) == "balanced"
 
 
-def test_an_empty_folder_may_be_filled(tmp_path: Path) -> None:
-    out = tmp_path / "images"
-    out.mkdir()
-    write_images(out, some_images(2), np.array([7, 8], np.int32))
-    assert sorted(path.name for path in out.iterdir()) == ["00000-7.png", "00001-8.png"]
-    for i, path in enumerate(sorted(out.iterdir())):
-        with Image.open(path) as picture:
-            np.testing.assert_array_equal(np.asarray(picture), some_images(2)[i, :, :, 0])
-
-
-@pytest.mark.parametrize("name", ["a.png", "a.npz", "folder"])
-def test_what_exists_is_left_alone(tmp_path: Path, name: str) -> None:
-    out = tmp_path / name
-    if out.suffix:
-        out.write_bytes(b"precious")
-    else:
-        out.mkdir()
-        (out / "precious").write_bytes(b"precious")
-    for refuse in (check_new, lambda path: write_images(path, some_images(1), np.zeros(1, np.int32))):
+def test_only_a_new_name_or_an_empty_folder_is_free(tmp_path: Path) -> None:
+    check_new(tmp_path / "new.png")
+    check_new(tmp_path)
+    (tmp_path / "folder.png").mkdir()
+    for taken in (tmp_path, tmp_path / "folder.png"):
         with pytest.raises(InputError, match="exists already: choose another --out, or remove it first"):
-            refuse(out)
-    assert (out if out.suffix else out / "precious").read_bytes() == b"precious"
-    assert [path.name for path in tmp_path.iterdir()] == [name]
-
-
-def test_an_ending_that_we_do_not_write_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"must end in .png or .npz, or be a folder"):
-        check_new(tmp_path / "a.jpg")
+            check_new(taken)

@@ -1,8 +1,9 @@
 """Run folders, whole and otherwise: one clear sentence for whatever is wrong, and nothing overwritten."""
 
 import json
+import os
 import shutil
-import subprocess
+import socket
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,9 +14,10 @@ import numpy as np
 import pytest
 
 import shortcut_models
-from shortcut_models import InputError, cli, files, runs
+from shortcut_models import InputError, cli, runs, weights
 from shortcut_models.checkpoint import Checkpoints
-from shortcut_models.config import Config, from_json, to_json
+from shortcut_models.config import Config
+from shortcut_models.config_json import from_json, to_json
 from shortcut_models.train import train
 
 
@@ -32,11 +34,14 @@ def test_run_json_says_how_to_repeat_the_run(tiny: Config, trained: Path) -> Non
     data = json.loads((trained / "run.json").read_text())
     assert data["format"] == runs.FORMAT
     assert from_json(data["config"]) == tiny == runs.read_config(trained)
-    assert data["command"] == "shortcut train digits"
-    assert data["versions"]["jax"] == jax.__version__
-    assert data["versions"]["numpy"] == np.__version__
-    assert data["device"].startswith("8 x")
-    assert {"commit", "time"} <= data.keys()
+    (start,) = data["starts"]
+    assert start["step"] == 0
+    assert start["command"] == "shortcut train digits"
+    assert start["versions"]["jax"] == jax.__version__
+    assert start["versions"]["numpy"] == np.__version__
+    assert start["device"].startswith("8 x")
+    assert (start["host"], start["process"]) == (socket.gethostname(), os.getpid())
+    assert {"commit", "time"} <= start.keys()
 
 
 def remove(name: str) -> Callable[[Path], None]:
@@ -67,7 +72,7 @@ SPOILT = {
     "not text": (lambda run: (run / "run.json").write_bytes(b"\xff\xfe\x00"), "run.json is damaged"),
     "other format": (
         lambda run: edit(run, format=99),
-        "has format 99, but this version of shortcut-models reads format 1: use the version that wrote it",
+        "has format 99, but this version of shortcut-models reads format 1 and 2: use the version that wrote it",
     ),
     "other fields": (lambda run: edit(run, config={"seed": 1}), "does not describe a run of this version"),
     "no config": (lambda run: edit(run, config=None), "does not describe a run of this version"),
@@ -110,7 +115,7 @@ def test_a_damaged_checkpoint_is_told_in_one_sentence(trained_copy: Path, harm: 
     for path in sorted(part.rglob("*")):
         if path.is_file():
             path.write_bytes(path.read_bytes()[: path.stat().st_size // 2]) if harm == "truncate" else path.unlink()
-    with pytest.raises(InputError, match=r"checkpoint .*8 cannot be read .*delete that folder to go on from the one"):
+    with pytest.raises(InputError, match=r"checkpoint .*8 is damaged .*delete that folder to go on from the one"):
         shortcut_models.load(trained_copy)
     # The advice works.
     shutil.rmtree(trained_copy / "checkpoints" / "8")
@@ -170,7 +175,107 @@ def test_settings_that_do_not_decide_what_is_learnt_may_change(tiny: Config, tra
     other = replace(tiny, sharding="fsdp", log_interval=5, save_interval=3, keep=1, data_threads=0, max_steps=9)
     runs.create_or_check(trained_copy, other, "again")
     assert runs.read(trained_copy)["config"] == to_json(other)
-    assert runs.read(trained_copy)["command"] == "again"
+
+
+# --- Who trained which part
+
+
+def test_every_start_is_noted_with_the_step_that_it_goes_on_from(tiny: Config, trained_copy: Path) -> None:
+    first = runs.read(trained_copy)["starts"]
+    runs.create_or_check(trained_copy, tiny, "for nothing")  # The run is complete.
+    assert runs.read(trained_copy)["starts"] == first
+    for steps in (9, 10):
+        runs.create_or_check(trained_copy, replace(tiny, max_steps=steps), f"to {steps}")
+    starts = runs.read(trained_copy)["starts"]
+    assert starts[:1] == first
+    assert [(start["step"], start["command"]) for start in starts] == [
+        (0, "shortcut train digits"),
+        (8, "to 9"),
+        (8, "to 10"),
+    ]
+    assert all(start.keys() == first[0].keys() for start in starts)
+
+
+def first_form(config: dict[str, Any]) -> dict[str, Any]:
+    """A configuration as format 1 had it."""
+    config = {name: dict(value) if isinstance(value, dict) else value for name, value in config.items()}
+    config["dataset_name"] = config.pop("data")["kind"]
+    for part, name in (("model", "kind"), ("objective", "averaging"), ("optimizer", "decayed")):
+        del config[part][name]
+    return config
+
+
+def test_run_json_of_the_first_versions_is_read_and_continued(tiny: Config, trained: Path, trained_copy: Path) -> None:
+    data = json.loads((trained / "run.json").read_text())
+    begin = {name: data["starts"][0][name] for name in ("command", "commit", "versions", "device", "time")}
+    first = {"format": 1, **begin, "config": first_form(data["config"])}
+    (trained_copy / "run.json").write_text(json.dumps(first))
+    # Such a run goes on with the averages that it began with.
+    constant = replace(tiny, objective=replace(tiny.objective, averaging="constant"))
+    assert runs.read_config(trained_copy) == constant
+    assert runs.read(trained_copy)["starts"] == [{"step": 0, **begin}]
+    assert shortcut_models.load(trained_copy).step == 8
+    runs.create_or_check(trained_copy, replace(constant, max_steps=9), "again")
+    starts = json.loads((trained_copy / "run.json").read_text())["starts"]
+    assert starts[0] == {"step": 0, **begin}
+    assert (starts[1]["step"], starts[1]["command"]) == (8, "again")
+
+
+@pytest.mark.parametrize("where", ["starts", "beside"])
+def test_a_run_of_another_format_names_the_version_that_wrote_it(trained_copy: Path, where: str) -> None:
+    versions = {"versions": {"shortcut-models": "7.8"}}
+    written = {"starts": [versions]} if where == "starts" else versions
+    (trained_copy / "run.json").write_text(json.dumps({"format": 99, **written}))
+    with pytest.raises(
+        InputError, match=r"has format 99, but .* reads format 1 and 2: use the version that wrote it \(7.8\)"
+    ):
+        runs.read(trained_copy)
+
+
+# --- The run that a run starts from
+
+
+def test_a_run_may_start_from_one_that_only_computed_otherwise(tiny: Config, trained: Path) -> None:
+    config = replace(tiny, start_from=str(trained))
+    faster = replace(config.model, attention="cudnn", dtype="bfloat16", scan=not config.model.scan, remat=True)
+    weights.check_start(replace(config, model=faster))
+    with pytest.raises(InputError, match=r"holds another network; .*\n  model.qk_norm: True there, False here"):
+        weights.check_start(replace(config, model=replace(faster, qk_norm=not config.model.qk_norm)))
+
+
+def started(run: Path, flow: str, tiny: Config) -> None:
+    """A run folder without checkpoints whose run.json names `flow` as the run that it started from."""
+    run.mkdir(parents=True)
+    begin = {"format": 1, "config": first_form(to_json(replace(tiny, start_from=flow))), "starts": []}
+    (run / "run.json").write_text(json.dumps(begin))
+
+
+def test_the_run_that_it_starts_from_is_stored_whole_and_means_the_same_from_anywhere(
+    tiny: Config, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flow, run = tmp_path / "runs" / "flow", tmp_path / "runs" / "run"
+    shutil.copytree(trained, flow)
+    tiny = replace(tiny, objective=replace(tiny.objective, averaging="constant"))
+    started(run, "runs/flow", tiny)  # As earlier versions stored it, seen from tmp_path.
+    (tmp_path / "elsewhere").mkdir()
+    for cwd, named in (("elsewhere", "../runs/flow"), (".", "runs/flow"), ("runs", "flow"), ("/", str(flow))):
+        monkeypatch.chdir(tmp_path / cwd)
+        config = runs.settle(replace(tiny, start_from=named))
+        assert config.start_from == str(flow)
+        runs.create_or_check(run, config, "go on")
+        assert runs.read(run)["config"]["start_from"] == str(flow)
+    shutil.copytree(flow, tmp_path / "other")
+    other = runs.settle(replace(tiny, start_from=str(tmp_path / "other")))
+    with pytest.raises(InputError, match=f"start_from: {flow} in the run, {tmp_path}/other now"):
+        runs.create_or_check(run, other, "another teacher")
+    # The one that it started from was moved: what was taken from it is in the checkpoints.
+    shutil.rmtree(flow)
+    runs.create_or_check(run, other, "moved")
+    assert runs.read(run)["config"]["start_from"] == str(tmp_path / "other")
+
+
+def test_no_path_stays_no_path(tiny: Config) -> None:
+    assert runs.settle(tiny) == tiny
 
 
 def test_a_folder_with_other_things_in_it_is_not_taken(tiny: Config, tmp_path: Path) -> None:
@@ -178,32 +283,3 @@ def test_a_folder_with_other_things_in_it_is_not_taken(tiny: Config, tmp_path: P
     with pytest.raises(InputError, match="exists but holds no run: choose another --run-dir, or empty it"):
         train(tiny, tmp_path)
     assert contents(tmp_path) == {"thesis.txt": b"years of work"}
-
-
-def test_a_file_appears_whole_or_not_at_all(tmp_path: Path) -> None:
-    path = tmp_path / "deep" / "report.json"
-    files.write_json(path, {"a": 1})
-    with pytest.raises(TypeError):
-        files.write_json(path, {"a": object()})
-    with pytest.raises(RuntimeError), files.whole_file(path) as aside:
-        aside.write_text("half")
-        raise RuntimeError
-    assert json.loads(path.read_text()) == {"a": 1}
-    assert [item.name for item in path.parent.iterdir()] == ["report.json"]
-
-
-def test_a_commit_tells_whether_the_code_was_changed_since(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("src/runs.py", "docs/table.md"):
-        (tmp_path / name).parent.mkdir()
-        (tmp_path / name).write_text("as it was")
-    git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b"]
-    for words in (["init", "--quiet"], ["add", "."], ["commit", "--quiet", "--message", "first"]):
-        subprocess.run([*git, *words], check=True)
-    monkeypatch.setattr(runs, "__file__", str(tmp_path / "src" / "runs.py"))
-    commit = runs._commit()
-    assert commit is not None
-    assert len(commit) == 40
-    (tmp_path / "docs" / "table.md").write_text("as a benchmark wrote it")
-    assert runs._commit() == commit
-    (tmp_path / "src" / "runs.py").write_text("changed")
-    assert runs._commit() == commit + "+"

@@ -22,7 +22,7 @@ from shortcut_models.checkpoint import Checkpoints
 from shortcut_models.config import Config, Optimizer
 from shortcut_models.data import Digits, pipeline
 from shortcut_models.data.pipeline import batch_dataset
-from shortcut_models.models import MLP, DiT
+from shortcut_models.networks import MLP, DiT
 from shortcut_models.objectives import ORIGINAL, FlowMatching, Shortcut
 from shortcut_models.train import (
     State,

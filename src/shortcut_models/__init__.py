@@ -8,7 +8,7 @@ __all__ = ["InputError", "Model", "load"]
 def __getattr__(name: str) -> object:
     # Loaded on first use: `import shortcut_models` stays quick, and the command's --help with it.
     if name == "load":
-        from shortcut_models.runs import load
+        from shortcut_models.weights import load
 
         return load
     if name == "Model":

@@ -26,6 +26,20 @@ DATA = {
     "digits": Entry("data.digits:Digits", "1,797 real 8x8 digits that come with scikit-learn, in 10 classes"),
     "glyphs": Entry("data.glyphs:Glyphs", "62 characters in colour at 32x32, drawn as they are asked for"),
     "points": Entry("data.points:Points", "2-D points on a few shapes, by class"),
+    "imagenet256": Entry("data.tfds:IMAGENET256", "ImageNet as TFDS prepared it, cropped to 256x256"),
+    "celebahq256": Entry("data.tfds:CELEBAHQ256", "CelebA-HQ at 256x256 as TFDS prepared it"),
+    "lsunchurch": Entry("data.tfds:LSUNCHURCH", "LSUN churches as TFDS prepared them, cropped to 256x256"),
+    "fashion-mnist": Entry("data.idx:FashionMnist", "70,000 photographs of clothes, 28x28 in grey, in 10 classes"),
+    "prepared": Entry("data.prepared:Prepared", "images or latents that `shortcut prepare` wrote"),
+    "folder": Entry("data.folder:Folder", "a folder of image files, with or without a folder for each class"),
+    "zip": Entry("data.zipped:Zip", "image files in a zip, with EDM2's and StyleGAN's labels if there are any"),
+    "tfds": Entry("data.tfds:Tfds", "images that TFDS prepared, as TFRecord or ArrayRecord"),
+    "huggingface": Entry("data.huggingface:HuggingFace", "images of Hugging Face datasets: save_to_disk, or parquet"),
+    "webdataset": Entry("data.webdataset:WebDataset", "images in the tar files of WebDataset"),
+    "npz": Entry("data.npz:Npz", "images in an .npz as ADM and DiT write their samples"),
+    "idx": Entry("data.idx:Idx", "IDX files, as of MNIST and its family"),
+    "edm2-latents": Entry("data.latents:Edm2Latents", "latents that EDM2's tool encoded, of images in [0, 1]"),
+    "repa-latents": Entry("data.latents:RepaLatents", "latents that REPA's tool encoded, of images in [-1, 1]"),
     "pairs": Entry("data.pairs:Pairs", "pairs of noise and sample that `shortcut pairs` drew from a run"),
 }
 
@@ -42,9 +56,7 @@ OBJECTIVES = {
     "shortcut": Entry(
         "objectives.shortcut:Shortcut", "a jump lands where two half ones do (arXiv 2410.12557)", compared=True
     ),
-    "shortcut-original": Entry(
-        "objectives.shortcut:ORIGINAL", "with the official code's constants", compared=True
-    ),
+    "shortcut-original": Entry("objectives.shortcut:ORIGINAL", "with the official code's constants", compared=True),
     "progressive": Entry(
         "objectives.progressive:Progressive", "halves the steps, stage by stage (arXiv 2202.00512)", compared=True
     ),
@@ -70,6 +82,9 @@ OBJECTIVES = {
     ),
     "reflow-original": Entry("objectives.reflow:ORIGINAL", "with the official code's constants"),
 }
+
+TEACHER = "flow-matching"
+"""The objective that trains the flow which methods in two stages make something of."""
 
 METRICS = {
     "frechet-pixels": Entry("metrics.gaussian:FRECHET_PIXELS", "squared Fréchet distance over the pixels in [-1, 1]"),

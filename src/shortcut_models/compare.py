@@ -9,12 +9,10 @@ A folder holds a run folder and a JSON file for each method and seed, and from t
 quality.png and samples.png. Processes that share the folder share the work.
 """
 
-import fcntl
 import json
 import statistics
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,35 +20,31 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from shortcut_models import runs
-from shortcut_models.config import Config, to_json, with_objective
-from shortcut_models.data.pairs import make_pairs, read_about
-from shortcut_models.dry_run import count_flops, step_flops
-from shortcut_models.errors import InputError
+from shortcut_models import catalogue
+from shortcut_models.config import Config, choose
+from shortcut_models.config_json import to_json
+from shortcut_models.costs import count_flops, step_flops
+from shortcut_models.data.pairs import Pairs, read_about
+from shortcut_models.errors import InputError, check_finite
 from shortcut_models.evaluate import evaluate
-from shortcut_models.files import whole_file, write_json
-from shortcut_models.objectives import OBJECTIVES, Consistency, Progressive
-from shortcut_models.pictures import Line, draw_methods, draw_quality
-from shortcut_models.progress import Progress
-from shortcut_models.train import train
+from shortcut_models.figures import Line, draw_quality
+from shortcut_models.files import hold, whole_file, write_json
+from shortcut_models.objectives import Objective
+from shortcut_models.pairs import make_pairs
+from shortcut_models.provenance import provenance
+from shortcut_models.terminal import Progress
+from shortcut_models.train import check_fits, train
+from shortcut_models.views import get_view
+from shortcut_models.weights import load
 
-METHODS = (
-    "flow-matching",
-    "shortcut-original",
-    "shortcut",
-    "progressive",
-    "consistency-distillation",
-    "consistency",
-    "live-reflow",
-    "reflow",
-)
+METHODS = tuple(name for name, entry in catalogue.OBJECTIVES.items() if entry.compared)
 """The default: the methods of the paper's table 1 that share its straight path, and shortcut as we train it."""
 
 PAIR_STEPS = 128
 """Steps of the flow that makes reflow's pairs, as in the paper."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Comparison:
     """What is compared, and how it is measured."""
 
@@ -62,23 +56,30 @@ class Comparison:
     """Step budgets to measure."""
     seeds: tuple[int, ...] = (0, 1, 2)
     """Seeds of training."""
-    budget: int = 0
+    budget: int
     """Images that each method may see in training."""
     count: int = 1000
-    """Images to measure by, with balanced labels."""
+    """Samples to measure by, with balanced labels."""
     guidance: float = 1.0
-    """Guidance scale of sampling."""
+    """Guidance scale of sampling; of a method that learns pairs, the guidance of its pairs."""
     pairs: int = 10_000
     """Pairs that reflow learns from."""
 
     def __post_init__(self) -> None:
+        check_finite("", self)
         for name in self.objectives:
-            if name not in OBJECTIVES:
-                raise InputError(f"objective {name!r} is unknown: the objectives are {', '.join(OBJECTIVES)}.")
+            catalogue.check("objective", catalogue.OBJECTIVES, name)
         for name in ("objectives", "steps", "seeds"):
             values = getattr(self, name)
             if not values or len(set(values)) < len(values):
                 raise InputError(f"--{name} {','.join(map(str, values))} must name one or more, each once.")
+        if self.pairs < 1:
+            raise InputError(f"--pairs is {self.pairs}, but at least 1 pair must be made.")
+        least = max(2, self.base.data.num_classes)
+        if self.count < least:
+            raise InputError(
+                f"--count is {self.count}, but measuring takes at least {least} samples, one of each class."
+            )
         size = self.base.batch_size
         if self.budget < size or self.budget % size:
             near = max(self.budget // size, 1) * size
@@ -86,8 +87,14 @@ class Comparison:
                 f"a budget of {self.budget} images is no whole number of batches of {size}: "
                 f"{self.budget} / {size} = {self.budget / size:g}; use {near} or {near + size}."
             )
+        check_fits(self.base)
         for name in self.objectives:
-            self.stages(name, self.seeds[0], Path())  # Raises if the budget is too small for its stages.
+            for config in self.stages(name, self.seeds[0], Path()).values():  # Raises if the budget is too small.
+                if self.guidance != 1 and not config.objective.trains_null_label:
+                    raise InputError(
+                        f"--guidance {self.guidance:g} needs models that learnt to answer without a label, but {name} "
+                        "drops none (objective.label_dropout 0): compare without guidance, or leave it out."
+                    )
 
     def stages(self, name: str, seed: int, folder: Path) -> dict[Path, Config]:
         """The run folders that a method fills in one seed, in order, with their configurations."""
@@ -101,38 +108,33 @@ class Comparison:
                 f"{steps} step of {self.base.batch_size}: use at least {2 * self.base.batch_size}."
             )
         flow = folder / f"flow-seed-{seed}"
-        changes = {"start_from": str(flow)}
-        if OBJECTIVES[name].needs_pairs:
-            changes["dataset_name"] = str(flow / "pairs")
+        changes: dict[str, Any] = {"start_from": str(flow)}
+        if named(name).needs_pairs:
+            changes["data"] = Pairs(path=str(flow / "pairs"))
         return {
-            flow: self._config("flow-matching", steps // 2, seed),
+            flow: self._config(catalogue.TEACHER, steps // 2, seed),
             own: self._config(name, steps - steps // 2, seed, **changes),
         }
 
     def settings(self) -> dict[str, Any]:
         """What decides a method's numbers, as plain values."""
-        kept = {name: value for name, value in asdict(self).items() if name not in ("base", "objectives", "seeds")}
-        return {**kept, "steps": list(self.steps), "base": to_json(self.base)}
+        names = ("budget", "count", "guidance", "pairs")
+        return {**{name: getattr(self, name) for name in names}, "steps": list(self.steps), "base": to_json(self.base)}
 
     def _config(self, name: str, steps: int, seed: int, **changes: Any) -> Config:
         """The base with another objective and length; what is a share of the training's length follows it."""
-        base, stages = self.base, 1
-        if isinstance(OBJECTIVES[name], Progressive | Consistency):
-            stages = OBJECTIVES[name].stages.count  # pyrefly: ignore[missing-attribute]
-        # Every stage of progressive distillation is a training of its own; consistency training's are one.
-        cycles = stages if isinstance(OBJECTIVES[name], Progressive) else 1
-        shortest = max(steps // cycles, 1)
-        optimizer = replace(
-            base.optimizer,
-            decay_steps=steps,
-            cycles=cycles,
-            warmup_steps=min(base.optimizer.warmup_steps, shortest // 10),
-        )
-        # Averaged over an eighth of the shortest stage at most, so that no average lags a stage behind.
-        ema_decay = min(base.ema_decay, max(1 - 8 / shortest, 0.0))
-        return with_objective(
-            base, name, max_steps=steps, seed=seed, ema_decay=ema_decay, optimizer=optimizer, keep=1, **changes
-        )
+        base, objective = self.base, named(name, self.base)
+        # Where every stage is a training of its own, each has a cosine of its own.
+        cycles = objective.num_stages if objective.restarts else 1
+        warmup = min(base.optimizer.warmup_steps, max(steps // cycles, 1) // 10)
+        optimizer = replace(base.optimizer, decay_steps=steps, cycles=cycles, warmup_steps=warmup)
+        length: dict[str, Any] = {"max_steps": steps, "seed": seed, "optimizer": optimizer, "keep": 1}
+        return replace(base, objective=objective, **length, **changes).finished()
+
+
+def named(name: str, base: Config | None = None) -> Objective:
+    """The objective of that name, with the settings of `base` if it is its own."""
+    return choose("objective", catalogue.OBJECTIVES, name, base and base.objective)
 
 
 class Result(NamedTuple):
@@ -144,7 +146,8 @@ class Result(NamedTuple):
 
 def has_two_stages(name: str) -> bool:
     """Whether an objective makes something of a flow that was trained before."""
-    return OBJECTIVES[name].needs_teacher or OBJECTIVES[name].needs_pairs
+    objective = named(name)
+    return objective.needs_teacher or objective.needs_pairs
 
 
 def compare(comparison: Comparison, folder: Path, command: str) -> int:
@@ -179,24 +182,27 @@ def run(comparison: Comparison, folder: Path, name: str, seed: int, command: str
             if status:
                 return status
             cost.append(training_cost(stage, config))
-            if OBJECTIVES[name].needs_pairs and stage is not list(stages)[-1]:
+            if named(name).needs_pairs and stage is not list(stages)[-1]:
                 cost.append(draw_pairs(stage, config, comparison.pairs, comparison.guidance))
-    model = runs.load(stage)
-    found = evaluate(model, comparison.base.dataset_name, comparison.steps, comparison.count, comparison.guidance)
+    model = load(stage)
+    # What the guidance of its pairs has taught a method is not to be guided again.
+    guidance = 1.0 if named(name).needs_pairs else comparison.guidance
+    labels = "none" if model.unconditional else None
+    found = evaluate(model, comparison.base.data, comparison.steps, comparison.count, guidance, labels=labels)
     report = {
         "objective": name,
         "seed": seed,
         "settings": comparison.settings(),
         **found.report,
-        "meant_for": {str(steps): model.objective.meant_for(steps) for steps in comparison.steps},
+        "meant_for": {str(steps): model.objective.supports(steps) for steps in comparison.steps},
         "images": sum(part["images"] for part in cost),
         "flops": sum(part["flops"] for part in cost),
         "seconds": sum(part["seconds"] for part in cost),
         "cost": cost,
-        **runs.provenance(command),
+        **provenance(command),
     }
     with whole_file(folder / f"{name}-seed-{seed}.npz") as aside, aside.open("wb") as file:
-        np.savez(file, steps=list(found.images), images=np.stack(list(found.images.values())))
+        np.savez(file, steps=list(found.samples), samples=np.stack(list(found.samples.values())))
     write_json(folder / f"{name}-seed-{seed}.json", report)
     return 0
 
@@ -215,9 +221,18 @@ def training_cost(folder: Path, config: Config) -> dict[str, Any]:
 
 def draw_pairs(flow: Path, config: Config, count: int, guidance: float) -> dict[str, Any]:
     """Make reflow's pairs with a trained flow, and say what they cost; they are no training images."""
-    model = runs.load(flow)
-    about = {"run": str(flow), "run_step": model.step, "weights": "ema", "dataset": config.dataset_name}
-    make_pairs(model, flow / "pairs", count, PAIR_STEPS, guidance, 0, about)
+    model = load(flow)
+    about = {"run": str(flow.absolute()), "run_step": model.step, "weights": "ema"}
+    make_pairs(
+        model,
+        flow / "pairs",
+        count=count,
+        steps=PAIR_STEPS,
+        guidance=guidance,
+        seed=config.seed,
+        data=config.data,
+        about=about,
+    )
     rows = (1, *model.network.shape), (1,), (1,)
     x, t, d = (jax.ShapeDtypeStruct(shape, jnp.float32) for shape in rows)
     label = jax.ShapeDtypeStruct((1,), jnp.int32)
@@ -242,8 +257,8 @@ def write_table(comparison: Comparison, folder: Path) -> None:
     pictures = {}
     for name in comparison.objectives:
         with np.load(folder / f"{name}-seed-{comparison.seeds[0]}.npz") as arrays:
-            pictures[name] = dict(zip(arrays["steps"].tolist(), arrays["images"], strict=True))
-    draw_methods(folder / "samples.png", pictures)
+            pictures[name] = dict(zip(arrays["steps"].tolist(), arrays["samples"], strict=True))
+    get_view(comparison.base.data.view).draw_methods(folder / "samples.png", pictures)
 
 
 def table(found: dict[str, list[dict[str, Any]]], steps: Sequence[int]) -> str:
@@ -293,15 +308,3 @@ def _read(comparison: Comparison, folder: Path, name: str, seed: int) -> dict[st
     except ValueError as error:
         raise InputError(f"{path} is damaged ({error}): remove it, and it will be measured again.") from error
     return report if report["settings"] == comparison.settings() else None
-
-
-@contextmanager
-def hold(path: Path, wait: bool = True) -> Iterator[bool]:
-    """Keep other processes out; yields whether we are in. A lock dies with its process, so none is stale."""
-    with path.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
-            yield False
-            return
-        yield True

@@ -1,63 +1,22 @@
-"""Everything that decides a training run, as frozen dataclasses, and their form on disk."""
+"""Everything that decides a training run, as frozen dataclasses."""
 
-import dataclasses
-import typing
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from shortcut_models.errors import InputError
-from shortcut_models.models.dit import DiT
-from shortcut_models.objectives import OBJECTIVES, AnyObjective, Consistency, Progressive, Shortcut
-
-KINDS = {name: type(objective) for name, objective in OBJECTIVES.items() if not name.endswith("-original")}
-"""Methods by the name that they have on the command line and on disk."""
-
-
-@dataclass(frozen=True)
-class Optimizer:
-    """AdamW (Loshchilov & Hutter, arXiv 1711.05101) and its schedule."""
-
-    learning_rate: float = 1e-4
-    """Peak learning rate."""
-    warmup_steps: int = 0
-    """Steps over which the learning rate rises linearly from 0."""
-    schedule: Literal["constant", "cosine"] = "constant"
-    """After the warm-up: stay at the peak, or fall to 0 along half a cosine."""
-    cycles: int = 1
-    """Cosines one after another, of equal length: a method with stages may start each at the peak."""
-    decay_steps: int = 0
-    """Step at which the cosine reaches 0. Apart from max_steps, so that a run can stop early and go on."""
-    beta1: float = 0.9
-    """Decay of the gradient's average."""
-    beta2: float = 0.999
-    """Decay of the squared gradient's average."""
-    weight_decay: float = 0.0
-    """Decoupled decay, of matrices only: not of biases or embedding tables."""
-    clip_norm: float = 0.0
-    """Bound on the gradient's global norm; 0 is none."""
-
-    def __post_init__(self) -> None:
-        if self.cycles < 1:
-            raise InputError(f"optimizer.cycles is {self.cycles}, but must be at least 1.")
-        for name in ("learning_rate", "warmup_steps", "decay_steps", "weight_decay", "clip_norm"):
-            if getattr(self, name) < 0:
-                raise InputError(f"optimizer.{name} is {getattr(self, name)}, but must be at least 0.")
-        for name in ("beta1", "beta2"):
-            if not 0 <= getattr(self, name) < 1:
-                raise InputError(f"optimizer.{name} is {getattr(self, name)}, but must be at least 0 and below 1.")
-        if self.schedule == "cosine" and self.decay_steps <= self.warmup_steps:
-            raise InputError(
-                f"optimizer.decay_steps is {self.decay_steps}, but the cosine must end after the warm-up's "
-                f"{self.warmup_steps} steps: set --optimizer.decay-steps to the number of steps that you plan to train."
-            )
+from shortcut_models import catalogue
+from shortcut_models.data.base import Data
+from shortcut_models.errors import InputError, check_at_least, check_finite
+from shortcut_models.networks import Network
+from shortcut_models.objectives import Objective
+from shortcut_models.optimizer import Optimizer
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Config:
     """A training run."""
 
-    dataset_name: str = "digits"
-    """Image source."""
+    data: Data
+    """What it learns from."""
     batch_size: int = 64
     """Images per step, over all devices and accumulation turns."""
     max_steps: int = 1000
@@ -65,7 +24,7 @@ class Config:
     seed: int = 0
     """Of the parameters, the data order, noise and times: randomness is a function of (seed, step)."""
     ema_decay: float = 0.999
-    """Decay per step of the average of the weights that sampling uses."""
+    """Decay per step of the average of the weights that sampling uses; objective.averaging says how it starts."""
     accumulation: int = 1
     """Turns in which a batch is processed, one gradient step after the last: less memory."""
     sharding: Literal["dp", "fsdp"] = "dp"
@@ -83,28 +42,29 @@ class Config:
     a flow to be made a shortcut model. Empty: random weights."""
     tracker: Literal["none", "wandb", "tensorboard"] = "none"
     """Service that gets the metrics besides metrics.jsonl."""
-    model: DiT = field(default_factory=DiT)
+    model: Network
     """The network."""
-    objective: AnyObjective = field(default_factory=Shortcut)
+    objective: Objective
     """What it learns."""
     optimizer: Optimizer = field(default_factory=Optimizer)
     """How."""
 
     def __post_init__(self) -> None:
+        check_finite("", self)
         least = {"batch_size": 1, "max_steps": 1, "seed": 0, "accumulation": 1, "log_interval": 1, "save_interval": 1}
-        for name, minimum in (least | {"keep": 1, "data_threads": 0}).items():
-            if getattr(self, name) < minimum:
-                raise InputError(f"{name} is {getattr(self, name)}, but must be at least {minimum}.")
+        check_at_least("", self, least | {"keep": 1, "data_threads": 0})
+        if self.seed >= 2**32:
+            raise InputError(f"seed is {self.seed}, but must lie between 0 and {2**32 - 1}.")
         if not 0 <= self.ema_decay < 1:
             raise InputError(f"ema_decay is {self.ema_decay}, but must be at least 0 and below 1.")
         if self.batch_size % self.accumulation:
             raise InputError(f"batch_size {self.batch_size} is not a multiple of accumulation {self.accumulation}.")
-        self.objective.check(self.batch_size // self.accumulation)
-        self.objective.check_length(self.max_steps * self.batch_size)
+        self.objective.check(self.batch_size // self.accumulation, self.images)
+        self._check_levels()
         if self.objective.needs_teacher and not self.start_from:
             raise InputError(
-                f"{objective_kind(self.objective)} distils a trained flow: train one with --objective flow-matching, "
-                "and name its run folder with --start-from."
+                f"objective {catalogue.kind_of(catalogue.OBJECTIVES, self.objective)} distils a trained flow: train "
+                "one with an objective that learns the velocity, and name its run folder with --start-from."
             )
         end = self.optimizer.decay_steps
         if self.optimizer.schedule == "cosine" and self.max_steps > end:
@@ -113,80 +73,61 @@ class Config:
                 f"set optimizer.decay_steps to {self.max_steps} as well."
             )
 
+    @property
+    def images(self) -> int:
+        """Images that the whole training sees, repeats counted."""
+        return self.max_steps * self.batch_size
+
+    def finished(self) -> "Config":
+        """The configuration with the stages of its objective, if it has any, spread over the whole training.
+
+        To be called when everything else is settled: a stage's length follows batch_size and max_steps.
+        """
+        return replace(self, objective=self.objective.for_length(self.images))
+
+    def _check_levels(self) -> None:
+        told, most = self.objective.levels_told, self.model.levels
+        if most is not None and told > most:
+            raise InputError(
+                f"objective.levels is {told}, but this network takes steps of 1/{most} and below for d=0, so that two "
+                f"step sizes would be one input: use at most {most} levels, or --model.step-conditioning smooth."
+            )
+
 
 FREE_TO_CHANGE = {"max_steps", "sharding", "log_interval", "save_interval", "keep", "data_threads", "tracker"}
 """Fields that a continued run may change, for they do not change what is learnt at a given step."""
 
 
-LATER = {"model.attention": "xla"}
-"""Fields that came after the first run folders, and what a file without them means."""
+def configure(
+    base: Config,
+    *,
+    data: Data | None = None,
+    model: str | None = None,
+    objective: str | None = None,
+    start_from: str | None = None,
+) -> Config:
+    """The configuration with other choices; the network takes the size of the data.
 
-
-def with_objective(config: Config, name: str, **changes: Any) -> Config:
-    """The configuration with another named objective, and other changes; raises InputError for an unknown name.
-
-    Naming the configuration's own method keeps its settings of it. Stages are spread over the whole training.
+    A choice that is the configuration's own keeps its settings of it. Raises InputError, listing the
+    names, for an unknown one, and if the network cannot take such data.
     """
-    if name not in OBJECTIVES:
-        raise InputError(f"objective {name!r} is unknown: the objectives are {', '.join(OBJECTIVES)}.")
-    objective = OBJECTIVES[name]
-    if KINDS.get(name) is type(config.objective):
-        objective = config.objective
-    if isinstance(objective, Progressive | Consistency):
-        steps, size = changes.get("max_steps", config.max_steps), changes.get("batch_size", config.batch_size)
-        objective = replace(objective, total_images=steps * size)
-    return replace(config, objective=objective, **changes)
+    changes: dict[str, Any] = {}
+    if data is not None:
+        changes["data"] = data
+    if model is not None or data is not None:
+        network = base.model if model is None else choose("model", catalogue.NETWORKS, model, base.model)
+        chosen = data or base.data
+        changes["model"] = network.sized(chosen.shape, chosen.num_classes)
+    if objective is not None:
+        changes["objective"] = choose("objective", catalogue.OBJECTIVES, objective, base.objective)
+    if start_from is not None:
+        changes["start_from"] = start_from
+    return replace(base, **changes)
 
 
-def objective_kind(objective: AnyObjective) -> str:
-    """Its name on the command line and on disk."""
-    return next(name for name, kind in KINDS.items() if type(objective) is kind)
-
-
-def to_json(config: Config) -> dict[str, Any]:
-    """A nested dict of plain values; the objective's method is its "kind"."""
-    data = dataclasses.asdict(config)
-    data["objective"] = {"kind": objective_kind(config.objective), **data["objective"]}
-    return data
-
-
-def from_json(data: Any) -> Config:
-    """Undo `to_json`; raises InputError naming any field that this version does not know or misses."""
-    if not isinstance(data, dict):
-        raise InputError("its configuration is no set of fields.")
-    data = dict(data)
-    objective = dict(data.pop("objective", {}))
-    kind = objective.pop("kind", None)
-    if kind not in KINDS:
-        raise InputError(f"objective.kind is {kind!r}, but this version knows {', '.join(KINDS)}.")
-    data["objective"] = _build(KINDS[kind], objective, "objective.")
-    return _build(Config, data, "")
-
-
-def _build(cls: type, data: dict[str, Any], prefix: str) -> Any:
-    names = [f.name for f in dataclasses.fields(cls)]
-    later: dict[str, Any] = {n: LATER[prefix + n] for n in names if prefix + n in LATER}
-    data = {**later, **data}
-    if set(names) != set(data):
-        odd = sorted(set(names) ^ set(data))
-        raise InputError(f"the fields {', '.join(prefix + name for name in odd)} are not those of this version.")
-    hints = typing.get_type_hints(cls)
-    nested = {n: hints[n] for n in names if dataclasses.is_dataclass(hints[n])}
-    values = {n: _build(nested[n], data[n], f"{prefix}{n}.") if n in nested else data[n] for n in names}
-    return cls(**values)
-
-
-def differences(old: Config, new: Config) -> dict[str, tuple[Any, Any]]:
-    """Fields, by dotted name, in which two configurations differ: (old, new)."""
-    flat_old, flat_new = flatten(to_json(old)), flatten(to_json(new))
-    names = [*flat_old, *(name for name in flat_new if name not in flat_old)]
-    pairs = {name: (flat_old.get(name), flat_new.get(name)) for name in names}
-    return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
-
-
-def flatten(data: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested fields under dotted names."""
-    flat: dict[str, Any] = {}
-    for name, value in data.items():
-        flat |= flatten(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
-    return flat
+def choose(kind: str, names: dict[str, catalogue.Entry], name: str, own: Any = None) -> Any:
+    """The choice of that name: `own` if it is one of its kind, else with the settings that the name stands for."""
+    found = catalogue.find(kind, names, name)
+    if not isinstance(found, type):
+        return found
+    return own if type(own) is found else found()

@@ -1,4 +1,9 @@
-"""The one exception for what a user can mend."""
+"""The one exception for what a user can mend, and the checks that numbers in settings share."""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any
 
 
 class InputError(ValueError):
@@ -6,3 +11,30 @@ class InputError(ValueError):
 
     The command line prints it without a traceback and exits with 2.
     """
+
+
+def check_finite(section: str, choice: Any) -> None:
+    """Raise InputError if a field of a dataclass is NaN or infinite; nested dataclasses check their own.
+
+    `section` is how the flag of a field begins, such as "objective.".
+    """
+    for field in dataclasses.fields(choice):
+        value = getattr(choice, field.name)
+        if isinstance(value, float) and not math.isfinite(value):
+            raise InputError(f"{section}{field.name} is {value}, but must be a finite number.")
+
+
+def check_at_least(section: str, choice: Any, least: Mapping[str, float]) -> None:
+    """Raise InputError if one of the named fields is below its bound."""
+    for name, bound in least.items():
+        value = getattr(choice, name)
+        if value < bound:
+            raise InputError(f"{section}{name} is {value}, but must be at least {bound}.")
+
+
+def check_above_zero(section: str, choice: Any, *names: str) -> None:
+    """Raise InputError unless each of the named fields is above 0; None stands for none and passes."""
+    for name in names:
+        value = getattr(choice, name)
+        if value is not None and value <= 0:
+            raise InputError(f"{section}{name} is {value}, but must be above 0.")

@@ -164,6 +164,5 @@ def table(report: dict[str, Any]) -> str:
         rows.append(cells)
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
-    if "left_out" in report:
-        lines.append(f"left out: {report['left_out']}")
-    return "\n".join(lines)
+    left_out = [f"left out: {report['left_out']}"] if "left_out" in report else []
+    return "\n".join(lines + left_out)

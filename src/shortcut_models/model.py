@@ -11,20 +11,37 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 from tqdm import tqdm
 
-from shortcut_models import sampling
+from shortcut_models import sampling, sharding
+from shortcut_models.data.base import Data
 from shortcut_models.errors import InputError
-from shortcut_models.models.dit import DiT
-from shortcut_models.models.embedding import Params
+from shortcut_models.networks import Network, Params
 from shortcut_models.objectives import Objective
 
 
 class Model:
-    """A network with its parameters, and the jumps that its objective taught it."""
+    """A network with its parameters, the jumps that its objective taught it, and the data that it shows.
 
-    def __init__(self, network: DiT, params: Params, objective: Objective, *, step: int, weights: str) -> None:
-        self.network, self.params, self.objective = network, network.apart(params), objective
+    Sampling is spread over the devices, by default all of this process.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        params: Params,
+        objective: Objective,
+        data: Data,
+        *,
+        step: int,
+        weights: str,
+        devices: Sequence[jax.Device] | None = None,
+    ) -> None:
+        self.network, self.objective, self.data = network, objective, data
         self.step, self.weights = step, weights
+        self._mesh = sharding.make_mesh(devices or jax.local_devices())
+        self.params = jax.device_put(network.prepare(params), sharding.replicated(self._mesh))
         self._velocity = jax.jit(network.apply)
+        self._codec = data.codec
+        self._decode = jax.jit(self._codec.decode)
         self._samplers: dict[Any, Any] = {}
 
     @property
@@ -32,17 +49,33 @@ class Model:
         """Labels lie in [0, num_classes); num_classes itself is the null label."""
         return self.network.num_classes
 
+    @property
+    def null_label(self) -> int:
+        """The label that stands for "no label"."""
+        return self.network.null_label
+
+    @property
+    def unconditional(self) -> bool:
+        """Whether it was trained without labels, so that the null label is the only one it knows."""
+        return self.objective.unconditional
+
+    def balanced_labels(self, count: int) -> np.ndarray:
+        """The classes in turn, int32 (count,); the null label alone if it knows no other."""
+        if self.unconditional:
+            return np.full(count, self.null_label, np.int32)
+        return np.arange(count, dtype=np.int32) % self.num_classes
+
     def velocity(
         self, x: ArrayLike, t: ArrayLike | Sequence[float], d: ArrayLike | Sequence[float], label: Any
-    ) -> Float[Array, "batch height width channels"]:
+    ) -> Float[Array, "batch ..."]:
         """Velocity at x whose jump `x + d * velocity` lands where the flow would after time d.
 
-        x, (batch, height, width, channels), is in the network's range, about [-1, 1] at t=1; t, d and
-        label are one number or one per example: t and d in [0, 1] (d=0: the instantaneous velocity),
-        label in [0, num_classes].
+        x, (batch, *network.shape), is in the network's range, about [-1, 1] at t=1; t, d and label are
+        one number or one per example: t and d in [0, 1] (d=0: the instantaneous velocity), label in
+        [0, num_classes], the last of which is the null label.
         """
         x = jnp.asarray(x, jnp.float32)
-        if x.ndim != 4 or x.shape[1:] != self.network.shape:
+        if x.shape[1:] != self.network.shape or x.ndim != 1 + len(self.network.shape):
             raise InputError(f"x has shape {x.shape}, but the network takes (batch, {_comma(self.network.shape)}).")
         label = self._check_labels(np.asarray(label))
         t, d = (_check_unit(name, np.asarray(value, np.float32)) for name, value in (("t", t), ("d", d)))
@@ -53,6 +86,12 @@ class Model:
             raise InputError(f"t, d and label must be one number or {len(x)} of them, one per example.") from None
         return self._velocity(self.params, x, t, d, label)
 
+    def noise(self, seed: int, first: int, count: int) -> np.ndarray:
+        """The noise that samples first, first + 1, ... of this seed start from, float32 (count, *network.shape)."""
+        _check_whole("seed", seed, 0, 2**32 - 1)
+        indices = jnp.arange(first, first + count, dtype=jnp.uint32)
+        return np.asarray(sampling.noise(seed, indices, self.network.shape))
+
     def sample(
         self,
         labels: int | Sequence[int] | np.ndarray,
@@ -60,6 +99,7 @@ class Model:
         guidance: float = 1.0,
         seed: int = 0,
         *,
+        first: int = 0,
         noise: Any = None,
         path: bool = False,
         batch_size: int = 256,
@@ -67,58 +107,89 @@ class Model:
     ) -> np.ndarray:
         """Draw one sample per label in `steps` network calls.
 
-        Image i depends on (seed, i), its label and the settings alone, up to float rounding, whatever
-        `batch_size`. `guidance` above 1 pushes towards the label at twice the cost. `noise`, shaped
-        like the result, replaces what the seed would draw.
+        Sample i depends on (seed, first + i), its label and the settings alone, up to float rounding,
+        whatever `batch_size` and however many devices. `guidance` above 1 pushes towards the label at
+        twice the cost. `noise`, shaped like the result, replaces what the seed would draw.
 
-        Returns float32 (labels, height, width, channels) in the network's own range, about [-1, 1];
-        with `path`, (steps + 1, labels, height, width, channels), noise first.
-        Raises InputError for labels outside [0, num_classes], fewer than 1 step or noise of another shape.
+        Returns float32 (labels, *network.shape) in the network's own range, about [-1, 1], which
+        `decode` makes images of; with `path`, (steps + 1, labels, *network.shape), noise first.
+        Raises InputError for labels that the network was not trained on, steps, seed or batch_size that
+        are no whole numbers in range, noise of another shape, and guidance without a trained null label.
         """
         labels = np.atleast_1d(self._check_labels(np.asarray(labels)))
         if labels.ndim != 1 or not len(labels):
             raise InputError(f"labels have shape {labels.shape}, but must be one or more integers in a row.")
-        if not np.isfinite(guidance):
-            raise InputError(f"guidance is {guidance}, but must be a finite number; 1 is none.")
-        if not 0 <= seed < 2**32:
-            raise InputError(f"seed is {seed}, but must lie between 0 and 4294967295.")
+        _check_whole("steps", steps, 1)
+        _check_whole("seed", seed, 0, 2**32 - 1)
+        _check_whole("first", first, 0, 2**32 - 1 - len(labels))
+        _check_whole("batch_size", batch_size, 1)
+        self.check_guidance(guidance)
         shape = (len(labels), *self.network.shape)
         if noise is not None and np.shape(noise) != shape:
-            raise InputError(f"noise has shape {np.shape(noise)}, but {_comma(shape)} is needed: one image per label.")
+            raise InputError(f"noise has shape {np.shape(noise)}, but ({_comma(shape)}) is needed: one per label.")
         jumps = self.objective.jumps(int(steps))
         sampler = self._sampler(float(guidance), bool(np.any(jumps.renoise < 1)), path)
-        size = min(batch_size, len(labels))
-        pieces = []
-        for first in tqdm(range(0, len(labels), size), unit="batch", disable=not progress, leave=False):
+        # A multiple of the devices, so that each gets whole samples.
+        size = -(-min(batch_size, len(labels)) // self._mesh.size) * self._mesh.size
+        spread, pieces = sharding.batch_sharding(self._mesh), []
+        for begin in tqdm(range(0, len(labels), size), unit="batch", disable=not progress, leave=False):
             # The last batch is filled up, so that every batch has the shape that was compiled.
-            indices = np.minimum(np.arange(first, first + size), len(labels) - 1)
-            keys = sampling.image_keys(seed, jnp.asarray(indices))
-            if noise is None:
-                start = sampling.noise(seed, jnp.asarray(indices), self.network.shape)
-            else:
-                start = jnp.asarray(np.asarray(noise, np.float32)[indices])
-            drawn = np.asarray(sampler(self.params, start, jnp.asarray(labels[indices]), keys, jumps))
-            pieces.append(drawn[..., : len(labels) - first, :, :, :])
-        return np.concatenate(pieces, axis=-4)
+            rows = np.minimum(np.arange(begin, begin + size), len(labels) - 1)
+            indices = jax.device_put((first + rows).astype(np.uint32), spread)
+            given = None if noise is None else jax.device_put(np.asarray(noise, np.float32)[rows], spread)
+            drawn = sampler(self.params, seed, indices, given, jax.device_put(labels[rows], spread), jumps)
+            pieces.append(np.moveaxis(np.asarray(drawn), int(path), 0)[: len(labels) - begin])
+        return np.moveaxis(np.concatenate(pieces), 0, int(path))
+
+    def decode(self, x: ArrayLike, batch_size: int = 256) -> np.ndarray:
+        """From the network's range to what the data show: for images, float32 (n, H, W, C), about [-1, 1]."""
+        x = np.asarray(x, np.float32)
+        parts = [np.asarray(self._decode(x[at : at + batch_size])) for at in range(0, len(x), batch_size)]
+        return np.concatenate(parts)
+
+    def check_guidance(self, guidance: float) -> None:
+        """Raise InputError unless the network can be sampled with this guidance."""
+        if not np.isfinite(guidance):
+            raise InputError(f"guidance is {guidance}, but must be a finite number; 1 is none.")
+        if guidance == 1:
+            return
+        if self.unconditional:
+            raise InputError(f"guidance is {guidance}, but this model was trained without labels: use guidance 1.")
+        if not self.objective.trains_null_label:
+            raise InputError(
+                f"guidance is {guidance}, but this model never learnt to answer without a label "
+                "(objective.label_dropout 0), which guidance pushes away from: use guidance 1."
+            )
 
     def _sampler(self, guidance: float, renoises: bool, path: bool) -> Any:
         """The jitted sampler for these settings; but for paths, one compiled program serves every budget."""
         if (guidance, renoises, path) not in self._samplers:
 
             def run(
-                params: Params, start: Array, label: Array, keys: Array, jumps: sampling.Jumps, count: Array
+                params: Params,
+                seed: Array,
+                indices: Array,
+                start: Array | None,
+                label: Array,
+                jumps: sampling.Jumps,
+                count: Array,
             ) -> Any:
                 velocity = sampling.guided(partial(self.network.apply, params), guidance, self.network.null_label)
-                fresh = keys if renoises else None
+                if start is None:
+                    start = sampling.noise(seed, indices, self.network.shape)
+                fresh = sampling.image_keys(seed, indices) if renoises else None
                 if path:
                     return jnp.concatenate([start[None], sampling.sample_path(velocity, start, label, jumps, fresh)[1]])
                 return sampling.sample_any(velocity, start, label, jumps, count, fresh)
 
             compiled = jax.jit(run)
 
-            def sampler(params: Params, start: Array, label: Array, keys: Array, jumps: sampling.Jumps) -> Any:
+            def sampler(
+                params: Params, seed: int, indices: Array, start: Array | None, label: Array, jumps: sampling.Jumps
+            ) -> Any:
                 given = jumps if path else sampling.pad(jumps)
-                return compiled(params, start, label, keys, given, np.int32(len(jumps.t)))
+                count = np.int32(len(jumps.t))
+                return compiled(params, np.uint32(seed), indices, start, label, given, count)
 
             self._samplers[guidance, renoises, path] = sampler
         return self._samplers[guidance, renoises, path]
@@ -132,13 +203,26 @@ class Model:
                 f"label {wrong.flat[0]} is unknown: labels go from 0 to {self.num_classes - 1} "
                 f"({self.num_classes} stands for no label)."
             )
+        if self.unconditional and np.any(labels != self.null_label):
+            raise InputError(
+                f"label {labels[labels != self.null_label].flat[0]} was never trained: this model was trained without "
+                f"labels, so use {self.null_label}, which stands for no label (--labels none)."
+            )
         return labels.astype(np.int32)
 
 
 def _check_unit(name: str, value: np.ndarray) -> np.ndarray:
-    if not np.all((value >= 0) & (value <= 1)):
-        raise InputError(f"{name} must lie between 0 (noise for t, velocity for d) and 1, but has {value.flat[0]}.")
+    wrong = value[~((value >= 0) & (value <= 1))]
+    if wrong.size:
+        raise InputError(f"{name} must lie between 0 (noise for t, velocity for d) and 1, but has {wrong.flat[0]}.")
     return value
+
+
+def _check_whole(name: str, value: Any, least: int, most: int | None = None) -> None:
+    whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
+    if not whole or value < least or (most is not None and value > most):
+        bound = f"from {least} up" if most is None else f"between {least} and {most}"
+        raise InputError(f"{name} is {value}, but must be a whole number {bound}.")
 
 
 def _comma(shape: tuple[int, ...]) -> str:

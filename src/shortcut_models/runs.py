@@ -1,150 +1,158 @@
-"""A run folder: run.json (configuration, versions, commit), metrics.jsonl and checkpoints/."""
+"""A run folder: run.json (configuration, and who trained which part), metrics.jsonl and checkpoints/."""
 
 import json
-import platform
-import subprocess
-import time
-from collections.abc import Callable
-from dataclasses import fields, replace
-from importlib.metadata import PackageNotFoundError, version
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import jax
 
-from shortcut_models.checkpoint import Checkpoints
-from shortcut_models.config import FREE_TO_CHANGE, Config, differences, from_json, objective_kind, to_json
+from shortcut_models import catalogue, choice_json
+from shortcut_models.checkpoint import agree, check_path, newest
+from shortcut_models.config import FREE_TO_CHANGE, Config
+from shortcut_models.config_json import FORMAT, differences, from_json, to_json
+from shortcut_models.data import Data
 from shortcut_models.errors import InputError
-from shortcut_models.files import write_json
-from shortcut_models.model import Model
-from shortcut_models.models import Params
+from shortcut_models.files import absolute, explained, find, hold, holder, make_folder, remove_empty, write_json
+from shortcut_models.provenance import start
+from shortcut_models.tracking import Tracker, open_trackers
 
-FORMAT = 1
-"""Raised when run.json or the checkpoints change in a way that older code cannot read."""
-
-Weights = Literal["ema", "raw"]
 Result = TypeVar("Result")
 
 
-def load(run: str | Path, weights: Weights = "ema") -> Model:
-    """The trained network of a run folder, with the averaged ("ema") or the last ("raw") weights.
+def latest(folder: Path) -> int | None:
+    """Step of the newest whole checkpoint of a run folder, or None if there is none yet."""
+    with explained():
+        return newest(folder / "checkpoints")
 
-    Raises InputError if the folder is missing, empty, unfinished or of another version.
+
+@contextmanager
+def training_in(folder: Path) -> Iterator[None]:
+    """Keep other trainings out of a run folder, and tell plainly what goes wrong with its files.
+
+    The folder is made, and goes again if nothing came of it. Raises InputError if another training is
+    there, or if the folder cannot be written; what is kept is said. Of several processes the first
+    holds the folder for all.
     """
-    if weights not in ("ema", "raw"):
-        raise InputError(f"weights {weights!r} are unknown: use ema or raw.")
-    folder = Path(run)
-    config = read_config(folder)
-    here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    shapes = jax.eval_shape(config.model.init, jax.random.key(0))
-    step, params = _read_weights(folder, shapes, jax.tree.map(lambda _: here, shapes), weights)
-    return Model(config.model, params, config.objective, step=step, weights=weights)
+    check_path(folder / "checkpoints")
+    lock = folder / ".lock"
+    refused: InputError | None = None
+    with ExitStack() as stack:
+        if jax.process_index() == 0:
+            try:
+                with explained():
+                    if folder.exists() and not folder.is_dir():
+                        raise InputError(f"{folder} is a file: choose another --run-dir.")
+                    stack.callback(remove_empty, make_folder(folder))
+                    if not stack.enter_context(hold(lock, wait=False)):
+                        raise InputError(
+                            f"{folder} is being trained by {holder(lock)}: wait for it, stop it, or choose another "
+                            "--run-dir."
+                        )
+            except InputError as error:
+                refused = error
+        if agree(refused is not None):  # Else the others would wait for the first for ever.
+            raise refused or InputError(f"the first process could not train in {folder}: see what it says.")
+        try:
+            yield
+        except OSError as error:
+            with explained(kept(folder)):
+                raise error
 
 
-def start_weights(config: Config, placed: Any) -> Params | None:
-    """The averaged weights of the run that `config` starts from, in the sharding `placed`; None if there is none."""
-    if not config.start_from:
-        return None
-    shapes = jax.eval_shape(config.model.init, jax.random.key(0))
-    return _read_weights(Path(config.start_from), shapes, placed, "ema")[1]
-
-
-def check_start(config: Config) -> None:
-    """Raise InputError if training cannot start from the run that `config` names.
-
-    There is none, its network is another one, or an objective that needs the velocity of a flow
-    would get a network that never learnt it.
-    """
-    if not config.start_from:
+@contextmanager
+def trackers(folder: Path, config: Config, step: int) -> Iterator[list[Tracker]]:
+    """What records the metrics of the steps after `step`; on the first process alone."""
+    if jax.process_index() != 0:
+        yield []
         return
-    folder = Path(config.start_from)
-    there = read_config(folder)
-    same = replace(there.model, scan=config.model.scan, remat=config.model.remat, dtype=config.model.dtype)
-    if same != config.model:
-        names = [f.name for f in fields(same) if getattr(same, f.name) != getattr(config.model, f.name)]
-        lines = "".join(f"\n  model.{n}: {getattr(same, n)} there, {getattr(config.model, n)} here" for n in names)
-        raise InputError(f"--start-from {folder} holds another network; use its settings here:{lines}")
-    if config.objective.needs_teacher and not there.objective.learns_velocity:
-        raise InputError(
-            f"--start-from {folder} was trained with {objective_kind(there.objective)}, which does not learn the "
-            "velocity that is to be distilled: start from a run of flow-matching or shortcut."
-        )
-    with Checkpoints(folder / "checkpoints") as checkpoints:
-        if checkpoints.latest is None:
-            raise InputError(f"--start-from {folder} has no whole checkpoint yet: train it further first.")
+    with open_trackers(folder, config.tracker, step, read(folder)) as opened:
+        yield opened
 
 
-def _read_weights(folder: Path, shapes: Params, placed: Any, weights: Weights) -> tuple[int, Params]:
-    """Step and weights of the newest checkpoint of a run folder."""
-    with Checkpoints(folder / "checkpoints") as checkpoints:
-        step = checkpoints.latest
-        if step is None:
-            raise InputError(f"run folder {folder} has no whole checkpoint yet: train it further first.")
-        name = "ema" if weights == "ema" else "params"
-        where = jax.tree.map(lambda a, s: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=s), shapes, placed)
-        return step, checkpoints.load(step, {name: where})[name]
+def kept(folder: Path) -> str:
+    """What is safe of a run, in words."""
+    try:
+        step = newest(folder / "checkpoints")
+    except OSError:
+        step = None
+    return f"the checkpoint of step {step} is kept" if step else "no checkpoint was written yet"
+
+
+def settle(config: Config) -> Config:
+    """The configuration with paths that do not depend on the working directory."""
+    return replace(config, start_from=absolute(config.start_from)) if config.start_from else config
 
 
 def create_or_check(folder: Path, config: Config, command: str) -> None:
-    """Start a run in a new or empty folder, or make sure that the run in there is this one.
+    """Start a run in a new or empty folder, or make sure that the run in there is this one; note who trains.
 
-    Raises InputError, listing the fields, if its configuration differs in more than may change, and
-    for a new run that cannot start from the run that it should, see `check_start`.
+    Raises InputError, listing the fields, if its configuration differs in more than may change.
     """
     path = folder / "run.json"
     if not path.exists():
-        check_start(config)  # Only now: what has started goes on without the run that it started from.
         on_first_process(lambda: _create(path, config, command), None)
         return
-    old = read_config(folder)
-    different = differences(old, config)
+    data, old = read(folder), read_config(folder)
+    different = differences(_found(old, folder), config)
+    if "start_from" in different and not _is_run(different["start_from"][0]):
+        different.pop("start_from")  # It was moved or removed meanwhile: this run has taken from it what it needs.
     refused = [name for name in different if name not in FREE_TO_CHANGE]
     if refused:
         lines = "".join(f"\n  {name}: {different[name][0]} in the run, {different[name][1]} now" for name in refused)
         raise InputError(f"{folder} holds a run with other settings; use those, or another --run-dir:{lines}")
-    if different:
-        on_first_process(lambda: _write(path, config, command), None)
+    step = latest(folder) or 0
+    starts = data["starts"] + [start(command, step)] * (step < config.max_steps)
+    if starts != data["starts"] or old != config:
+        on_first_process(lambda: _write(path, config, starts), None)
 
 
 def read(folder: Path) -> dict[str, Any]:
-    """run.json of a run folder; raises InputError if it is missing, unreadable or of another version."""
+    """run.json of a run folder; raises InputError if it is missing, unreadable or of another version.
+
+    "config" is as it was written, see `read_config`; "starts" are the trainings that took part, oldest
+    first, each with its step, command, commit, versions, device, time, host and process.
+    """
     path = folder / "run.json"
     if not folder.is_dir():
         raise InputError(f"run folder {folder} does not exist: give the --run-dir of a training run.")
     if not path.exists():
         raise InputError(f"{folder} is not a run folder: it holds no run.json, which `shortcut train` writes.")
     try:
-        data = json.loads(path.read_text())
+        with explained():
+            data = json.loads(path.read_text(encoding="utf-8"))
         found = data["format"]
     except (ValueError, KeyError, TypeError) as error:
+        if isinstance(error, InputError):
+            raise
         raise InputError(f"{path} is damaged ({error}): restore it, or train into another folder.") from error
-    if found != FORMAT:
+    if found not in READERS:
         raise InputError(
-            f"{path} has format {found}, but this version of shortcut-models reads format {FORMAT}: "
-            f"use the version that wrote it ({data.get('versions', {}).get('shortcut-models', 'unknown')})."
+            f"{path} has format {found}, but this version of shortcut-models reads format "
+            f"{' and '.join(map(str, READERS))}: use the version that wrote it ({_writer(data)})."
         )
-    return data
+    return READERS[found](data)
 
 
 def read_config(folder: Path) -> Config:
     """The configuration in run.json; raises InputError as `read` does, or if its fields are not ours."""
     data = read(folder)
     try:
-        return from_json(data["config"])
+        config = data["config"]
+        if data["format"] == 1 and config["dataset_name"] not in catalogue.DATA:
+            # A folder of pairs, which was stored as it was given.
+            config = {**config, "dataset_name": str(find(config["dataset_name"], folder))}
+        return from_json(config, data["format"])
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"{folder / 'run.json'} does not describe a run of this version: {error}") from error
 
 
-def provenance(command: str) -> dict[str, Any]:
-    """What has to be known to repeat a number: command, commit, versions, device."""
-    names = ["shortcut-models", "jax", "jaxlib", "optax", "orbax-checkpoint", "grain", "numpy"]
-    return {
-        "command": command,
-        "commit": _commit(),
-        "versions": {"python": platform.python_version(), **{name: _version(name) for name in names}},
-        "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
-        "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-    }
+def read_shown(folder: Path) -> Data:
+    """The data that a run's samples are to be compared with; where it trained on pairs, those may be gone."""
+    shown = read(folder).get("shows")
+    return read_config(folder).data.shows() if shown is None else choice_json.from_json(catalogue.DATA, shown, "data")
 
 
 def on_first_process(action: Callable[[], Result], otherwise: Result) -> Result:
@@ -153,36 +161,41 @@ def on_first_process(action: Callable[[], Result], otherwise: Result) -> Result:
 
 
 def _create(path: Path, config: Config, command: str) -> None:
-    folder = path.parent
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise InputError(f"{folder} exists but holds no run: choose another --run-dir, or empty it.")
-    _write(path, config, command)
+    if any(item.name != ".lock" for item in path.parent.iterdir()):
+        raise InputError(f"{path.parent} exists but holds no run: choose another --run-dir, or empty it.")
+    _write(path, config, [start(command, 0)])
 
 
-def _write(path: Path, config: Config, command: str) -> None:
-    write_json(path, {"format": FORMAT, **provenance(command), "config": to_json(config)})
+def _write(path: Path, config: Config, starts: list[dict[str, Any]]) -> None:
+    shows = choice_json.to_json(catalogue.DATA, config.data.shows())
+    write_json(path, {"format": FORMAT, "config": to_json(config), "shows": shows, "starts": starts})
 
 
-def _version(name: str) -> str | None:
+def _first_format(data: dict[str, Any]) -> dict[str, Any]:
+    """Format 1; its first files knew one start alone, and kept it beside the configuration."""
+    if "starts" in data:
+        return data
+    begin = {name: data.get(name) for name in ("command", "commit", "versions", "device", "time")}
+    return {"format": 1, "config": data.get("config"), "starts": [{"step": 0, **begin}]}
+
+
+READERS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _first_format, FORMAT: lambda data: data}
+"""For each format of run.json that can be read, how to make today's of it; `config_json` does so with "config"."""
+
+
+def _writer(data: dict[str, Any]) -> str:
+    """The version of this package that wrote a run.json of another format, as far as it can be told."""
     try:
-        return version(name)
-    except PackageNotFoundError:
-        return None
+        versions = data["starts"][-1]["versions"] if "starts" in data else data["versions"]
+        return versions["shortcut-models"]
+    except (KeyError, IndexError, TypeError):
+        return "unknown"
 
 
-def _commit() -> str | None:
-    """Commit of the checkout that this package runs from, "+" if its code was changed since; None outside one."""
-    here = Path(__file__).parent
+def _found(old: Config, folder: Path) -> Config:
+    """A stored configuration whose paths, which earlier versions kept as they were given, mean what they meant."""
+    return replace(old, start_from=str(find(old.start_from, folder))) if old.start_from else old
 
-    def git(*words: str) -> str:
-        return subprocess.run(["git", "-C", here, *words], capture_output=True, text=True, check=True).stdout.strip()
 
-    try:
-        # An installed package may lie inside some other project's checkout.
-        if git("ls-files", "--error-unmatch", Path(__file__).name) == "":
-            return None
-        # Benchmarks write their tables into docs/ part by part; those compute nothing.
-        code = ("--untracked-files=no", "--", ":/", ":(exclude,top)docs")
-        return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", *code) else "")
-    except (OSError, subprocess.CalledProcessError):
-        return None
+def _is_run(path: str) -> bool:
+    return (Path(path) / "run.json").exists()

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Float, Int, Integer, Key
 
 from shortcut_models.errors import InputError
 
@@ -73,13 +73,15 @@ def renoising_jumps(steps: int) -> Jumps:
     return Jumps(t, 1 - t, 1 - t, np.append(t[1:], np.float32(1)))
 
 
-def image_keys(seed: int, indices: Int[Array, " batch"]) -> Key[Array, " batch"]:
+def image_keys(seed: int | Integer[Array, ""], indices: Integer[Array, " batch"]) -> Key[Array, " batch"]:
     """One random key per image: a function of (seed, i) alone, whatever the image is batched with."""
     key = jax.random.key(seed)
     return jax.vmap(lambda i: jax.random.fold_in(key, i))(indices)
 
 
-def noise(seed: int, indices: Int[Array, " batch"], shape: tuple[int, ...]) -> Float[Array, "batch ..."]:
+def noise(
+    seed: int | Integer[Array, ""], indices: Integer[Array, " batch"], shape: tuple[int, ...]
+) -> Float[Array, "batch ..."]:
     """Standard normal noise; that of image i depends on (seed, i) alone, whatever it is batched with."""
     return jax.vmap(lambda key: jax.random.normal(key, shape))(image_keys(seed, indices))
 

@@ -5,7 +5,8 @@ Either way the batch is spread, and XLA inserts the communication.
 """
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Literal, NamedTuple
 
 import jax
 import numpy as np
@@ -16,6 +17,37 @@ from shortcut_models.errors import InputError
 
 AXIS = "data"
 Sharding = Literal["dp", "fsdp"]
+
+
+class Layout(NamedTuple):
+    """The devices of a training, and where each array of its state lives."""
+
+    mesh: Mesh
+    shapes: Any
+    """The state's arrays, as `jax.ShapeDtypeStruct`."""
+    placed: Any
+    """Their shardings."""
+
+    def scope(self) -> AbstractContextManager[Any]:
+        """Where the step is compiled: a network sees the mesh only if its parameters are spread over it.
+
+        See `networks.layers.whole`.
+        """
+        spread = any(not where.is_fully_replicated for where in jax.tree.leaves(self.placed))
+        return jax.set_mesh(self.mesh) if spread else nullcontext()
+
+
+def make_layout(shapes: Any, mode: Sharding, stacked: Sequence[str] = (), mesh: Mesh | None = None) -> Layout:
+    """Spread a state of these shapes over the devices, by default all, as `state_sharding` does."""
+    mesh = mesh or make_mesh()
+    return Layout(mesh, shapes, state_sharding(mesh, shapes, mode, stacked))
+
+
+def abstract(shapes: Any, placed: Any) -> Any:
+    """Shapes with their shardings."""
+    return jax.tree.map(
+        lambda leaf, where: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where), shapes, placed
+    )
 
 
 def make_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
@@ -44,16 +76,18 @@ def check_batch(batch_size: int, accumulation: int, mesh: Mesh) -> None:
         )
 
 
-def state_sharding(mesh: Mesh, shapes: Any, mode: Sharding) -> Any:
-    """A sharding for every array of a state, given their shapes (from `jax.eval_shape`)."""
+def state_sharding(mesh: Mesh, shapes: Any, mode: Sharding, stacked: Sequence[str] = ()) -> Any:
+    """A sharding for every array of a state, given their shapes (from `jax.eval_shape`).
+
+    `stacked` names the parts whose leading axis is walked by a scan: splitting it would serialise.
+    """
 
     def place(path: tuple[Any, ...], leaf: Any) -> NamedSharding:
         if mode == "dp" or mesh.size == 1:
             return replicated(mesh)
-        # The leading axis of "blocks" is the depth, which the scan walks: splitting it would serialise.
-        stacked = any(getattr(part, "key", None) == "blocks" for part in path)
-        axes = [axis for axis in range(int(stacked), leaf.ndim) if leaf.shape[axis] % mesh.size == 0]
-        if leaf.ndim < 1 + stacked or not axes:
+        first = int(any(getattr(part, "key", None) in stacked for part in path))
+        axes = [axis for axis in range(first, leaf.ndim) if leaf.shape[axis] % mesh.size == 0]
+        if not axes:
             return replicated(mesh)
         longest = max(axes, key=lambda axis: leaf.shape[axis])
         return NamedSharding(mesh, PartitionSpec(*[AXIS if i == longest else None for i in range(leaf.ndim)]))

@@ -3,40 +3,82 @@
 import ctypes
 import os
 import platform
-import sys
 from pathlib import Path
 
-ALLOCATOR = "GLIBC_TUNABLES"
-"""What glibc reads its settings from, and only when a process starts."""
+TUNABLES = "GLIBC_TUNABLES"
+"""With this, or a variable that begins with MALLOC_, a user sets the allocator up; then nothing is changed."""
 
-# XLA's CPU backend asks for the temporary memory of every execution anew. What is freed, glibc hands back to
-# the system if it is larger than 32 MiB, which zeroes and maps it again for the next step, 4 KiB at a time: a
-# fifth to a quarter of the step of two blocks of S/2 (docs/speed.md, "What each choice is worth").
-KEEP_MEMORY = ":".join(
-    (
-        "glibc.malloc.trim_threshold=68719476736",  # Keep what is freed, up to 64 GiB of it.
-        "glibc.malloc.top_pad=67108864",  # Grow by 64 MiB: the heaps of threads, too, then keep that much.
-        "glibc.malloc.hugetlb=1",  # Ask for pages of 2 MiB: what is larger is mapped anew, but quickly.
-    )
-)
+# XLA's CPU backend asks for the temporary memory of every execution anew. What is freed, glibc by default hands back
+# to the system if it is larger than 32 MiB; the system zeroes and maps it again for the next step, 4 KiB at a time: a
+# fifth to a quarter of the step of two blocks of S/2. So all of it is kept. `param`s as in glibc's malloc.h.
+KEEP_MEMORY = {
+    -1: -1,  # M_TRIM_THRESHOLD: never shrink the heap.
+    -2: 1 << 26,  # M_TOP_PAD: grow it by 64 MiB at a time.
+    -4: 0,  # M_MMAP_MAX: large blocks are of the heap too; what is mapped by itself is unmapped when freed.
+    -8: 1,  # M_ARENA_MAX: one heap for all threads; those of other threads hold no block above 64 MiB.
+}
+
+HEAP = 1 << 31
+HUGE_PAGE, MADV_HUGEPAGE = 1 << 21, 14
 
 CACHE = "JAX_COMPILATION_CACHE_DIR"
 CACHE_BYTES = 2**30
 
 
 def prepare() -> None:
-    """Set what the user has not set; where that needs it, start this program anew, in the same process.
+    """Set what the user has not set, for this process: the allocator, and where compiled programs are kept.
 
-    To be called before anything else is done, and by the program alone. The allocator's settings
-    are for glibc; a compilation cache is kept where the user's cache folder can be written.
+    To be called by the program alone, before it imports JAX or starts a thread. A compilation cache is kept where
+    the user's cache folder can be written.
     """
-    settings = {}
     folder = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "shortcut-models"
     if CACHE not in os.environ and _can_write(folder):
-        settings |= {CACHE: str(folder), "JAX_COMPILATION_CACHE_MAX_SIZE": str(CACHE_BYTES)}
-    os.environ.update(settings)
-    if ALLOCATOR not in os.environ and platform.libc_ver()[0] == "glibc":
-        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], {**os.environ, ALLOCATOR: KEEP_MEMORY})
+        os.environ.update({CACHE: str(folder), "JAX_COMPILATION_CACHE_MAX_SIZE": str(CACHE_BYTES)})
+    if not any(name == TUNABLES or name.startswith("MALLOC_") for name in os.environ):
+        keep_memory()
+
+
+def keep_memory() -> None:
+    """Have glibc's allocator keep what is freed; another C library is left as it is."""
+    if platform.libc_ver()[0] != "glibc":
+        return
+    libc = ctypes.CDLL(None)
+    for param, value in KEEP_MEMORY.items():
+        libc.mallopt(param, value)
+    _ask_for_huge_pages(libc)
+
+
+def _ask_for_huge_pages(libc: ctypes.CDLL) -> None:
+    """Let the heap's first HEAP bytes come in huge pages, which are mapped and looked up more quickly.
+
+    The heap grows to that size, which takes no memory until it is written to, and stays so, since it is never
+    trimmed. Where the system refuses, the heap is what it was.
+    """
+    libc.malloc.restype, libc.malloc.argtypes, libc.free.argtypes = (
+        ctypes.c_void_p,
+        [ctypes.c_size_t],
+        [ctypes.c_void_p],
+    )
+    libc.sbrk.restype, libc.sbrk.argtypes = ctypes.c_void_p, [ctypes.c_ssize_t]
+    libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+    first = -(-libc.sbrk(0) // HUGE_PAGE) * HUGE_PAGE
+    libc.free(libc.malloc(HEAP))
+    if (length := libc.sbrk(0) - first) > 0:
+        libc.madvise(first, length, MADV_HUGEPAGE)
+
+
+def start_processes() -> None:
+    """Join the other processes of a run, if JAX_COORDINATOR_ADDRESS says that there are any.
+
+    JAX_NUM_PROCESSES and JAX_PROCESS_ID complete it; on a cluster that JAX knows, they may be absent.
+    """
+    import jax
+
+    if "JAX_COORDINATOR_ADDRESS" in os.environ and not jax.distributed.is_initialized():
+        count, own = os.environ.get("JAX_NUM_PROCESSES"), os.environ.get("JAX_PROCESS_ID")
+        jax.distributed.initialize(
+            os.environ["JAX_COORDINATOR_ADDRESS"], int(count) if count else None, int(own) if own else None
+        )
 
 
 def give_back() -> None:

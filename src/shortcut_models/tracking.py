@@ -1,11 +1,18 @@
 """Where the numbers of a training run go: always a JSON Lines file, and a service if asked for."""
 
+import errno
 import json
+import os
 import secrets
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from shortcut_models.errors import InputError
+from shortcut_models.files import naming, write_text
 
 Service = Literal["none", "wandb", "tensorboard"]
 Metrics = dict[str, float]
@@ -30,14 +37,17 @@ class JsonLines:
         """Append to `path`, after dropping what a killed run logged beyond the step it resumes from."""
         if path.exists():
             rows = [line for line in path.read_text().splitlines() if _step(line, start) <= start]
-            aside = path.with_suffix(".tmp")
-            aside.write_text("".join(f"{row}\n" for row in rows))
-            aside.replace(path)
-        self._file = path.open("a")
+            write_text(path, "".join(f"{row}\n" for row in rows))
+        # Not buffered: what could not be written, for want of space, must not come up again when it is closed.
+        self._path, self._file = path, path.open("ab", buffering=0)
 
     def log(self, step: int, metrics: Metrics) -> None:
-        self._file.write(json.dumps({"step": step, **metrics}) + "\n")
-        self._file.flush()
+        with naming(self._path):
+            if os.fstat(self._file.fileno()).st_nlink == 0:
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+            row = (json.dumps({"step": step, **metrics}) + "\n").encode()
+            while row:
+                row = row[self._file.write(row) :]
 
     def close(self) -> None:
         self._file.close()
@@ -48,20 +58,35 @@ class TensorBoard:
 
     def __init__(self, folder: Path, start: int) -> None:
         try:
-            from tensorboardX import SummaryWriter
+            import tensorboardX  # noqa: F401 - a submodule may be there although the package is not.
+            from tensorboardX.event_file_writer import EventsWriter
+            from tensorboardX.summary import scalar
         except ImportError as error:
             raise InputError(
                 "tracker 'tensorboard' is not installed: pip install 'shortcut-models[tensorboard]'."
             ) from error
+        # Its SummaryWriter writes in a thread, which dies when the disk is full, and then the queue to it blocks.
+        folder.mkdir(exist_ok=True)
+        self._proto: Any = import_module("tensorboardX.proto.event_pb2")  # Its classes are made when it is loaded.
+        self._scalar, self._folder = scalar, folder
+        with naming(folder):
+            self._writer = EventsWriter(str(folder / "events"))
         # Steps that a killed run logged beyond `start` are hidden in favour of the new ones.
-        self._writer = SummaryWriter(str(folder), purge_step=start + 1)
+        self._write(start + 1, session_log=self._proto.SessionLog(status=self._proto.SessionLog.START))
 
     def log(self, step: int, metrics: Metrics) -> None:
         for name, value in metrics.items():
-            self._writer.add_scalar(name, value, step)
+            self._write(step, summary=self._scalar(name, value))
+        with naming(self._folder):
+            self._writer.flush()
 
     def close(self) -> None:
-        self._writer.close()
+        with naming(self._folder):
+            self._writer.close()
+
+    def _write(self, step: int, **content: Any) -> None:
+        with naming(self._folder):
+            self._writer.write_event(self._proto.Event(wall_time=time.time(), step=step, **content))
 
 
 class WandB:
@@ -73,29 +98,61 @@ class WandB:
         except ImportError as error:
             raise InputError("tracker 'wandb' is not installed: pip install 'shortcut-models[wandb]'.") from error
         remembered = folder / "wandb-id.txt"
-        if not remembered.exists():
-            remembered.write_text(secrets.token_hex(4))
-        self._run = wandb.init(
-            project="shortcut", name=folder.name, id=remembered.read_text(), resume="allow", config=config, dir=folder
-        )
-        # W&B drops rows whose own step goes back; ours goes back when a killed run resumes.
-        self._run.define_metric("*", step_metric="step")
+        if not remembered.exists() or not remembered.read_text().strip():
+            write_text(remembered, secrets.token_hex(4))
+        with _answering("wandb"):
+            self._run = wandb.init(
+                project="shortcut",
+                name=folder.name,
+                id=remembered.read_text().strip(),
+                resume="allow",
+                config=config,
+                dir=folder,
+            )
+            # W&B drops rows whose own step goes back; ours goes back when a killed run resumes.
+            self._run.define_metric("*", step_metric="step")
 
     def log(self, step: int, metrics: Metrics) -> None:
-        self._run.log({"step": step, **metrics})
+        with _answering("wandb"):
+            self._run.log({"step": step, **metrics})
 
     def close(self) -> None:
-        self._run.finish()
+        with _answering("wandb"):
+            self._run.finish()
 
 
-def open_trackers(folder: Path, service: Service, start: int, config: dict[str, Any]) -> list[Tracker]:
-    """The JSON Lines file, and the service if there is one."""
-    trackers: list[Tracker] = [JsonLines(folder / "metrics.jsonl", start)]
-    if service == "tensorboard":
-        trackers.append(TensorBoard(folder / "tensorboard", start))
-    elif service == "wandb":
-        trackers.append(WandB(folder, config))
-    return trackers
+@contextmanager
+def open_trackers(folder: Path, service: Service, start: int, config: dict[str, Any]) -> Iterator[list[Tracker]]:
+    """The JSON Lines file, and the service if there is one; closed at the end.
+
+    Raises InputError for a service that is not installed, or does not let us in.
+    """
+    with ExitStack() as closing:
+        trackers: list[Tracker] = []
+
+        def add(tracker: Tracker) -> None:
+            trackers.append(tracker)
+            closing.callback(tracker.close)
+
+        add(JsonLines(folder / "metrics.jsonl", start))
+        if service == "tensorboard":
+            add(TensorBoard(folder / "tensorboard", start))
+        elif service == "wandb":
+            add(WandB(folder, config))
+        yield trackers
+
+
+@contextmanager
+def _answering(service: str) -> Iterator[None]:
+    """Raise what a service complains of, in whatever words and classes of its own, as an InputError."""
+    try:
+        yield
+    except Exception as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")[:200]
+        raise InputError(
+            f"tracker {service!r} does not work ({reason}): check that you are logged in to it and connected, or go on "
+            "with --tracker none."
+        ) from error
 
 
 def _step(line: str, start: int) -> int:

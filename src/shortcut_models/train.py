@@ -1,12 +1,10 @@
 """Training, top to bottom: this page and one file of objectives/ are all of a training step."""
 
-import math
-import os
 from collections.abc import Callable
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,34 +13,20 @@ import optax
 from jax import lax
 from jaxtyping import Array, Float
 
-from shortcut_models import runs, sharding, startup
+from shortcut_models import runs, sharding, startup, weights
 from shortcut_models.checkpoint import Checkpoints, agree
-from shortcut_models.config import Config, Optimizer
-from shortcut_models.data import Source, open_source
+from shortcut_models.config import Config
+from shortcut_models.data.base import Data, Source
 from shortcut_models.data.pipeline import batch_dataset, batches
 from shortcut_models.errors import InputError
-from shortcut_models.models import Network, Params
-from shortcut_models.objectives import Loss
-from shortcut_models.objectives.flow import check_pairs
-from shortcut_models.progress import Progress, StopSignal
-from shortcut_models.tracking import open_trackers
-
-Batch = dict[str, Array]
-
-
-class State(NamedTuple):
-    """All that changes from step to step; with the step's number, all that resuming needs."""
-
-    params: Params
-    ema: Params
-    """Moving average of params, for sampling."""
-    target: Params | None
-    """Moving average of params that makes the objective's targets; None if params or ema do."""
-    teacher: Params | None
-    """Frozen weights that the objective distils; None if it needs none."""
-    opt_state: optax.OptState
-    totals: dict[str, Float[Array, " 2"]]
-    """For each metric since the last log: weighted sum, and sum of weights."""
+from shortcut_models.networks import Params
+from shortcut_models.objectives import Batch, Context, Loss
+from shortcut_models.optimizer import make_optimizer
+from shortcut_models.runlog import RunLog
+from shortcut_models.sharding import Layout
+from shortcut_models.state import State, average, decay_at, init_state, restore, shapes_of, stage_starts, to_parts
+from shortcut_models.terminal import Progress, StopSignal
+from shortcut_models.tracking import Tracker
 
 
 def train(config: Config, folder: Path, command: str = "") -> int:
@@ -52,29 +36,33 @@ def train(config: Config, folder: Path, command: str = "") -> int:
     the exit status: 0 when complete, 128 + the signal's number when stopped. Raises InputError for
     settings that cannot work, a folder of another run, or a loss that is no longer finite.
     """
-    mesh = sharding.make_mesh()
-    sharding.check_batch(config.batch_size, config.accumulation, mesh)
-    source = open_source(config.dataset_name)
-    check_fits(config, source.image_shape, source.num_classes)
-    check_pairs(config.objective, "noise" in source[0])
-    runs.create_or_check(folder, config, command)
-
-    shapes = jax.eval_shape(partial(init_state, config))
-    placed = sharding.state_sharding(mesh, shapes, config.sharding)
-    with Checkpoints(folder / "checkpoints", config.keep) as checkpoints, StopSignal() as stop:
-        start = checkpoints.latest or 0
+    config = runs.settle(config.finished())
+    layout = sharding.make_layout(shapes_of(config), config.sharding, config.model.stacked)
+    sharding.check_batch(config.batch_size, config.accumulation, layout.mesh)
+    check_fits(config)
+    source = config.data.open()
+    with ExitStack() as stack:
+        stack.enter_context(runs.training_in(folder))
+        if not (folder / "run.json").exists():
+            weights.check_start(config)  # Only now: what has started goes on without the run that it started from.
+        runs.create_or_check(folder, config, command)
+        start = runs.latest(folder) or 0
         if start >= config.max_steps:
             Progress.say(f"{folder} is complete: step {start} of {config.max_steps}.")
             return 0
+        # Whatever may be refused is opened before anything is compiled.
+        trackers = stack.enter_context(runs.trackers(folder, config, start))
+        checkpoints = stack.enter_context(Checkpoints(folder / "checkpoints", config.keep))
+        stop = stack.enter_context(StopSignal())
         if start:
-            state = restore(checkpoints, start, shapes, placed)
+            state = restore(checkpoints, start, layout)
             Progress.say(f"{folder}: going on from step {start} of {config.max_steps}.")
         else:
             # Jitted straight into its sharding: no device ever holds the whole state of an fsdp run.
-            weights = runs.start_weights(config, placed.params)
-            state = jax.jit(partial(init_state, config), out_shardings=placed)(weights)
+            given = weights.to_start_from(config, layout.placed.params)
+            state = jax.jit(partial(init_state, config), out_shardings=layout.placed)(given)
 
-        saved = take_steps(config, folder, source, mesh, placed, state, start, checkpoints, stop)
+        saved = take_steps(config, trackers, source, layout, state, start, checkpoints, stop)
         checkpoints.wait()
     if saved < config.max_steps:
         Progress.say(f"{folder}: stopped and saved at step {saved}; the same command continues.")
@@ -85,42 +73,42 @@ def train(config: Config, folder: Path, command: str = "") -> int:
 
 def take_steps(
     config: Config,
-    folder: Path,
+    trackers: list[Tracker],
     source: Source,
-    mesh: jax.sharding.Mesh,
-    placed: State,
+    layout: Layout,
     state: State,
     start: int,
     checkpoints: Checkpoints,
     stop: StopSignal,
 ) -> int:
     """Train from step `start` until the end or a request to stop; returns the last step, which was saved."""
-    rows = sharding.local_rows(mesh, config.batch_size)
-    data = batches(batch_dataset(source, config.batch_size, config.seed, rows), start, config.data_threads)
+    rows = sharding.local_rows(layout.mesh, config.batch_size)
+    stored = batches(batch_dataset(source, config.batch_size, config.seed, rows), start, config.data_threads)
+    encode, teaching = make_encode(config, layout), stage_starts(config)
     Progress.say("compiling the training step ...")
-    step = compile_step(config, mesh, jax.eval_shape(lambda: state), placed, paired="noise" in source[0])
+    step = compile_step(config, layout)
     zeros = {name: np.zeros(2, np.float32) for name in state.totals}
     done = start
-    with Report(config, folder, start) as report:
+    with RunLog(config, trackers, start) as log:
         for index in range(start, config.max_steps):
-            batch = sharding.place_batch(mesh, next(data))
-            if takes_snapshot(config, index):
+            batch = encode(sharding.place_batch(layout.mesh, next(stored)), np.uint32(index))
+            if index in teaching:
                 state = state._replace(teacher=jax.tree.map(jnp.copy, state.ema))
             # Sent off, not waited for: the next batch is read and sent after it while the device learns this one.
             state = step(state, batch, np.uint32(index))
-            report.read()  # One step late, for the same reason.
+            log.read()  # One step late, for the same reason.
             done = index + 1
-            log, last = done % config.log_interval == 0, done == config.max_steps
+            due, last = done % config.log_interval == 0, done == config.max_steps
             # Several processes must stop at the same step, so they ask each other, now and then.
-            stopping = stop.asked if jax.process_count() == 1 else log and agree(stop.asked)
+            stopping = stop.asked if jax.process_count() == 1 else due and agree(stop.asked)
             save = stopping or last or done % config.save_interval == 0
-            if log or save:
-                report.take(done, state.totals, keep=log or last)
+            if due or save:
+                log.take(done, state.totals, keep=due or last)
             if save:
-                report.read()  # Nothing is saved once the training has diverged.
-                report.saved = done
-            if log:
-                state = state._replace(totals=jax.device_put(zeros, placed.totals))
+                log.read()  # Nothing is saved once the training has diverged.
+                log.saved = done
+            if due:
+                state = state._replace(totals=jax.device_put(zeros, layout.placed.totals))
             if save:
                 checkpoints.save(done, to_parts(state))
             if stopping:
@@ -128,96 +116,31 @@ def take_steps(
     return done
 
 
-class Report:
-    """Tells a run's metrics to the terminal and, on the first process, to the trackers."""
+def make_encode(config: Config, layout: Layout) -> Callable[[dict[str, Array], Any], Batch]:
+    """From a batch as it is stored to the network's range, on the devices: (stored, step number) -> Batch."""
+    codec = config.data.codec
 
-    def __init__(self, config: Config, folder: Path, start: int) -> None:
-        self.saved = start
-        """The last step that was saved."""
-        self._size, self._names = config.batch_size, metric_names(config)
-        self._schedule = make_schedule(config.optimizer)
-        self._progress = Progress(start * config.batch_size, config.max_steps * config.batch_size)
-        self._trackers = runs.on_first_process(
-            lambda: open_trackers(folder, config.tracker, start, runs.read(folder)), []
-        )
-        self._waiting: tuple[int, dict[str, Array], bool] | None = None
+    def encode(stored: dict[str, Array], index: Array) -> Batch:
+        key = jax.random.fold_in(jax.random.fold_in(jax.random.key(config.seed), 2), index)
+        return Batch(codec.encode(stored, key), stored["label"], stored.get("noise"))
 
-    def __enter__(self) -> "Report":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        with ExitStack() as closing:
-            closing.enter_context(self._progress)
-            for tracker in self._trackers:
-                closing.callback(tracker.close)
-
-    def take(self, done: int, totals: dict[str, Array], keep: bool) -> None:
-        """Note the metrics after step `done`, for `read` to tell; the trackers too if `keep`."""
-        self._waiting = (done, totals, keep)
-
-    def read(self) -> None:
-        """Wait for what was noted, if anything, and tell it; raises InputError if training has diverged."""
-        if self._waiting is None:
-            return
-        (done, totals, keep), self._waiting = self._waiting, None
-        metrics = read_totals(totals, self._names)
-        check_finite(metrics, done, self.saved)
-        self._progress.update(done * self._size, metrics)
-        rate = float(jnp.asarray(self._schedule(done - 1)))
-        rates = {"learning_rate": rate, "images_per_second": self._progress.rate}
-        for tracker in self._trackers if keep else ():
-            tracker.log(done, {"images": done * self._size, **metrics, **rates})
+    return jax.jit(encode, out_shardings=sharding.batch_sharding(layout.mesh))
 
 
-def start_processes() -> None:
-    """Join the other processes of a run, if JAX_COORDINATOR_ADDRESS says that there are any.
-
-    JAX_NUM_PROCESSES and JAX_PROCESS_ID complete it; on a cluster that JAX knows, they may be absent.
-    """
-    if "JAX_COORDINATOR_ADDRESS" in os.environ and not jax.distributed.is_initialized():
-        count, own = os.environ.get("JAX_NUM_PROCESSES"), os.environ.get("JAX_PROCESS_ID")
-        jax.distributed.initialize(
-            os.environ["JAX_COORDINATOR_ADDRESS"], int(count) if count else None, int(own) if own else None
-        )
-
-
-def init_state(config: Config, weights: Params | None = None) -> State:
-    """The state before the first step; a function of config.seed and the weights to start from, if any."""
-    params = weights or config.model.init(jax.random.fold_in(jax.random.key(config.seed), 0))
-    return State(
-        params=params,
-        ema=jax.tree.map(jnp.copy, params),
-        target=jax.tree.map(jnp.copy, params) if has_own_target(config) else None,
-        teacher=jax.tree.map(jnp.copy, params) if config.objective.needs_teacher else None,
-        opt_state=make_optimizer(config.optimizer).init(params),
-        totals={name: jnp.zeros(2) for name in metric_names(config)},
-    )
-
-
-def takes_snapshot(config: Config, index: int) -> bool:
-    """Whether the averaged weights become the objective's teacher before step `index`."""
-    before, now = (index - 1) * config.batch_size, index * config.batch_size
-    return any(before < images <= now for images in config.objective.snapshots)
-
-
-def make_step(config: Config, network: Network) -> Callable[[State, Batch, Array], State]:
+def make_step(config: Config) -> Callable[[State, Batch, Array], State]:
     """One training step: (state, batch, step number) -> state."""
-    objective, optimizer = config.objective, make_optimizer(config.optimizer)
-    null_label = config.model.null_label
+    network, objective, optimizer = config.model, config.objective, make_optimizer(config.optimizer)
 
-    def loss(params: Params, fixed: dict[str, Any], batch: Batch, key: Array) -> tuple[Array, Loss]:
-        velocity = partial(network.apply, params)
-        result = objective(
-            velocity, batch["x1"], batch["label"], key, x0=batch.get("x0"), null_label=null_label, **fixed
-        )
+    def loss(params: Params, given: Context, batch: Batch, key: Array) -> tuple[Array, Loss]:
+        result = objective(partial(network.apply, params), batch, key, given)
         return result.per_example.mean(), result
 
     def turn(state: State, images: Array, batch: Batch, key: Array) -> tuple[Params, dict[str, Float[Array, " 2"]]]:
-        target = state.ema if config.objective.target_decay == config.ema_decay else state.target
-        target = lax.stop_gradient(state.params if target is None else target)
+        averaged = state.ema if objective.target_average == config.ema_decay else state.target
+        target = lax.stop_gradient(state.params if averaged is None else averaged)
         teacher = None if state.teacher is None else partial(network.apply, state.teacher)
-        fixed = {"target": partial(network.apply, target), "teacher": teacher, "images": images}
-        gradient, result = jax.grad(partial(loss, fixed=fixed), has_aux=True)(state.params, batch=batch, key=key)
+        given = Context(partial(network.apply, target), teacher, images, network.null_label)
+        gradient, result = jax.grad(loss, has_aux=True)(state.params, given, batch, key)
         sums = {name: jnp.stack([m.value @ m.weight, m.weight.sum()]) for name, m in result.metrics.items()}
         sums["loss"] = jnp.stack([result.per_example.sum(), jnp.float32(result.per_example.size)])
         return gradient, sums
@@ -240,127 +163,57 @@ def make_step(config: Config, network: Network) -> Callable[[State, Batch, Array
                 updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
             params: Any = optax.apply_updates(state.params, updates)
             sums["gradient_norm"] = jnp.stack([optax.tree.norm(gradient), jnp.float32(1)])
-            ema = average(state.ema, params, config.ema_decay)
-            target = state.target and average(state.target, params, config.objective.target_decay or 0)
+            ema = average(state.ema, params, decay_at(config, config.ema_decay, index))
+            target = state.target
+            if target is not None:
+                target = average(target, params, decay_at(config, objective.target_average or 0.0, index))
         totals = {name: state.totals[name] + sums[name] for name in state.totals}
         return State(params, ema, target, state.teacher, opt_state, totals)
 
     return step
 
 
-def average(old: Params, new: Any, decay: float) -> Params:
-    """Exponential moving average: decay * old + (1 - decay) * new."""
-    return jax.tree.map(lambda a, b: decay * a + (1 - decay) * b, old, new)
-
-
-def make_schedule(config: Optimizer) -> optax.Schedule:
-    """Learning rate as a function of the step: linear warm-up, then constant or cosine (or cosines) to 0."""
-    peak, warmup = config.learning_rate, config.warmup_steps
-    if config.schedule == "cosine":
-        length, cycle = config.decay_steps - warmup, optax.cosine_decay_schedule(peak, 1)
-        # Past the last cycle the rate stays at 0.
-        after = lambda step: cycle(jnp.where(step < length, step * config.cycles / length % 1, 1))  # noqa: E731
-    else:
-        after = optax.constant_schedule(peak)
-    # The first step of a warm-up is already above 0, so that no step is wasted.
-    return optax.join_schedules(
-        [optax.linear_schedule(peak / max(warmup, 1), peak, max(warmup - 1, 1)), after], [warmup]
-    )
-
-
-def make_optimizer(config: Optimizer) -> optax.GradientTransformation:
-    """AdamW with the schedule; decay on leaves named "kernel" alone, clipping first if asked for."""
-
-    def matrices(params: Params) -> Any:
-        return jax.tree_util.tree_map_with_path(lambda path, _: getattr(path[-1], "key", None) == "kernel", params)
-
-    adamw = optax.adamw(
-        make_schedule(config), config.beta1, config.beta2, weight_decay=config.weight_decay, mask=matrices
-    )
-    return optax.chain(optax.clip_by_global_norm(config.clip_norm), adamw) if config.clip_norm else adamw
-
-
-def has_own_target(config: Config) -> bool:
-    """Whether the objective's targets need an average besides the one for sampling."""
-    return config.objective.target_decay not in (None, config.ema_decay)
-
-
-def metric_names(config: Config) -> list[str]:
-    """Names of all metrics that a step logs."""
-    model, size = config.model, config.batch_size // config.accumulation
-    x1, label = jax.ShapeDtypeStruct((size, *model.shape), jnp.float32), jax.ShapeDtypeStruct((size,), jnp.int32)
-    objective = partial(config.objective, _still, teacher=_still, null_label=model.null_label)
-    result = jax.eval_shape(objective, x1, label, jax.eval_shape(lambda: jax.random.key(0)), x0=x1)
-    return ["loss", *result.metrics, "gradient_norm"]
-
-
-def _still(x: Array, *_: Array) -> Array:
-    """A network of the right shape, when only names and shapes matter."""
-    return x
-
-
-def compile_step(config: Config, mesh: jax.sharding.Mesh, shapes: State, placed: State, paired: bool = False) -> Any:
-    """The step, compiled ahead for its shapes; the state's buffers are reused for the new state.
-
-    A batch of `paired` data has the noise "x0" of each image.
-    """
-    spread = sharding.batch_sharding(mesh)
-    size = config.batch_size
-    images = jax.ShapeDtypeStruct((size, *config.model.shape), jnp.float32, sharding=spread)
-    batch = {"x1": images, "label": jax.ShapeDtypeStruct((size,), jnp.int32, sharding=spread)}
-    batch |= {"x0": images} if paired else {}
-    step = jax.jit(make_step(config, config.model), donate_argnums=0, out_shardings=placed)
-    # The network sees the mesh only where its parameters are spread: see `models.embedding.whole`.
-    with jax.set_mesh(mesh) if config.sharding == "fsdp" and mesh.size > 1 else nullcontext():
-        compiled = step.lower(abstract(shapes, placed), batch, jax.ShapeDtypeStruct((), jnp.uint32)).compile()
+def compile_step(config: Config, layout: Layout) -> Any:
+    """The step, compiled ahead for its shapes; the state's buffers are reused for the new state."""
+    spread, size = sharding.batch_sharding(layout.mesh), config.batch_size
+    x1: Any = jax.ShapeDtypeStruct((size, *config.model.shape), jnp.float32, sharding=spread)
+    label: Any = jax.ShapeDtypeStruct((size,), jnp.int32, sharding=spread)
+    batch = Batch(x1, label, x1 if config.data.paired else None)
+    step = jax.jit(make_step(config), donate_argnums=0, out_shardings=layout.placed)
+    with layout.scope():
+        state = sharding.abstract(layout.shapes, layout.placed)
+        compiled = step.lower(state, batch, jax.ShapeDtypeStruct((), jnp.uint32)).compile()
     startup.give_back()
     return compiled
 
 
-def abstract(shapes: Any, placed: Any) -> Any:
-    """Shapes with their shardings."""
-    return jax.tree.map(
-        lambda leaf, where: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where), shapes, placed
-    )
+def check_fits(config: Config) -> None:
+    """Raise InputError unless the network takes the data's items and has their labels, and the objective what it needs.
 
-
-def to_parts(state: State) -> dict[str, Any]:
-    """The state as a checkpoint's parts: the two sets of weights apart, so that sampling reads one."""
-    rest = {"target": state.target, "teacher": state.teacher, "opt_state": state.opt_state, "totals": state.totals}
-    return {"params": state.params, "ema": state.ema, "rest": rest}
-
-
-def restore(checkpoints: Checkpoints, step: int, shapes: State, placed: State) -> State:
-    """The state saved after `step` steps, straight into its sharding, whatever wrote it."""
-    parts = checkpoints.load(step, to_parts(abstract(shapes, placed)))
-    return State(parts["params"], parts["ema"], **parts["rest"])
-
-
-def read_totals(totals: dict[str, Array], names: list[str]) -> dict[str, float]:
-    """Weighted means since the last log; a metric that no example fell under is left out."""
-    host = jax.device_get(totals)
-    return {name: float(host[name][0] / host[name][1]) for name in names if host[name][1]}
-
-
-def check_finite(metrics: dict[str, float], step: int, saved: int) -> None:
-    """Raise InputError if training has diverged; nothing was saved since it did."""
-    if not all(math.isfinite(value) for value in metrics.values()):
-        last = f"the checkpoint of step {saved} is kept" if saved else "no checkpoint was written yet"
+    Labels that are all dropped are not read, so that their number does not matter.
+    """
+    data, model = config.data, config.model
+    if data.shape != model.shape:
         raise InputError(
-            f"the loss or the gradient stopped being finite before step {step} ({last}): lower "
-            "--optimizer.learning-rate, add --optimizer.warmup-steps, or set --optimizer.clip-norm 1."
+            f"the data's items are {_by(data.shape)}, but the network takes {_by(model.shape)}: {_fit(data)}"
+        )
+    if data.num_classes != model.num_classes and not config.objective.unconditional:
+        raise InputError(
+            f"the data have {data.num_classes} classes, but model.num_classes is {model.num_classes}: set "
+            f"--model.num-classes {data.num_classes}, or --objective.label-dropout 1 to train without labels."
+        )
+    if config.objective.needs_pairs and not data.paired:
+        raise InputError(
+            "this objective learns pairs of noise and sample, which these data do not have: make them "
+            "with `shortcut pairs RUN --out FOLDER`, and train on --data FOLDER."
         )
 
 
-def check_fits(config: Config, image_shape: tuple[int, int, int], num_classes: int) -> None:
-    """Raise InputError unless the network takes the source's images and labels."""
-    if config.model.shape != image_shape:
-        raise InputError(
-            f"the images of {config.dataset_name!r} are {image_shape}, but the network takes {config.model.shape} "
-            f"(height, width, channels): set --model.image-size {image_shape[0]} --model.channels {image_shape[2]}."
-        )
-    if config.model.num_classes < num_classes:
-        raise InputError(
-            f"{config.dataset_name!r} has {num_classes} labels, but model.num_classes is "
-            f"{config.model.num_classes}: set --model.num-classes {num_classes}."
-        )
+def _by(shape: tuple[int, ...]) -> str:
+    return " x ".join(map(str, shape))
+
+
+def _fit(data: Data) -> str:
+    if len(data.shape) != 3:
+        return "choose another --model."
+    return f"set --model.image-size {data.shape[0]} --model.channels {data.shape[2]}."

@@ -8,8 +8,8 @@ import pytest
 from PIL import Image, ImageFilter
 
 from shortcut_models import InputError
-from shortcut_models.data import class_names, glyphs, open_source
-from shortcut_models.data.glyphs import CHARACTERS, FONTS, LENGTH, Glyphs
+from shortcut_models.data import choose, glyphs, take
+from shortcut_models.data.glyphs import CHARACTERS, FONTS, LENGTH, Glyphs, GlyphSource
 from shortcut_models.data.pipeline import batch_dataset
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "glyphs.npz"
@@ -17,25 +17,29 @@ SOME = np.arange(0, 62 * 40, 17)
 
 
 @pytest.fixture(scope="module")
-def source() -> Glyphs:
-    return Glyphs()
+def source() -> GlyphSource:
+    return Glyphs().open()
+
+
+def stack(source: GlyphSource, indices: np.ndarray) -> np.ndarray:
+    return take(source, indices)["image"]
 
 
 def brightness(images: np.ndarray) -> np.ndarray:
     return images @ np.array(glyphs.BRIGHTNESS) / 255
 
 
-def test_an_image_is_a_function_of_its_index(source: Glyphs) -> None:
-    images, again = source.stack(SOME), Glyphs().stack(SOME[::-1])[::-1]
+def test_an_image_is_a_function_of_its_index(source: GlyphSource) -> None:
+    images, again = stack(source, SOME), stack(Glyphs().open(), SOME[::-1])[::-1]
     np.testing.assert_array_equal(images, again)
     assert len(np.unique(images.reshape(len(images), -1), axis=0)) == len(SOME)
 
 
-def test_images_and_labels_are_what_the_seam_asks_for(source: Glyphs) -> None:
-    assert isinstance(open_source("glyphs"), Glyphs)
+def test_images_and_labels_are_what_the_seam_asks_for(source: GlyphSource) -> None:
+    assert choose("glyphs") == Glyphs()
     for index in (0, 61, 62, LENGTH - 1):
         example = source[index]
-        assert example["image"].shape == source.image_shape == (32, 32, 3)
+        assert example["image"].shape == Glyphs().shape == (32, 32, 3)
         assert example["image"].dtype == np.uint8
         assert example["image"].flags.c_contiguous
         assert example["label"] == index % 62
@@ -44,19 +48,19 @@ def test_images_and_labels_are_what_the_seam_asks_for(source: Glyphs) -> None:
             source[outside]
 
 
-def test_labels_are_balanced_and_have_names(source: Glyphs) -> None:
+def test_labels_are_balanced_and_have_names(source: GlyphSource) -> None:
     assert len(source) == LENGTH == 62 * 2**24
     assert LENGTH < 2**31
     assert np.bincount([source[i]["label"] for i in range(62 * 3)]).tolist() == [3] * 62
-    assert "".join(class_names("glyphs")) == CHARACTERS
+    assert "".join(Glyphs().class_names) == CHARACTERS
     assert CHARACTERS[10] == "A"
-    assert class_names("digits") == class_names("faces") == ()
+    assert Glyphs().num_classes == 62
 
 
-def test_the_held_out_split_has_draws_of_its_own(source: Glyphs) -> None:
-    held_out = Glyphs(held_out=True)
+def test_the_held_out_split_has_draws_of_its_own(source: GlyphSource) -> None:
+    held_out = Glyphs().open("test")
     assert len(held_out) == LENGTH
-    train, test = ({image.tobytes() for image in s.stack(np.arange(500))} for s in (source, held_out))
+    train, test = ({image.tobytes() for image in stack(s, np.arange(500))} for s in (source, held_out))
     assert len(train | test) == 1000
     # It goes on where the first split ends: their numbers are disjoint.
     last, first = (glyphs.uniform(number) for number in (LENGTH - 1, LENGTH))
@@ -88,9 +92,9 @@ def test_the_images_are_those_of_the_data_set() -> None:
     # Rotations and edges hang on the font renderer's and the C compiler's rounding; another font, colour or place
     # would differ by far more.
     stored = np.load(GOLDEN)
-    for held_out in (False, True):
-        images = Glyphs(held_out).stack(stored["indices"]).astype(int)
-        difference = np.abs(images - stored["held_out" if held_out else "train"])
+    for split, name in (("train", "train"), ("test", "held_out")):
+        images = stack(Glyphs().open(split), stored["indices"]).astype(int)
+        difference = np.abs(images - stored[name])
         assert difference.mean() < 1
         assert difference.max() < 48
 
@@ -115,9 +119,9 @@ def test_every_font_has_every_character_and_no_two_are_alike() -> None:
     np.testing.assert_allclose(rows, [[6 * 4, 23 * 4 - 1]] * 21, atol=2)
 
 
-def test_a_glyph_lies_inside_the_image_and_stands_out(source: Glyphs) -> None:
+def test_a_glyph_lies_inside_the_image_and_stands_out(source: GlyphSource) -> None:
     # The border is background; the ink is darker than all of a bright one, and brighter than all of a dark one.
-    images = brightness(source.stack(SOME))
+    images = brightness(stack(source, SOME))
     border = np.concatenate([images[:, 0], images[:, -1], images[:, :, 0], images[:, :, -1]], axis=1)
     bright = np.median(border, axis=1) > 0.5
     darker, brighter = border.min(axis=1) - images.min(axis=(1, 2)), images.max(axis=(1, 2)) - border.max(axis=1)
@@ -127,8 +131,8 @@ def test_a_glyph_lies_inside_the_image_and_stands_out(source: Glyphs) -> None:
     assert np.median(contrast) > 0.4
 
 
-def test_half_of_the_backgrounds_are_plain(source: Glyphs) -> None:
-    images = source.stack(SOME).astype(int)
+def test_half_of_the_backgrounds_are_plain(source: GlyphSource) -> None:
+    images = stack(source, SOME).astype(int)
     corners = images[:, [0, 0, -1, -1], [0, -1, 0, -1]]
     plain = np.mean(np.ptp(corners, axis=1).max(axis=1) == 0)
     assert 0.4 < plain < 0.6
@@ -197,7 +201,7 @@ def test_a_draw_moves_the_ink_as_far_as_it_says(
 
 
 def test_training_reads_them_in_an_order_of_the_seed() -> None:
-    class Labels(Glyphs):
+    class Labels(GlyphSource):
         """Counts what is asked for."""
 
         def __getitem__(self, index: int) -> dict[str, object]:
@@ -206,11 +210,11 @@ def test_training_reads_them_in_an_order_of_the_seed() -> None:
 
     asked: list[int] = []
     started = time.perf_counter()
-    one, two = batch_dataset(Labels(), 64, seed=1), batch_dataset(Labels(), 64, seed=1)
-    np.testing.assert_array_equal(one[10**6]["x1"], two[10**6]["x1"])
+    one, two = batch_dataset(Labels(0), 64, seed=1), batch_dataset(Labels(0), 64, seed=1)
+    np.testing.assert_array_equal(one[10**6]["image"], two[10**6]["image"])
     assert asked[:64] == asked[64:]
     assert len(set(asked)) == 64
     assert max(asked) > LENGTH / 2  # The order is not cut off.
-    assert not np.array_equal(batch_dataset(Labels(), 64, seed=2)[10**6]["label"], one[10**6]["label"])
+    assert not np.array_equal(batch_dataset(Labels(0), 64, seed=2)[10**6]["label"], one[10**6]["label"])
     assert len(one) > 2**40  # Without end, in steps.
     assert time.perf_counter() - started < 2

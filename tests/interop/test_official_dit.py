@@ -14,7 +14,7 @@ import pytest
 
 from shortcut_models.errors import InputError
 from shortcut_models.interop.official_dit import infer_network, read_checkpoint, to_ours
-from shortcut_models.models.dit import DiT
+from shortcut_models.networks.dit import DiT
 from shortcut_models.sampling import dyadic_jumps, guided, sample
 
 ROOT = Path(__file__).parents[2]

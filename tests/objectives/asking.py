@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from shortcut_models.objectives import Loss, Objective
+from shortcut_models.objectives import Batch, Context, Loss, Objective
 
 ROWS, NULL = 64, 9
 SCALES = {"network": 1.0, "target": 1.3, "teacher": 0.7}
@@ -53,8 +53,8 @@ def ask(objective: Objective, images: int = 0, seed: int = 0) -> Asked:
             calls.append(inputs)
             return make_network("network")(*inputs)
 
-        others = {"target": make_network("target"), "teacher": make_network("teacher")}
-        loss = objective(recorded, X1, LABEL, key, x0=X0, images=images, null_label=NULL, **others)
+        given = Context(make_network("target"), make_network("teacher"), images, NULL)
+        loss = objective(recorded, Batch(X1, LABEL, X0), key, given)
         assert len(calls) == 1
         return loss, calls[0]
 

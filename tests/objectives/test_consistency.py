@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from asking import answer, ask, expect_loss
 
-from shortcut_models.config import Config, with_objective
-from shortcut_models.errors import InputError
-from shortcut_models.objectives import OBJECTIVES, Consistency, ConsistencyDistillation, consistency
+from shortcut_models.objectives import consistency
 from shortcut_models.objectives import consistency_distillation as distillation
-from shortcut_models.sampling import renoising_jumps
+from shortcut_models.objectives.consistency import Consistency
+from shortcut_models.objectives.consistency_distillation import ConsistencyDistillation
+from shortcut_models.sampling import renoising_jumps, uniform_jumps
 
 
 def bucket_of(rest: float) -> str:
@@ -76,29 +76,29 @@ def test_consistency_distillation_is_that_of_a_slow_second_derivation(name: str)
 
 
 def test_the_originals_have_the_constants_of_their_code() -> None:
-    assert OBJECTIVES["consistency-original"] == consistency.ORIGINAL
-    assert OBJECTIVES["consistency-distillation-original"] == distillation.ORIGINAL
     common = {"tell_step": False, "target_decay": 0.999, "adaptive_power": 0, "label_dropout": 0, "noise_floor": 1e-5}
+    common |= {"averaging": "constant"}
     assert Consistency(**common) == consistency.ORIGINAL
-    assert ConsistencyDistillation(**common, clip=4, guidance=1) == distillation.ORIGINAL
+    assert ConsistencyDistillation(**common, clip=4, sampler="euler") == distillation.ORIGINAL
 
 
 def test_it_samples_by_jumps_to_the_end_and_new_noise_in_any_budget() -> None:
     for objective in (Consistency(), ConsistencyDistillation()):
         assert not objective.learns_velocity
-        assert all(objective.meant_for(steps) for steps in (1, 4, 128))
+        assert all(objective.supports(steps) for steps in (1, 4, 128))
         for found, expected in zip(objective.jumps(3), renoising_jumps(3), strict=True):
             np.testing.assert_array_equal(found, expected)
     np.testing.assert_array_equal(consistency.ORIGINAL.jumps(3).d, 0)
-    np.testing.assert_array_equal(distillation.ORIGINAL.jumps(3).d, 0)
+    # As the original's sampler: equal steps along what the network answers, without new noise.
+    for found, expected in zip(distillation.ORIGINAL.jumps(3), uniform_jumps(3)._replace(d=np.zeros(3)), strict=True):
+        np.testing.assert_array_equal(found, expected)
+    told = ConsistencyDistillation(sampler="euler").jumps(4)
+    np.testing.assert_array_equal(told.d, 1 - told.t)
+    np.testing.assert_array_equal(told.renoise, 1)
 
 
-def test_the_teacher_of_distillation_and_the_stages_of_training_are_asked_for() -> None:
+def test_distillation_needs_a_teacher_and_training_has_stages() -> None:
     assert ConsistencyDistillation().needs_teacher
     assert not Consistency().needs_teacher
-    with pytest.raises(InputError, match=r"consistency-distillation distils a trained flow: .* --start-from"):
-        with_objective(Config(), "consistency-distillation")
-    with pytest.raises(InputError, match=r"consistency training spreads 7 stages over objective.total_images 0"):
-        Config(objective=Consistency())
-    found = with_objective(Config(), "consistency", max_steps=10, batch_size=8).objective
-    assert found == Consistency(total_images=80)
+    assert Consistency(total_images=70).stages.starts == (10, 20, 30, 40, 50, 60)
+    assert Consistency(total_images=70).snapshots == ()

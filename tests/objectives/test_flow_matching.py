@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from shortcut_models.errors import InputError
-from shortcut_models.objectives import OBJECTIVES, FlowMatching, Loss, Times
+from shortcut_models.objectives import Batch, Context, Loss, Times
+from shortcut_models.objectives.flow_matching import ORIGINAL, FlowMatching
 from shortcut_models.sampling import euler_jumps
 
 BATCH, NULL = 32, 7
@@ -29,7 +30,7 @@ def run(objective: FlowMatching, x1: jax.Array) -> tuple[Loss, list[np.ndarray]]
             calls.append(inputs)
             return velocity(*inputs)
 
-        return objective(recorded, x1, LABEL, key, null_label=NULL), calls
+        return objective(recorded, Batch(x1, LABEL), key, Context(null_label=NULL)), calls
 
     loss, calls = both(x1, jax.random.key(5))
     assert len(calls) == 1
@@ -38,7 +39,7 @@ def run(objective: FlowMatching, x1: jax.Array) -> tuple[Loss, list[np.ndarray]]
 
 @pytest.mark.parametrize(
     "objective",
-    [FlowMatching(), FlowMatching(Times("grid", 4), label_dropout=0.5, adaptive_power=0.5, adaptive_floor=0.1)],
+    [FlowMatching(), FlowMatching(times=Times("grid", 4), label_dropout=0.5, adaptive_power=0.5, adaptive_floor=0.1)],
     ids=["default", "weighted"],
 )
 def test_the_loss_is_that_of_a_slow_second_derivation(objective: FlowMatching) -> None:
@@ -66,16 +67,28 @@ def test_the_loss_is_that_of_a_slow_second_derivation(objective: FlowMatching) -
 
 
 def test_flow_matching_takes_any_batch_and_samples_by_euler_steps() -> None:
-    objective = OBJECTIVES["flow-matching"]
-    assert objective == FlowMatching()
-    assert objective.target_decay is None
-    objective.check(1)
+    objective = FlowMatching()
+    assert objective.target_average is None
+    objective.check(1, 1)
     for found, expected in zip(objective.jumps(5), euler_jumps(5), strict=True):
         np.testing.assert_array_equal(found, expected)
 
 
 def test_dropped_labels_need_a_null_label_and_a_fraction() -> None:
     with pytest.raises(InputError, match="null_label is needed"):
-        FlowMatching()(velocity, X1, LABEL, jax.random.key(0))
+        FlowMatching()(velocity, Batch(X1, LABEL), jax.random.key(0), Context())
     with pytest.raises(InputError, match=r"objective.label_dropout is 1\.5, but must lie between 0 and 1"):
         FlowMatching(label_dropout=1.5)
+
+
+def test_the_original_has_the_constants_of_its_code() -> None:
+    expected = FlowMatching(times=Times("grid", 128), noise_floor=1e-5, averaging="constant", label_dropout=0.1)
+    assert expected == ORIGINAL
+    # What is left of the noise at the end is in the point and in the velocity: a network that knows it has no error.
+    x0, x1 = jnp.full((BATCH, 1), 1e4), jnp.ones((BATCH, 1))
+
+    def knowing(x: jax.Array, *_: jax.Array) -> jax.Array:
+        return jnp.broadcast_to(x1 - (1 - 1e-5) * x0, x.shape)
+
+    loss = ORIGINAL(knowing, Batch(x1, LABEL, x0), jax.random.key(0), Context(null_label=NULL))
+    np.testing.assert_array_equal(loss.per_example, 0)

@@ -7,8 +7,10 @@ import pytest
 from asking import answer, ask, expect_loss
 
 from shortcut_models.errors import InputError
-from shortcut_models.objectives import OBJECTIVES, FlowMatching, LiveReflow, Reflow, Times
-from shortcut_models.objectives.live_reflow import ORIGINAL
+from shortcut_models.objectives import Batch, Context, Times, reflow
+from shortcut_models.objectives.flow_matching import FlowMatching
+from shortcut_models.objectives.live_reflow import ORIGINAL, LiveReflow
+from shortcut_models.objectives.reflow import Reflow
 
 CASES = {
     "original": ORIGINAL,
@@ -45,7 +47,6 @@ def test_the_loss_is_that_of_a_slow_second_derivation(name: str) -> None:
 
 
 def test_the_original_has_the_constants_of_its_code() -> None:
-    assert OBJECTIVES["live-reflow-original"] == ORIGINAL
     assert (
         LiveReflow(
             share=1 / 8,
@@ -55,6 +56,8 @@ def test_the_original_has_the_constants_of_its_code() -> None:
             adaptive_power=0,
             flow_weight=1,
             noise_floor=1e-5,
+            pair_dropout=False,
+            averaging="constant",
         )
         == ORIGINAL
     )
@@ -62,7 +65,7 @@ def test_the_original_has_the_constants_of_its_code() -> None:
 
 def test_few_steps_follow_the_lines_and_many_the_velocity() -> None:
     objective = LiveReflow()
-    assert [steps for steps in (1, 2, 4, 64, 128, 200) if objective.meant_for(steps)] == [1, 128, 200]
+    assert [steps for steps in (1, 2, 4, 64, 128, 200) if objective.supports(steps)] == [1, 128, 200]
     np.testing.assert_array_equal(objective.jumps(4).d, 1)
     np.testing.assert_array_equal(objective.jumps(4).length, 0.25)
     np.testing.assert_array_equal(objective.jumps(128).d, 0)
@@ -72,7 +75,7 @@ def test_few_steps_follow_the_lines_and_many_the_velocity() -> None:
 @pytest.mark.parametrize(("share", "left"), [(0.01, "0 images to learn pairs"), (0.99, "0 to learn the velocity")])
 def test_a_share_that_leaves_a_part_empty_is_refused_with_the_arithmetic(share: float, left: str) -> None:
     with pytest.raises(InputError, match=f"objective.share {share} x batch_size 16 = .*{left}"):
-        LiveReflow(share=share).check(16)
+        LiveReflow(share=share).check(16, 16)
     with pytest.raises(InputError, match=r"objective.sampler_steps is 0"):
         LiveReflow(sampler_steps=0)
 
@@ -81,13 +84,22 @@ def test_reflow_is_flow_matching_on_the_pairs_given() -> None:
     x0, x1 = (jax.random.normal(jax.random.key(i), (8, 3)) for i in (1, 2))
     label, key = jnp.arange(8), jax.random.key(0)
     network = lambda x, t, d, label: x * (1 + t[:, None]) + d[:, None] + label[:, None].astype(float) * 0.1  # noqa: E731
-    found = Reflow()(network, x1, label, key, x0=x0, null_label=9)
-    expected = FlowMatching()(network, x1, label, key, x0=x0, null_label=9)
+    found = Reflow()(network, Batch(x1, label, x0), key, Context(null_label=9))
+    expected = FlowMatching()(network, Batch(x1, label, x0), key, Context(null_label=9))
     np.testing.assert_array_equal(found.per_example, expected.per_example)
     # The noise is the one given: on the line between the two the velocity is their difference.
-    still = Reflow()(lambda *_: x1 - x0, x1, label, key, x0=x0, null_label=9)
+    still = Reflow()(lambda *_: x1 - x0, Batch(x1, label, x0), key, Context(null_label=9))
     np.testing.assert_array_equal(still.per_example, 0)
-    with pytest.raises(InputError, match=r"reflow learns pairs .* `shortcut pairs RUN --out FOLDER`"):
-        Reflow()(network, x1, label, key, null_label=9)
-    assert all(Reflow().meant_for(steps) for steps in (1, 4, 128))
-    assert [steps for steps in (1, 4, 31, 32, 128) if FlowMatching().meant_for(steps)] == [32, 128]
+    with pytest.raises(InputError, match=r"reflow learns pairs .* but this batch has no noise"):
+        Reflow()(network, Batch(x1, label), key, Context(null_label=9))
+    assert all(Reflow().supports(steps) for steps in (1, 4, 128))
+    assert [steps for steps in (1, 4, 31, 32, 128) if FlowMatching().supports(steps)] == [32, 128]
+    assert Reflow(times=Times("grid", 128), noise_floor=1e-5, averaging="constant") == reflow.ORIGINAL
+
+
+def test_the_original_keeps_the_labels_of_its_pairs_and_ours_drops_them() -> None:
+    for objective, drops in ((replace(ORIGINAL, label_dropout=0.5), False), (LiveReflow(label_dropout=0.5), True)):
+        found = ask(objective)
+        assert (found.label[found.d == 0] == 9).any()
+        assert (found.label[found.d == 1] == 9).any() == drops
+        assert replace(objective, label_dropout=1.0).unconditional == drops

@@ -7,10 +7,9 @@ import numpy as np
 import pytest
 from asking import answer, ask, expect_loss
 
-from shortcut_models.config import Config, with_objective
 from shortcut_models.errors import InputError
-from shortcut_models.objectives import OBJECTIVES, Progressive
-from shortcut_models.objectives.progressive import ORIGINAL
+from shortcut_models.objectives import Batch, Context
+from shortcut_models.objectives.progressive import ORIGINAL, Progressive
 from shortcut_models.sampling import dyadic_jumps, euler_jumps
 
 CASES = {
@@ -59,18 +58,15 @@ def test_the_loss_is_that_of_a_slow_second_derivation(name: str, stage: int) -> 
 
 
 def test_the_original_has_the_constants_of_its_code() -> None:
-    assert OBJECTIVES["progressive-original"] == ORIGINAL
     assert (
-        Progressive(
-            tell_step=False, adaptive_power=0, label_dropout=0, clip=4, noise_floor=1e-5, levels=128, guidance=1
-        )
+        Progressive(tell_step=False, adaptive_power=0, label_dropout=0, clip=4, noise_floor=1e-5, averaging="constant")
         == ORIGINAL
     )
 
 
 def test_only_one_step_is_what_it_is_made_for() -> None:
     objective = Progressive(total_images=700)
-    assert [steps for steps in (1, 2, 4, 128) if objective.meant_for(steps)] == [1]
+    assert [steps for steps in (1, 2, 4, 128) if objective.supports(steps)] == [1]
     for found, expected in zip(objective.jumps(4), dyadic_jumps(4), strict=True):
         np.testing.assert_array_equal(found, expected)
     np.testing.assert_array_equal(ORIGINAL.jumps(4).d, euler_jumps(4).d)
@@ -83,8 +79,4 @@ def test_it_needs_a_teacher_which_takes_over_where_a_stage_starts() -> None:
     assert objective.snapshots == (100, 200, 300, 400, 500, 600)
     x = jnp.zeros((4, 2))
     with pytest.raises(InputError, match="progressive distillation needs a teacher"):
-        objective(lambda x, *_: x, x, jnp.zeros(4, int), jax.random.key(0), null_label=9)
-    with pytest.raises(InputError, match=r"progressive distils a trained flow: .* --start-from"):
-        with_objective(Config(), "progressive")
-    with pytest.raises(InputError, match=r"7 stages over objective.total_images 700, but max_steps x batch_size = 640"):
-        Config(max_steps=10, objective=objective, start_from="runs/flow")
+        objective(lambda x, *_: x, Batch(x, jnp.zeros(4, int)), jax.random.key(0), Context(null_label=9))

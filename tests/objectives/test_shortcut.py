@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from shortcut_models.errors import InputError
-from shortcut_models.objectives import OBJECTIVES, ORIGINAL, Loss, Metric, Objective, Shortcut, Times
+from shortcut_models.objectives import Batch, Context, Loss, Metric, Objective, Times
+from shortcut_models.objectives.shortcut import ORIGINAL, Shortcut
 from shortcut_models.sampling import dyadic_jumps, uniform_jumps
 
 BATCH, NULL = 64, 9
@@ -58,7 +59,8 @@ def record(objective: Objective, x1: jax.Array, label: jax.Array, key: jax.Array
 
         return velocity
 
-    loss = objective(recorded(calls, 1.0), x1, label, key, target=recorded(targets, 1.3), null_label=null)
+    given = Context(target=recorded(targets, 1.3), null_label=null)
+    loss = objective(recorded(calls, 1.0), Batch(x1, label), key, given)
     return Found(loss, calls, targets)
 
 
@@ -232,7 +234,8 @@ def test_original_drops_labels_of_the_flow_part_alone() -> None:
 def test_no_gradient_flows_through_the_target(objective: Shortcut) -> None:
     def loss(own: Any, targets: Any) -> jax.Array:
         target = None if targets is None else make_velocity(targets)
-        found = objective(make_velocity(own), X1, LABEL, jax.random.key(3), target=target, null_label=NULL)
+        given = Context(target=target, null_label=NULL)
+        found = objective(make_velocity(own), Batch(X1, LABEL), jax.random.key(3), given)
         return jnp.sum(found.per_example)
 
     @jax.jit
@@ -263,9 +266,8 @@ def test_original_is_the_official_codes_recipe() -> None:
         "guidance": 1.0,
         "clip": 4.0,
         "noise_floor": 1e-5,
+        "averaging": "constant",
     }
-    assert OBJECTIVES["shortcut-original"] == ORIGINAL
-    assert OBJECTIVES["shortcut"] == Shortcut()
 
 
 def test_sampling_takes_trained_jumps() -> None:
@@ -291,7 +293,7 @@ def test_a_share_that_leaves_a_part_empty_is_refused_with_the_arithmetic(
     objective: Shortcut, batch: int, message: str
 ) -> None:
     with pytest.raises(InputError, match=message):
-        objective.check(batch)
+        objective.check(batch, batch)
 
 
 def test_the_batch_size_that_a_refusal_asks_for_is_the_smallest_that_works() -> None:
@@ -299,16 +301,16 @@ def test_the_batch_size_that_a_refusal_asks_for_is_the_smallest_that_works() -> 
     for share in (0.01, 0.1, 1 / 8, 0.2, 0.25, 0.3, 0.5, 0.6):
         for batch in range(1, 60):
             try:
-                Shortcut(share=share).check(batch)
+                Shortcut(share=share).check(batch, batch)
             except InputError as error:
                 asked = re.search(r"at least (\d+) ", str(error))
                 if asked is None:
                     continue  # The other part was empty.
                 refused += 1
                 assert int(asked[1]) > batch
-                Shortcut(share=share).check(int(asked[1]))
+                Shortcut(share=share).check(int(asked[1]), 1)
                 with pytest.raises(InputError):
-                    Shortcut(share=share).check(int(asked[1]) - 1)
+                    Shortcut(share=share).check(int(asked[1]) - 1, 1)
     assert refused > 50
 
 
@@ -320,7 +322,14 @@ def test_the_batch_size_that_a_refusal_asks_for_is_the_smallest_that_works() -> 
         ({"target_decay": 1.0}, r"target_decay is 1\.0"),
         ({"levels": 1}, "levels is 1, but must be a power of two"),
         ({"levels": 100}, "levels is 100, but must be a power of two"),
-        ({"clip": 0.0}, "clip is 0.0, but a bound must be above 0"),
+        ({"clip": 0.0}, "objective.clip is 0.0, but must be above 0"),
+        ({"adaptive_floor": 0.0}, "objective.adaptive_floor is 0.0, but must be above 0"),
+        ({"adaptive_power": -1.0}, "objective.adaptive_power is -1.0, but must be at least 0"),
+        ({"noise_floor": -0.1}, "objective.noise_floor is -0.1, but must be at least 0"),
+        ({"noise_floor": 1.0}, "objective.noise_floor is 1.0, but must be below 1"),
+        ({"flow_weight": -1.0}, "objective.flow_weight is -1.0, but must be at least 0"),
+        ({"flow_weight": math.nan}, "objective.flow_weight is nan, but must be a finite number"),
+        ({"guidance": math.inf}, "objective.guidance is inf, but must be a finite number"),
         ({"split": "random"}, "'random' leaves the dyadic grid: use it with objective.step_sizes continuous"),
         ({"step_sizes": "continuous", "guidance": 1.5}, "guidance 1.5 acts at the finest dyadic jump"),
     ],

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from shortcut_models.errors import InputError
-from shortcut_models.objectives.stages import Stages
+from shortcut_models.objectives.stages import Staged, Stages
 
 
 @pytest.mark.parametrize(("count", "total"), [(7, 512_000), (7, 7), (3, 10), (1, 5), (7, 207_360_000)])
@@ -20,12 +20,28 @@ def test_a_stage_is_an_equal_share_of_the_images(count: int, total: int) -> None
     assert int(stages.at(10 * total)) == count - 1
 
 
+class Three(Staged):
+    """A method with three stages."""
+
+    @property
+    def num_stages(self) -> int:
+        return 3
+
+
+def test_stages_follow_the_length_of_the_training_unless_they_are_set() -> None:
+    assert Three().for_length(30).stages.starts == (10, 20)
+    assert Three(total_images=9).for_length(30).stages.starts == (3, 6)
+
+
 def test_a_training_too_short_for_its_stages_is_refused_with_the_arithmetic() -> None:
-    Stages(7, 70).check("a method", 70)
-    Stages(7, 70).check("a method", 700)
-    with pytest.raises(InputError, match="7 stages of at least 1 image, but max_steps x batch_size = 6"):
-        Stages(7, 6).check("a method", 6)
-    with pytest.raises(InputError, match=r"total_images 70, but max_steps x batch_size = 69: set"):
-        Stages(7, 70).check("a method", 69)
-    with pytest.raises(InputError, match=r"objective.total_images 0, but .* = 64: set --objective.total-images 64"):
-        Stages(7, 0).check("a method", 64)
+    Three().check(1, 3)
+    Three(total_images=70).check(1, 70)
+    Three(total_images=70).check(1, 700)
+    with pytest.raises(InputError, match="3 stages of at least 1 image, but max_steps x batch_size = 2: train longer"):
+        Three().check(1, 2)
+    with pytest.raises(InputError, match=r"total_images 70, but max_steps x batch_size = 69: set .*total-images 69"):
+        Three(total_images=70).check(1, 69)
+    with pytest.raises(InputError, match=r"3 stages over objective.total_images 2, but"):
+        Three(total_images=2).check(1, 64)
+    with pytest.raises(InputError, match=r"objective.total_images is -1, but must be at least 0"):
+        Three(total_images=-1)

@@ -1,13 +1,22 @@
 """The seam of data: a choice of data set, and the source of examples that it opens."""
 
+import os
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+import numpy as np
+from jaxtyping import Int
+
+from shortcut_models import catalogue
+from shortcut_models.errors import InputError
 
 if TYPE_CHECKING:
     from shortcut_models.codecs.base import Codec
 
-Split = Literal["train", "test"]
 View = Literal["images", "points"]
+Batch = dict[str, np.ndarray]
 
 
 class Source(Protocol):
@@ -18,12 +27,26 @@ class Source(Protocol):
       "x"                  float32, any shape, already in the network's range
       "mean", "deviation"  float (h, w, c), unscaled moments of a latent
     and "label" (int), and, for data that come in pairs, "noise" (float32, shaped like x).
-    A source may also have `batch(indices)`: the same dict with a leading axis, quicker than one by one.
+
+    A source may also have
+      `batch(indices)`     the same dict with a leading axis, quicker than one by one: see `take`
+      `mirror`             a source of the same examples flipped left to right: training then draws
+                           each example as it is or mirrored, with equal chances
     """
 
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int, /) -> dict[str, Any]: ...
+
+
+def take(source: Source, indices: Int[np.ndarray, " count"]) -> Batch:
+    """The examples of these indices, stacked; "label" as int32."""
+    if hasattr(source, "batch"):
+        batch = dict(source.batch(indices))
+    else:
+        examples = [source[int(index)] for index in indices]
+        batch = {name: np.stack([example[name] for example in examples]) for name in examples[0]}
+    return batch | {"label": np.asarray(batch["label"], np.int32)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,17 +56,24 @@ class Data:
     A new data set is a file with a class derived from this one and a line in the catalogue.
     """
 
-    view: ClassVar[View] = "images"
-    """How its samples are shown and written: a key of `views`."""
+    @classmethod
+    def recognise(cls, place: str) -> Sequence["Data"]:  # noqa: ARG003
+        """The data of this kind that lie at a path; none for data that lie nowhere."""
+        return ()
 
-    def open(self, split: Split = "train") -> Source:
+    def open(self, split: str = "train") -> Source:
         """Open a split; raises InputError if the data are missing, damaged or have no such split."""
         raise NotImplementedError
 
     @property
-    def splits(self) -> tuple[Split, ...]:
-        """The splits that `open` takes; "test" holds examples that training never sees."""
+    def splits(self) -> tuple[str, ...]:
+        """The splits that `open` takes; the first is the one to train on, "train" but for odd data sets."""
         return ("train",)
+
+    @property
+    def held_out(self) -> str | None:
+        """The split of examples that training never sees; None if there is none."""
+        return next((name for name in ("validation", "test") if name in self.splits), None)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -68,9 +98,14 @@ class Data:
     @property
     def codec(self) -> "Codec":
         """From stored items to the network's x and from samples to images; pixels by default."""
-        from shortcut_models.codecs.pixels import Pixels
+        from shortcut_models.codecs.pixels import Pixels  # It needs JAX; choosing data does not.
 
         return Pixels()
+
+    @property
+    def view(self) -> View:
+        """How its samples are shown and written."""
+        return "images"
 
     @property
     def metrics(self) -> tuple[str, ...]:
@@ -84,3 +119,18 @@ class Data:
     def identity(self) -> str:
         """A string that changes whenever the examples do: the key of cached statistics."""
         raise NotImplementedError
+
+    def check_split(self, split: str) -> None:
+        """Raise InputError, listing the splits, unless `split` is one of them."""
+        if split not in self.splits:
+            raise InputError(f"split {split!r} is unknown: {describe(self)} has {', '.join(self.splits)}.")
+
+
+def whole_path(path: str) -> str:
+    """A path that means the same from every working directory; "" stays."""
+    return os.path.abspath(Path(path).expanduser()) if path else ""  # noqa: PTH100
+
+
+def describe(data: Data) -> str:
+    """What a message calls these data: their path where they have one, else their name."""
+    return str(getattr(data, "path", "") or catalogue.kind_of(catalogue.DATA, data))

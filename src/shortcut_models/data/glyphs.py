@@ -12,14 +12,16 @@ scale and a shift, and is smooth without any supersampling.
 
 import math
 import string
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, UInt8
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
+from shortcut_models.data.base import Data
 from shortcut_models.errors import InputError
 
 CHARACTERS = string.digits + string.ascii_uppercase + string.ascii_lowercase
@@ -58,23 +60,57 @@ _DRAWS = 20  # Random numbers per image, rounded up to Philox's blocks of four.
 _GRID = ((np.arange(SIDE) + 0.5) / SIDE - 0.5).astype(np.float32)
 
 
-class Glyphs:
+@dataclass(frozen=True, kw_only=True)
+class Glyphs(Data):
     """RGB images (32, 32, 3) of 62 characters: label i is `CHARACTERS[i]`, and index i has label i % 62.
 
-    The held-out split consists of other draws of the same fonts. The draws are the same on every
-    platform; pixels may differ by a few levels between versions of the font renderer. Raises
-    InputError if matplotlib carries too few fonts.
+    The test split consists of other draws of the same fonts. The draws are the same on every
+    platform; pixels may differ by a few levels between versions of the font renderer.
     """
 
-    image_shape = (SIDE, SIDE, 3)
-    num_classes = len(CHARACTERS)
-    class_names = tuple(CHARACTERS)
+    def open(self, split: str = "train") -> "GlyphSource":
+        """Open a split; raises InputError if matplotlib carries too few fonts."""
+        self.check_split(split)
+        return GlyphSource(LENGTH * self.splits.index(split))
 
-    def __init__(self, held_out: bool = False) -> None:
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """Draws of their own for training and for test."""
+        return ("train", "test")
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Height, width, channels."""
+        return (SIDE, SIDE, 3)
+
+    @property
+    def num_classes(self) -> int:
+        """One class a character."""
+        return len(CHARACTERS)
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The characters themselves."""
+        return tuple(CHARACTERS)
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """Over 8x8 averaged pixels, and by a classifier of our own."""
+        return ("frechet-pixels8x8", "frechet-glyphnet1", "agreement-glyphnet1")
+
+    def identity(self) -> str:
+        """A constant: another set of fonts or another key would be another data set."""
+        return "glyphs-1"
+
+
+class GlyphSource:
+    """Draws number `first`, `first` + 1, ..., LENGTH of them, made as they are asked for."""
+
+    def __init__(self, first: int) -> None:
         import matplotlib as mpl  # Slow to import, and needed here only.
 
         self._masks = render(Path(mpl.get_data_path()) / "fonts" / "ttf")
-        self._first = LENGTH if held_out else 0
+        self._first = first
 
     def __len__(self) -> int:
         return LENGTH
@@ -85,10 +121,6 @@ class Glyphs:
             raise IndexError(f"index {index} is outside 0 to {LENGTH - 1}.")
         label = index % len(CHARACTERS)
         return {"image": draw(self._masks[label], uniform(self._first + index)), "label": label}
-
-    def stack(self, indices: Int[np.ndarray, " count"]) -> UInt8[np.ndarray, "count 32 32 3"]:
-        """The images of these indices, one after the other."""
-        return np.stack([self[int(index)]["image"] for index in indices])
 
 
 def uniform(number: int) -> list[float]:

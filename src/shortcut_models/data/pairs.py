@@ -1,57 +1,121 @@
 """Pairs of noise and sample that a trained network made: the data set of reflow.
 
-A folder with pairs.json (where they come from, and how many are done) and three memory-mapped
-arrays. Pair i is a function of the run, the steps, the guidance, the seed and i alone, so that an
-interrupted `make_pairs` goes on where it stopped and ends with the same bytes.
+A folder with pairs.json, which says where they come from and how many are done, and three
+memory-mapped arrays. `shortcut_models.pairs` makes them.
 """
 
+import hashlib
 import json
-import time
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Self
 
-import jax.numpy as jnp
 import numpy as np
-from tqdm import tqdm
 
-from shortcut_models import sampling
+from shortcut_models import catalogue, choice_json
+from shortcut_models.data.arrays import ArraySource
+from shortcut_models.data.base import Data, View, whole_path
 from shortcut_models.errors import InputError
-from shortcut_models.files import write_json
-from shortcut_models.model import Model
 
-FORMAT = 1
-CHUNK = 256
-"""Pairs between two notes of the progress; sampled in one batch, so that going on gives the same bytes."""
+if TYPE_CHECKING:
+    from shortcut_models.codecs.base import Codec
+
+FORMAT = 2
+"""Format 1, of the first version, had the samples in image.npy and the shown data set's name under "dataset"."""
+
+SAMPLES = {1: "image", 2: "x"}
+"""Name of the array of samples in each format."""
 
 
-class Pairs:
-    """The seam of a source, with "noise" as the other half of each pair.
+@dataclass(frozen=True, kw_only=True)
+class Pairs(Data):
+    """Pairs of a sample x and its noise, float32 and shaped alike, in the network's range."""
 
-    Images and noise are float32 (H, W, C) in the network's range. Raises InputError if the folder
-    holds no pairs, or not yet all.
-    """
+    path: str = ""
+    """Folder that `shortcut pairs` wrote."""
 
-    def __init__(self, folder: Path) -> None:
-        about = read_about(folder)
+    def __post_init__(self) -> None:
+        # A run that records its data is read from other working directories.
+        object.__setattr__(self, "path", whole_path(self.path))
+
+    @classmethod
+    def recognise(cls, place: str) -> list[Self]:
+        """A folder with pairs.json."""
+        return [cls(path=place)] if is_pairs(Path(place)) else []
+
+    def open(self, split: str = "train") -> ArraySource:
+        """All pairs; raises InputError if the folder holds none, or not yet all."""
+        self.check_split(split)
+        about = self.about
         if about["done"] < about["count"]:
             raise InputError(
-                f"{folder} holds {about['done']} of {about['count']} pairs: run the command that makes them again."
+                f"{self.path} holds {about['done']} of {about['count']} pairs: run the command that makes them again."
             )
-        self.num_classes = int(about["num_classes"])
-        self._arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("image", "noise", "label")}
-        height, width, channels = self._arrays["image"].shape[1:]
-        self.image_shape = (height, width, channels)
+        names = {"x": SAMPLES[about["format"]], "noise": "noise", "label": "label"}
+        return ArraySource({name: _map(Path(self.path) / f"{file}.npy") for name, file in names.items()})
 
-    def __len__(self) -> int:
-        return len(self._arrays["label"])
+    @cached_property
+    def about(self) -> dict[str, Any]:
+        """What pairs.json says."""
+        return read_about(Path(self.path))
 
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        return {name: array[index] for name, array in self._arrays.items()}
+    @property
+    def paired(self) -> bool:
+        """They are."""
+        return True
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """That of a sample."""
+        return _map(Path(self.path) / "noise.npy").shape[1:]
+
+    @property
+    def num_classes(self) -> int:
+        """As of the run that made them."""
+        return int(self.about["num_classes"])
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """As of the data that they show."""
+        return self.shows().class_names
+
+    @property
+    def codec(self) -> "Codec":
+        """As of the data that they show; it takes x as it is."""
+        return self.shows().codec
+
+    @property
+    def view(self) -> View:
+        """As of the data that they show."""
+        return self.shows().view
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """As of the data that they show."""
+        return self.shows().metrics
+
+    def shows(self) -> Data:
+        """The data set that their network was trained on, or, if that were pairs again, the one that those show."""
+        if "data" in self.about:
+            return choice_json.from_json(catalogue.DATA, self.about["data"], "data").shows()
+        name = str(self.about["dataset"])
+        shown = catalogue.find("data set", catalogue.DATA, name)() if name in catalogue.DATA else Pairs(path=name)
+        return shown.shows()
+
+    def identity(self) -> str:
+        """A digest of how they were made, and of the first and the last of them."""
+        settings = {name: value for name, value in self.about.items() if name != "seconds"}
+        digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
+        samples = self.open().arrays["x"]
+        for index in (0, -1):  # A run folder may have been trained again, and the rest be the same.
+            digest.update(samples[index].tobytes())
+        return f"pairs-{digest.hexdigest()[:16]}"
 
 
-def is_pairs(name: str) -> bool:
-    """Whether a data set's name is a folder of pairs."""
-    return (Path(name) / "pairs.json").exists()
+def is_pairs(path: Path) -> bool:
+    """Whether a folder holds pairs."""
+    return (path / "pairs.json").exists()
 
 
 def read_about(folder: Path) -> dict[str, Any]:
@@ -61,52 +125,20 @@ def read_about(folder: Path) -> dict[str, Any]:
         about = json.loads(path.read_text())
     except FileNotFoundError:
         raise InputError(f"{folder} holds no pairs: make them with `shortcut pairs RUN --out {folder}`.") from None
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}.") from error
     except ValueError as error:
-        raise InputError(f"{path} is damaged ({error}): remove {folder}, and make the pairs anew.") from error
-    if about.get("format") != FORMAT:
-        raise InputError(f"{path} has format {about.get('format')}, but this version reads {FORMAT}: make them anew.")
+        raise InputError(f"{path} is damaged ({error}): remove {folder}, and make the pairs again.") from error
+    found = about.get("format") if isinstance(about, dict) else None
+    if found not in SAMPLES:
+        raise InputError(f"{path} has format {found}, but this version reads {FORMAT}: make them again.")
     return about
 
 
-def make_pairs(model: Model, folder: Path, count: int, steps: int, guidance: float, seed: int, about: dict) -> None:
-    """Write `count` pairs, labels in turn, sampled in `steps` steps; go on if there are some already.
-
-    `about`, plain values, is kept with them. Raises InputError if the folder holds something else,
-    or pairs made with other settings.
-    """
-    if count < 1:
-        raise InputError(f"count is {count}, but at least 1 pair must be made.")
-    settings = {"count": count, "steps": steps, "guidance": guidance, "seed": seed, "num_classes": model.num_classes}
-    settings = {"format": FORMAT, **about, **settings}
-    done, spent = _start(folder, settings, (count, *model.network.shape))
-    began = time.monotonic()
-    arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r+") for name in ("image", "noise", "label")}
-    with tqdm(total=count, initial=done, unit="pair", desc="making pairs") as bar:
-        for first in range(done, count, CHUNK):
-            rows = np.arange(first, min(first + CHUNK, count))
-            noise = sampling.noise(seed, jnp.asarray(rows), model.network.shape)
-            labels = rows % model.num_classes
-            arrays["noise"][rows], arrays["label"][rows] = noise, labels
-            arrays["image"][rows] = model.sample(labels, steps, guidance, noise=noise, batch_size=CHUNK)
-            for array in arrays.values():
-                array.flush()
-            seconds = spent + time.monotonic() - began
-            write_json(folder / "pairs.json", {**settings, "done": int(rows[-1]) + 1, "seconds": seconds})
-            bar.update(len(rows))
-
-
-def _start(folder: Path, settings: dict[str, Any], shape: tuple[int, ...]) -> tuple[int, float]:
-    """Number of pairs that are there, and the seconds that they took; makes the arrays if there are none."""
-    if is_pairs(str(folder)):
-        about = read_about(folder)
-        lines = "".join(f"\n  {k}: {about.get(k)} there, {v} now" for k, v in settings.items() if about.get(k) != v)
-        if lines:
-            raise InputError(f"{folder} holds pairs made with other settings; choose another --out:{lines}")
-        return about["done"], about["seconds"]
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise InputError(f"{folder} exists but holds no pairs: choose another --out, or empty it.")
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, kind, size in (("image", "<f4", shape), ("noise", "<f4", shape), ("label", "<i4", shape[:1])):
-        np.lib.format.open_memmap(folder / f"{name}.npy", "w+", kind, size).flush()
-    write_json(folder / "pairs.json", {**settings, "done": 0, "seconds": 0.0})
-    return 0, 0.0
+def _map(path: Path) -> np.ndarray:
+    try:
+        return np.load(path, mmap_mode="r")
+    except (OSError, ValueError, EOFError) as error:
+        raise InputError(
+            f"{path} is missing or damaged ({error}): remove its folder, and make the pairs again."
+        ) from None

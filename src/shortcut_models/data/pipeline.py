@@ -2,7 +2,7 @@
 
 Grain shuffles every epoch anew and lets batches cross epochs, so no image is dropped. The order is
 drawn for the global batch, of which each process then reads its own rows: the data do not change
-with the number of processes or threads.
+with the number of processes or threads. Images stay uint8: they are scaled on the device.
 """
 
 import itertools
@@ -10,42 +10,55 @@ from collections.abc import Iterator
 
 import grain
 import numpy as np
-from jaxtyping import Int, UInt8
+from jaxtyping import Bool, Int
 
-from shortcut_models.data import Source
+from shortcut_models.data.base import Batch, Source, take
+from shortcut_models.data.pixels import to_network, to_uint8
+from shortcut_models.errors import InputError
 
-Batch = dict[str, np.ndarray]
-
-
-def to_network(images: UInt8[np.ndarray, "batch height width channels"]) -> np.ndarray:
-    """uint8 0..255 to float32 -1..1, the network's range."""
-    return images.astype(np.float32) / 127.5 - 1
-
-
-def to_uint8(samples: np.ndarray) -> np.ndarray:
-    """The network's range back to uint8, rounded to nearest and clipped."""
-    return np.clip(np.round((np.asarray(samples) + 1) * 127.5), 0, 255).astype(np.uint8)
+_FLIPS = 0x666C697073  # "flips": draws of their own, whatever else the seed decides.
 
 
 def batch_dataset(
     source: Source, batch_size: int, seed: int, rows: Int[np.ndarray, " local"] | None = None
 ) -> grain.MapDataset[Batch]:
-    """An endless dataset whose element k is batch k: {"x1": float32 (rows, H, W, C), "label": int32}.
+    """An endless dataset whose element k is batch k: the source's examples, stacked, with "label" as int32.
 
-    A source of pairs adds the noise "x0" of each image.
-    `batch_size` counts the global batch; `rows` are the positions in it to read (default: all).
+    `batch_size` counts the global batch; `rows` are the positions in it to read (default: all). Of a
+    source with a mirror, each example is drawn as it is or mirrored with equal chances. Raises
+    InputError for a seed that Grain would cut to 32 bits.
     """
+    if not 0 <= seed < 2**32:
+        raise InputError(f"seed is {seed}, but must lie between 0 and 4294967295.")
+    if getattr(source, "in_order", False):
+        raise InputError("parquet files are read in order, which is no way to train: `shortcut prepare` them first.")
     rows = np.arange(batch_size) if rows is None else rows
+    mirror: Source | None = getattr(source, "mirror", None)
 
-    def read(indices: np.ndarray) -> Batch:
-        examples = [source[int(i)] for i in indices[rows]]
-        images = np.stack([example["image"] for example in examples])
-        x1 = to_network(images) if images.dtype == np.uint8 else images
-        batch = {"x1": x1, "label": np.array([e["label"] for e in examples], np.int32)}
-        return batch | ({"x0": np.stack([e["noise"] for e in examples])} if "noise" in examples[0] else {})
+    def read(number: int, indices: np.ndarray) -> Batch:
+        if mirror is None:
+            return take(source, indices[rows])
+        return _choose(source, mirror, indices[rows], flips(seed, number, batch_size)[rows])
 
     order = grain.MapDataset.range(len(source)).seed(seed).shuffle().repeat()
-    return order.batch(batch_size, drop_remainder=True).map(read)
+    return order.batch(batch_size, drop_remainder=True).map_with_index(read)
+
+
+def flips(seed: int, number: int, batch_size: int) -> Bool[np.ndarray, " batch_size"]:
+    """Which examples of batch `number` are mirrored: a pure function of (seed, number)."""
+    words = np.random.Philox(key=_FLIPS << 64 | seed, counter=number << 64).random_raw(-(-batch_size // 64))
+    return np.unpackbits(words.astype("<u8").view(np.uint8))[:batch_size].astype(bool)
+
+
+def _choose(source: Source, mirror: Source, indices: np.ndarray, flipped: np.ndarray) -> Batch:
+    """Each example from the source, or from its mirror where `flipped`; none is read twice."""
+    if flipped.all() or not flipped.any():
+        return take(mirror if flipped.any() else source, indices)
+    plain, turned = take(source, indices[~flipped]), take(mirror, indices[flipped])
+    batch = {name: np.empty((len(indices), *array.shape[1:]), array.dtype) for name, array in plain.items()}
+    for name, array in batch.items():
+        array[~flipped], array[flipped] = plain[name], turned[name]
+    return batch
 
 
 def batches(dataset: grain.MapDataset[Batch], start: int, threads: int) -> Iterator[Batch]:
@@ -56,3 +69,6 @@ def batches(dataset: grain.MapDataset[Batch], start: int, threads: int) -> Itera
     iterator = iter(dataset.to_iter_dataset(options))
     iterator.set_state({"next_index": start})
     return iterator
+
+
+__all__ = ["Batch", "batch_dataset", "batches", "flips", "to_network", "to_uint8"]

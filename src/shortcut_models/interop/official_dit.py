@@ -14,8 +14,8 @@ import jax
 import numpy as np
 
 from shortcut_models.errors import InputError
-from shortcut_models.models.dit import DiT
-from shortcut_models.models.embedding import Params
+from shortcut_models.networks.dit import DiT
+from shortcut_models.networks.layers import Params
 
 KNOWN = {
     *[("numpy", name) for name in ("dtype", "ndarray")],

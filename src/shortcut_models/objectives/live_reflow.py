@@ -18,19 +18,22 @@ from dataclasses import dataclass, field
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, Integer
+from jaxtyping import Array
 
-from shortcut_models.errors import InputError
-from shortcut_models.objectives.flow import (
+from shortcut_models.errors import InputError, check_at_least
+from shortcut_models.objectives.base import (
+    Batch,
+    Bootstrapped,
+    Context,
     Loss,
     Metric,
-    Objective,
-    Times,
     Velocity,
-    adaptive_weight,
-    check_decay,
     check_fraction,
     check_levels,
+)
+from shortcut_models.objectives.path import (
+    Times,
+    draw_noise,
     drop_labels,
     interpolate,
     join_batch,
@@ -40,8 +43,8 @@ from shortcut_models.objectives.flow import (
 from shortcut_models.sampling import Jumps, euler_jumps, guided, sample
 
 
-@dataclass(frozen=True)
-class LiveReflow(Objective):
+@dataclass(frozen=True, kw_only=True)
+class LiveReflow(Bootstrapped):
     """Constants of live reflow."""
 
     share: float = 0.125
@@ -50,33 +53,29 @@ class LiveReflow(Objective):
     """Euler steps that make a pair."""
     levels: int = 128
     """A power of two: budgets from here on follow the velocity, smaller ones the straight lines."""
-    target_decay: float | None = None
-    """Decay per step of the average that makes the pairs; None, as in the original: the weights in training."""
     times: Times = field(default_factory=Times)
     """Distribution of t in the flow-matching part; in the other it is uniform."""
-    adaptive_power: float = 1.0
-    """p of the weight 1 / (error + floor)^p of the pairs; 0 is the plain squared error."""
-    adaptive_floor: float = 0.01
-    """Floor of that weight."""
     flow_weight: float = 4.0
     """Factor on the loss of the velocity part."""
-    label_dropout: float = 0.1
-    """Share of the labels replaced by the null label."""
+    pair_dropout: bool = True
+    """Drop labels of the pairs too, without which one-step guidance has no unconditional jump."""
     guidance: float = 1.0
     """Guidance scale of the Euler steps that make a pair; 1 is none."""
-    noise_floor: float = 0.0
-    """Share of the noise left at t=1; 1e-5 in the original."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_levels(self.levels)
-        check_decay(self.target_decay)
         check_fraction("objective.share", self.share)
-        check_fraction("objective.label_dropout", self.label_dropout)
-        if self.sampler_steps < 1:
-            raise InputError(f"objective.sampler_steps is {self.sampler_steps}, but must be at least 1.")
+        check_at_least("objective.", self, {"sampler_steps": 1, "flow_weight": 0})
 
-    def check(self, batch_size: int) -> None:
+    @property
+    def unconditional(self) -> bool:
+        """Every label is dropped, those of the pairs included."""
+        return super().unconditional and self.pair_dropout
+
+    def check(self, batch_size: int, images: int) -> None:
         """Raise InputError unless both parts get an image."""
+        super().check(batch_size, images)
         count = round(self.share * batch_size)
         if not 0 < count < batch_size:
             raise InputError(
@@ -89,45 +88,41 @@ class LiveReflow(Objective):
         jumps = euler_jumps(steps)
         return jumps if steps >= self.levels else jumps._replace(d=np.ones_like(jumps.d))
 
-    def meant_for(self, steps: int) -> bool:
+    def supports(self, steps: int) -> bool:
         """One step, or as many as the flow needs (the paper's table 1)."""
         return steps == 1 or steps >= self.levels
 
-    def __call__(
-        self,
-        velocity: Velocity,
-        x1: Float[Array, "batch ..."],
-        label: Int[Array, " batch"],
-        key: Array,
-        *,
-        x0: Float[Array, "batch ..."] | None = None,
-        target: Velocity | None = None,
-        teacher: Velocity | None = None,
-        images: Integer[Array, ""] | int = 0,
-        null_label: int | None = None,
-    ) -> Loss:
+    def __call__(self, velocity: Velocity, batch: Batch, key: Array, given: Context) -> Loss:
         """See `Objective`; metrics are the raw squared error of the two parts."""
-        del teacher, images
-        count = round(self.share * x1.shape[0])
+        rows = batch.x1.shape[0]
+        count = round(self.share * rows)
         noise_key, time_key, pair_key, label_key = jax.random.split(key, 4)
-        x0 = jax.random.normal(noise_key, x1.shape) if x0 is None else x0
-        seen, _ = drop_labels(label_key, label, self.label_dropout, null_label)
-        (x0_pair, x0_flow), (_, x1_flow), (label_pair, _) = (split_batch(a, count) for a in (x0, x1, seen))
+        x0 = draw_noise(noise_key, batch.x1, batch.x0)
+        dropped, _ = drop_labels(label_key, batch.label, self.label_dropout, given.null_label)
+        label_pair = split_batch(dropped if self.pair_dropout else batch.label, count)[0]
+        label = join_batch(label_pair, split_batch(dropped, count)[1])
+        (x0_pair, x0_flow), (_, x1_flow) = split_batch(x0, count), split_batch(batch.x1, count)
 
-        t_flow = self.times.draw(time_key, x1.shape[0] - count)
+        t_flow = self.times.draw(time_key, rows - count)
         x_flow, v_flow = interpolate(x0_flow, x1_flow, t_flow, self.noise_floor)
-        own = guided(target or velocity, self.guidance, null_label)
+        own = guided(given.target or velocity, self.guidance, given.null_label)
         x1_pair = jax.lax.stop_gradient(sample(own, x0_pair, label_pair, euler_jumps(self.sampler_steps)))
         t_pair = jax.random.randint(pair_key, (count,), 0, self.levels) / self.levels
         x_pair, _ = interpolate(x0_pair, x1_pair, t_pair, self.noise_floor)
 
         d = join_batch(jnp.ones_like(t_pair), jnp.zeros_like(t_flow))
-        predicted = velocity(join_batch(x_pair, x_flow), join_batch(t_pair, t_flow), d, seen)
+        predicted = velocity(join_batch(x_pair, x_flow), join_batch(t_pair, t_flow), d, label)
         error = squared_error(predicted, join_batch(x1_pair - x0_pair, v_flow))
-        weight = adaptive_weight(error, self.adaptive_power, self.adaptive_floor)
         parts = {f"error/d={part}": Metric(error, (d == part).astype(error.dtype)) for part in (0, 1)}
-        return Loss(jnp.where(d == 0, self.flow_weight, weight) * error, parts)
+        return Loss(jnp.where(d == 0, self.flow_weight, self.weight(error)) * error, parts)
 
 
-ORIGINAL = LiveReflow(times=Times(kind="grid", grid=128), adaptive_power=0.0, flow_weight=1.0, noise_floor=1e-5)
+ORIGINAL = LiveReflow(
+    times=Times(kind="grid", grid=128),
+    adaptive_power=0.0,
+    flow_weight=1.0,
+    noise_floor=1e-5,
+    pair_dropout=False,
+    averaging="constant",
+)
 """The official code's constants; its guidance scale is that of sampling, 4 by default."""

@@ -19,22 +19,25 @@ from typing import Literal
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, Integer
+from jaxtyping import Array, Float, Int
 
-from shortcut_models.errors import InputError
-from shortcut_models.objectives.flow import (
+from shortcut_models.errors import InputError, check_above_zero, check_at_least
+from shortcut_models.objectives.base import (
+    Batch,
+    Bootstrapped,
+    Context,
     Loss,
-    Objective,
-    Times,
     Velocity,
-    adaptive_weight,
-    broadcast,
-    check_decay,
     check_fraction,
     check_levels,
-    clip_to,
-    drop_labels,
     errors_by_step,
+)
+from shortcut_models.objectives.path import (
+    Times,
+    broadcast,
+    clip_to,
+    draw_noise,
+    drop_labels,
     interpolate,
     join_batch,
     split_batch,
@@ -45,8 +48,8 @@ from shortcut_models.sampling import Jumps, dyadic_jumps, uniform_jumps
 Rows = Float[Array, " rows"]
 
 
-@dataclass(frozen=True)
-class Shortcut(Objective):
+@dataclass(frozen=True, kw_only=True)
+class Shortcut(Bootstrapped):
     """Constants of the shortcut objective."""
 
     share: float = 0.25
@@ -61,33 +64,24 @@ class Shortcut(Objective):
     """Decay per step of the average whose weights make the targets; None: the weights in training."""
     times: Times = field(default_factory=Times)
     """Distribution of t in the flow-matching part."""
-    adaptive_power: float = 1.0
-    """p of the weight 1 / (error + floor)^p; 0 is the plain squared error."""
-    adaptive_floor: float = 0.01
-    """Floor of that weight."""
     adaptive_flow: bool = False
     """Weight the velocity part by its own error too, as MeanFlow does. Its target is noisy, unlike a
     jump's, so that this shifts the mean that is learnt; examples/points.py shows it in two dimensions."""
     flow_weight: float = 1.0
     """Factor on the loss of the velocity part."""
-    label_dropout: float = 0.1
-    """Share of the labels replaced by the null label."""
     bootstrap_dropout: bool = True
     """Drop labels in the bootstrap too, without which few-step guidance has no unconditional jumps."""
     guidance: float = 1.0
     """Guidance scale in the targets of the finest dyadic jumps; longer ones inherit it. 1 is none."""
     clip: float | None = None
     """Bound on the target and on the point between its two jumps; 4 in the original."""
-    noise_floor: float = 0.0
-    """Share of the noise left at t=1; 1e-5 in the original."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_fraction("objective.share", self.share)
-        check_fraction("objective.label_dropout", self.label_dropout)
-        check_decay(self.target_decay)
         check_levels(self.levels)
-        if self.clip is not None and self.clip <= 0:
-            raise InputError(f"objective.clip is {self.clip}, but a bound must be above 0 (or None, for no bound).")
+        check_at_least("objective.", self, {"flow_weight": 0})
+        check_above_zero("objective.", self, "clip")
         if self.step_sizes == "dyadic" and self.split == "random":
             raise InputError(
                 "objective.split 'random' leaves the dyadic grid: use it with objective.step_sizes continuous."
@@ -102,22 +96,33 @@ class Shortcut(Objective):
         """Number of examples in a batch that learn jumps."""
         return round(self.share * batch_size)
 
-    def check(self, batch_size: int) -> None:
+    @property
+    def levels_told(self) -> int:
+        """All."""
+        return self.levels
+
+    @property
+    def unconditional(self) -> bool:
+        """Every label is dropped, those of the bootstrap included."""
+        return super().unconditional and self.bootstrap_dropout
+
+    def check(self, batch_size: int, images: int) -> None:
         """Raise InputError if the share leaves no example for one of the two parts.
 
         Levels need no check: they are spread evenly over the bootstrap rows from a random offset,
         so even one row a step visits every level equally often.
         """
+        super().check(batch_size, images)
         count = self.bootstrap_size(batch_size)
         arithmetic = f"objective.share {self.share:g} x batch_size {batch_size} = {self.share * batch_size:g}"
         if self.share == 0:
             raise InputError(
-                f"{arithmetic} images that learn jumps: use a share above 0, or --objective flow-matching."
+                f"{arithmetic} images that learn jumps: use a share above 0, or an objective without jumps."
             )
         if count < 1:
             raise InputError(
                 f"{arithmetic}, which rounds to 0 images that learn jumps: use a batch_size of at "
-                f"least {math.ceil(0.5001 / self.share)} or a larger share (or --objective flow-matching for none)."
+                f"least {math.ceil(0.5001 / self.share)} or a larger share, or an objective without jumps."
             )
         if count >= batch_size:
             raise InputError(
@@ -131,40 +136,28 @@ class Shortcut(Objective):
             return uniform_jumps(steps)
         return dyadic_jumps(steps, self.levels)
 
-    def __call__(
-        self,
-        velocity: Velocity,
-        x1: Float[Array, "batch ..."],
-        label: Int[Array, " batch"],
-        key: Array,
-        *,
-        x0: Float[Array, "batch ..."] | None = None,
-        target: Velocity | None = None,
-        teacher: Velocity | None = None,
-        images: Integer[Array, ""] | int = 0,
-        null_label: int | None = None,
-    ) -> Loss:
+    def __call__(self, velocity: Velocity, batch: Batch, key: Array, given: Context) -> Loss:
         """See `Objective`; metrics are the raw squared error for each range of step sizes."""
-        del teacher, images
-        count = self.bootstrap_size(x1.shape[0])
+        rows = batch.x1.shape[0]
+        count = self.bootstrap_size(rows)
         noise_key, label_key, time_key, jump_key = jax.random.split(key, 4)
-        x0 = jax.random.normal(noise_key, x1.shape) if x0 is None else x0
-        dropped, _ = drop_labels(label_key, label, self.label_dropout, null_label)
-        seen = split_batch(dropped if self.bootstrap_dropout else label, count)[0]
-        (x0_jump, x0_flow), (x1_jump, x1_flow) = split_batch(x0, count), split_batch(x1, count)
+        x0 = draw_noise(noise_key, batch.x1, batch.x0)
+        dropped, _ = drop_labels(label_key, batch.label, self.label_dropout, given.null_label)
+        seen = split_batch(dropped if self.bootstrap_dropout else batch.label, count)[0]
+        (x0_jump, x0_flow), (x1_jump, x1_flow) = split_batch(x0, count), split_batch(batch.x1, count)
 
-        t_flow = self.times.draw(time_key, x1.shape[0] - count)
+        t_flow = self.times.draw(time_key, rows - count)
         x_flow, v_flow = interpolate(x0_flow, x1_flow, t_flow, self.noise_floor)
         t_jump, d_jump, meet = self._draw_jumps(jump_key, count)
         x_jump, _ = interpolate(x0_jump, x1_jump, t_jump, self.noise_floor)
-        v_jump = self._target(target or velocity, x_jump, t_jump, d_jump, meet, seen, null_label)
+        v_jump = self._target(given.target or velocity, x_jump, t_jump, d_jump, meet, seen, given.null_label)
 
         # One call of the network for both parts: every image of the batch is used, once.
         d = join_batch(d_jump, jnp.zeros_like(t_flow))
         label = join_batch(seen, split_batch(dropped, count)[1])
         predicted = velocity(join_batch(x_jump, x_flow), join_batch(t_jump, t_flow), d, label)
         error = squared_error(predicted, join_batch(v_jump, v_flow))
-        weight = adaptive_weight(error, self.adaptive_power, self.adaptive_floor)
+        weight = self.weight(error)
         flow = self.flow_weight * (weight if self.adaptive_flow else jnp.ones_like(weight))
         sign = "=" if self.step_sizes == "dyadic" else "<="
         return Loss(jnp.where(d == 0, flow, weight) * error, errors_by_step(error, d, self.levels, sign))
@@ -243,5 +236,6 @@ ORIGINAL = Shortcut(
     bootstrap_dropout=False,
     clip=4.0,
     noise_floor=1e-5,
+    averaging="constant",
 )
 """The official code's defaults. With guided targets, as its ImageNet commands: replace(ORIGINAL, guidance=1.5)."""

@@ -1,0 +1,63 @@
+"""A choice of the catalogue as plain values, its name as "kind", and back."""
+
+import dataclasses
+import typing
+from typing import Any
+
+from shortcut_models import catalogue
+from shortcut_models.errors import InputError
+
+LATER: dict[str, Any] = {}
+"""Fields that came after files of today's format were written, such as "dit.attention", and what a file without
+them means: the behaviour of that time, which need not be today's default."""
+
+
+def to_json(names: dict[str, catalogue.Entry], choice: Any) -> dict[str, Any]:
+    """A choice's name as "kind", and its fields: lists for tuples, dicts for dataclasses."""
+    return {"kind": catalogue.kind_of(names, choice), **fields_to_json(choice)}
+
+
+def from_json(names: dict[str, catalogue.Entry], data: Any, section: str) -> Any:
+    """Undo `to_json`; `section` is what messages call it, such as "data".
+
+    Raises InputError for a kind that is unknown, and for fields that are unknown or missing.
+    """
+    kind = data.get("kind") if isinstance(data, dict) else None
+    if kind not in names:
+        raise InputError(f"{section}.kind is {kind!r}, but this version knows {', '.join(names)}.")
+    values = {name: value for name, value in data.items() if name != "kind"}
+    return build(catalogue.find(section, names, kind), values, f"{section}.", f"{kind}.")
+
+
+def fields_to_json(choice: Any) -> dict[str, Any]:
+    """The fields of a dataclass as plain values."""
+    return {field.name: _plain(getattr(choice, field.name)) for field in dataclasses.fields(choice)}
+
+
+def build(cls: type, data: dict[str, Any], prefix: str, later: str) -> Any:
+    """A dataclass from plain values; `prefix` and `later` are what its fields are called in messages and in LATER."""
+    names = [field.name for field in dataclasses.fields(cls)]
+    data = {**{name: LATER[later + name] for name in names if later + name in LATER}, **data}
+    if set(names) != set(data):
+        odd = sorted(set(names) ^ set(data))
+        raise InputError(f"the fields {', '.join(prefix + name for name in odd)} are not those of this version.")
+    hints = typing.get_type_hints(cls)
+
+    def built(name: str) -> Any:
+        value = data[name]
+        if dataclasses.is_dataclass(hints[name]) and isinstance(value, dict):
+            return build(typing.cast(type, hints[name]), value, f"{prefix}{name}.", f"{later}{name}.")
+        return _tuples(value)
+
+    return cls(**{name: built(name) for name in names})
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value):
+        return fields_to_json(value)
+    return [_plain(part) for part in value] if isinstance(value, tuple) else value
+
+
+def _tuples(value: Any) -> Any:
+    """Lists back to tuples: frozen dataclasses have no lists."""
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value

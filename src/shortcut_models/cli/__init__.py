@@ -1,0 +1,109 @@
+"""The command `shortcut`: a thin layer that reads arguments, calls the package and prints.
+
+One module a command, with a function `run(words) -> exit status`. It is imported when its command is given, and
+imports what takes time after it has answered --help, so that every help is there at once.
+"""
+
+import difflib
+import os
+import sys
+from contextlib import suppress
+from importlib import import_module
+from typing import NamedTuple
+
+from shortcut_models.errors import InputError
+
+
+class Command(NamedTuple):
+    """One command; its module has its name."""
+
+    takes: str
+    """Its arguments."""
+    about: str
+    """One line about it."""
+    computes: bool = True
+    """Whether it loads JAX, for which memory and compiled programs are settled before."""
+
+
+COMMANDS = {
+    "train": Command("PRESET", "train a model in a run folder, or continue one"),
+    "sample": Command("RUN", "draw samples from a trained run in any number of steps"),
+    "evaluate": Command("RUN", "measure a run at several step budgets, and draw them side by side"),
+    "compare": Command("PRESET", "train and measure several objectives on an equal budget"),
+    "pairs": Command("RUN", "draw pairs of noise and sample, the data set of reflow"),
+    "presets": Command("[PRESET]", "list the recipes, or show all settings of one", computes=False),
+}
+
+HELP = """\
+usage: shortcut COMMAND ...
+
+Generative models that need one network call per image, and get better with more calls.
+
+{commands}
+
+`shortcut COMMAND --help` explains a command, `shortcut --version` says which version this is. A first
+run, a few minutes on a CPU:
+
+  shortcut train digits --run-dir runs/digits
+  shortcut evaluate runs/digits
+"""
+
+
+def main(words: list[str] | None = None) -> int:
+    """Run one command; returns the exit status: 0, 2 for what a user can mend, 128 + n when stopped by signal n.
+
+    Without `words` this is the program itself, which settles first how memory and compiled programs are kept.
+    """
+    program = words is None
+    words = sys.argv[1:] if words is None else words
+    try:
+        status = dispatch(words, program)
+        sys.stdout.flush()  # Here, where a pipe that was closed or a full disk can still be told.
+    except InputError as error:
+        return _refuse(str(error))
+    except BrokenPipeError:
+        # The interpreter flushes once more when it ends, and must not find the closed pipe again.
+        with suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _refuse("the program that reads the output has ended, so the rest of it is lost.")
+    except OSError as error:
+        from shortcut_models.files import explain
+
+        return _refuse(explain(error))
+    except KeyboardInterrupt:
+        _say("stopped.")
+        return 130
+    return status
+
+
+def dispatch(words: list[str], program: bool = False) -> int:
+    """Find the command and run it; raises InputError for an unknown one."""
+    if not words or words[0] in ("-h", "--help"):
+        lines = (f"  {f'{name} {command.takes}':<17} {command.about}" for name, command in COMMANDS.items())
+        print(HELP.format(commands="\n".join(lines)), end="")
+        return 0
+    if words[0] == "--version":
+        from importlib.metadata import version
+
+        print(f"shortcut-models {version('shortcut-models')}")
+        return 0
+    name, rest = words[0], words[1:]
+    if name not in COMMANDS:
+        near = difflib.get_close_matches(name, COMMANDS, 1)
+        hint = f"did you mean {near[0]!r}?" if near else f"the commands are {', '.join(COMMANDS)}."
+        raise InputError(f"command {name!r} is unknown: {hint}")
+    if program and COMMANDS[name].computes and not {"-h", "--help"} & set(rest):
+        from shortcut_models import startup
+
+        startup.prepare()
+    return import_module(f"shortcut_models.cli.{name}").run(rest)
+
+
+def _refuse(sentence: str) -> int:
+    _say(sentence)
+    return 2
+
+
+def _say(sentence: str) -> None:
+    with suppress(OSError):  # Standard error may be closed, too; the exit status still tells.
+        print(f"shortcut: {sentence}", file=sys.stderr, flush=True)

@@ -1,0 +1,57 @@
+"""`shortcut sample RUN`."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from shortcut_models.cli import parsing
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Draw samples from a trained run, images or points, in any number of steps."""
+
+    run: Path
+    """Run folder that `shortcut train` wrote."""
+    steps: int = 4
+    """Network calls per sample, any whole number from 1 up; more is better and slower."""
+    count: int = 16
+    """Number of samples."""
+    labels: str = ""
+    """balanced goes through the classes in turn, random draws them, none asks for no class; or the classes to go
+    through, such as 0,1,2. By default balanced, or none for a run that was trained without labels."""
+    guidance: float = 1.0
+    """Push towards the label: 1 is none, 1.5 to 4 is usual; doubles the cost."""
+    seed: int = 0
+    """Sample i depends on the seed and i alone, so other settings can be compared on it."""
+    weights: Literal["ema", "raw"] = "ema"
+    """Averaged over training (ema), or the last ones (raw)."""
+    out: Path | None = None
+    """FILE.png for one picture with all; FILE.npz for arrays, of images (uint8) or points (float32), and labels;
+    or for images a folder to fill with PNGs. Must not exist. By default a PNG in the run folder."""
+
+
+def run(words: list[str]) -> int:
+    """Draw, and write where it was asked for."""
+    if parsing.wants_help(words):
+        print(parsing.usage(Sample, "sample"))
+        return 0
+    given = parsing.parse(Sample, "sample", words)
+    parsing.check_counts(given.steps, given.count)
+
+    from shortcut_models import outputs, runs
+    from shortcut_models.views import get_view
+    from shortcut_models.weights import load
+
+    data = runs.read_config(given.run).data.shows()
+    view = get_view(data.view)
+    out = given.out or given.run / f"sample-{given.steps}-steps-seed-{given.seed}.png"
+    view.check_out(out)
+    model = load(given.run, given.weights)
+    wish = given.labels or outputs.default_labels(model.unconditional)
+    labels = outputs.choose_labels(wish, given.count, model.num_classes, given.seed)
+    drawn = model.sample(labels, given.steps, given.guidance, given.seed, progress=given.count > 256)
+    view.write(out, view.to_samples(model.decode(drawn)), labels)
+    noun = view.NOUN if given.count > 1 else view.NOUN.removesuffix("s")
+    print(f"{given.count} {noun} in {given.steps} step{'s' * (given.steps > 1)}: {out}")
+    return 0

@@ -1,0 +1,114 @@
+"""A preset with other choices and settings: what `train`, `compare` and `presets` share.
+
+Nothing here is imported before it is needed: the names of all choices are in the catalogue, and JAX stays out.
+"""
+
+import difflib
+import shlex
+from typing import TYPE_CHECKING
+
+from shortcut_models import catalogue
+from shortcut_models.cli import parsing
+from shortcut_models.cli.original_flags import check_original
+from shortcut_models.errors import InputError
+
+if TYPE_CHECKING:
+    from shortcut_models.config import Config
+
+CHOICES = {
+    "data": ("data set", catalogue.DATA, "train on other data: a name, or a path"),
+    "model": ("network", catalogue.NETWORKS, "train another network"),
+    "objective": ("objective", catalogue.OBJECTIVES, "train with another objective"),
+}
+"""For each switch: the word for it, the names, what it does."""
+
+
+def check_preset(arguments: list[str], command: str) -> str:
+    """The preset, a command's only argument; raises InputError if it is missing or unknown, or there is more."""
+    names = ", ".join(catalogue.PRESETS)
+    if not arguments:
+        raise InputError(f"the first argument of shortcut {command} must be a preset: one of {names}.")
+    catalogue.check("preset", catalogue.PRESETS, arguments[0])
+    if len(arguments) > 1:
+        near = difflib.get_close_matches(arguments[1], ["dry-run", "run-dir", *CHOICES], 1)
+        hint = f"did you mean --{near[0]}?" if near else "settings are flags, such as --max-steps 500."
+        raise InputError(f"argument {arguments[1]!r} is one too many: {hint}")
+    return arguments[0]
+
+
+def resolve(preset: str, line: parsing.Line, own: list[str]) -> "Config":
+    """The preset's configuration with the line's choices and settings; `own` are flags that are the command's.
+
+    The order of flags does not matter. Raises InputError for an unknown choice or flag, and for settings that do
+    not go together.
+    """
+    check_original(line)
+    config = choose(preset, line)
+    known = [*parsing.settings(config), *CHOICES, *own]
+    parsing.check_known(line, known)
+    return parsing.override(config, line)
+
+
+def choose(preset: str, line: parsing.Line) -> "Config":
+    """The preset's configuration with the line's choices, which are taken out of it, and no other settings yet."""
+    from shortcut_models.config import configure
+    from shortcut_models.data import opening
+    from shortcut_models.presets import get_preset
+
+    config = get_preset(preset)
+    data = line.take("data", "dataset_name")
+    model, objective, start_from = (line.take(name) for name in ("model", "objective", "start_from"))
+    return configure(
+        config,
+        data=opening.choose(data, config.data) if data is not None else None,
+        model=model,
+        objective=objective,
+        start_from=start_from,
+    )
+
+
+def describe(config: "Config") -> str:
+    """Help on all settings of a configuration, a section for each of its parts, with the values that they have."""
+    known = parsing.settings(config)
+    parts = {name.partition(".")[0] for name in known if "." in name}
+    own = {name: setting for name, setting in known.items() if "." not in name}
+    sections = [f"Settings, with their values in this preset:\n{parsing.describe(own)}"]
+    for part in sorted(parts):
+        inner = {name: setting for name, setting in known.items() if name.startswith(f"{part}.")}
+        sections.append(f"{_title(config, part)}\n{parsing.describe(inner)}")
+    return "\n\n".join(sections)
+
+
+def _title(config: "Config", part: str) -> str:
+    chosen = getattr(config, part)
+    if part not in CHOICES:
+        return f"{part.capitalize()}: {(type(chosen).__doc__ or '').splitlines()[0]}"
+    kind, names, _ = CHOICES[part]
+    name = catalogue.kind_of(names, chosen)
+    return f"{kind.capitalize()} {name}: {names[name].about}"
+
+
+def flags(config: "Config") -> list[str]:
+    """The flags that turn any preset into this configuration."""
+    switches = [(part, catalogue.kind_of(names, getattr(config, part))) for part, (_, names, _) in CHOICES.items()]
+    values = [(name, parsing.write(setting.value)) for name, setting in parsing.settings(config).items()]
+    return [f"{parsing.flag(name)} {shlex.quote(value)}" for name, value in switches + values]
+
+
+def preset_list() -> str:
+    """A line for each preset."""
+    return name_list(catalogue.PRESETS)
+
+
+def name_list(names: dict[str, catalogue.Entry]) -> str:
+    """A line or more for each choice of one kind; those of the official code are told in a word."""
+    own = {name: found for name, found in names.items() if not name.endswith("-original")}
+    lines = [parsing.entry(name, found.about) for name, found in own.items()]
+    if len(own) < len(names):
+        lines.append(parsing.entry("NAME-original", "the same with the official code's constants"))
+    return "\n".join(lines)
+
+
+def choices_help() -> str:
+    """Help on the switches."""
+    return "\n".join(parsing.entry(f"--{part} NAME", f"{about}.") for part, (_, _, about) in CHOICES.items())

@@ -1,0 +1,26 @@
+"""Examples that lie in arrays, in memory or mapped from a file."""
+
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int
+
+from shortcut_models.data.base import Batch
+
+
+class ArraySource:
+    """A source over `arrays`, whose first axis counts the examples: {"image": (N, H, W, C), "label": (N,)}, say."""
+
+    def __init__(self, arrays: Batch) -> None:
+        self.arrays = arrays
+
+    def __len__(self) -> int:
+        return len(self.arrays["label"])
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        example: dict[str, Any] = {name: array[index] for name, array in self.arrays.items()}
+        return example | {"label": int(example["label"])}
+
+    def batch(self, indices: Int[np.ndarray, " count"]) -> Batch:
+        """The examples of these indices, one after the other."""
+        return {name: array[indices] for name, array in self.arrays.items()}

@@ -1,0 +1,138 @@
+"""A folder of image files: one folder a class, or all in one, with or without splits above."""
+
+import os
+import stat
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+
+from shortcut_models.data.decode import BadImage
+from shortcut_models.data.images import Images, LeftOut
+from shortcut_models.data.layout import LABELS, Listing, canonical, is_ignored, lay_out, looks_like_image
+from shortcut_models.errors import InputError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Folder(Images):
+    """Image files in class folders, or in one folder without classes; `train`, `val`, `test` on top are splits."""
+
+    @classmethod
+    def recognise(cls, place: str) -> list[Self]:
+        """A folder with an image file in it, or in a folder of it."""
+        path = Path(place)
+        return [cls(path=place)] if path.is_dir() and any(True for _ in Scan(path).images()) else []
+
+    @cached_property
+    def _scan(self) -> "tuple[dict[str, Listing], Scan]":
+        if not self.path:
+            raise InputError("no data are named: say where the images lie, --data PATH.")
+        if not Path(self.path).is_dir():
+            raise InputError(f"data folder {self.path} does not exist, or is no folder.")
+        scan = Scan(Path(self.path))
+        names = list(scan.images())
+        labels = Path(self.path, LABELS)
+        listings = lay_out(names, scan.folders, labels.read_bytes() if labels.is_file() else None)
+        next(iter(listings.values())).left_out.extend(scan.left_out)
+        return listings, scan
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """Those that the folders at the top name; else train alone."""
+        return tuple(self._scan[0])
+
+    def records(self, split: str) -> "FileRecords":
+        """The files of a split, sorted by name."""
+        self.check_split(canonical(split))
+        listing = self._scan[0][canonical(split)]
+        if not listing.names and not listing.left_out:
+            raise InputError(f"{self.path} holds no images: none of its files has an image's suffix.")
+        return FileRecords(Path(self.path), listing)
+
+    def fingerprint(self) -> Iterable[str]:
+        """Names and sizes."""
+        for listing in self._scan[0].values():
+            for name, label in zip(listing.names, listing.labels, strict=True):
+                try:
+                    size = Path(self.path, name).stat().st_size
+                except OSError:
+                    size = -1
+                yield f"{name} {size} {label}"
+
+
+class Scan:
+    """Image files below a folder: links are followed, loops are cut, what is no regular file is passed over."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = os.fspath(root)
+        self.folders: list[str] = []
+        """Folders that were entered, below the root."""
+        self.left_out: list[LeftOut] = []
+        """Links to nothing, and folders that may not be read."""
+
+    def images(self) -> Iterable[str]:
+        """Paths below the root, with slashes, in no order."""
+        seen, waiting = set(), [""]
+        while waiting:
+            folder = waiting.pop()
+            try:
+                entries = sorted(os.scandir(os.path.join(self._root, folder)), key=lambda entry: entry.name)  # noqa: PTH118
+            except OSError as error:
+                self.left_out.append(LeftOut(folder, "unreadable", error.strerror or "not readable"))
+                continue
+            for entry in entries:
+                if is_ignored(entry.name):
+                    continue
+                name = f"{folder}/{entry.name}" if folder else entry.name
+                try:
+                    status = entry.stat()
+                except OSError:
+                    if looks_like_image(entry.name):
+                        self.left_out.append(LeftOut(name, "missing", "a link to nothing"))
+                    continue
+                if stat.S_ISDIR(status.st_mode):
+                    if (status.st_dev, status.st_ino) not in seen:
+                        seen.add((status.st_dev, status.st_ino))
+                        self.folders.append(name)
+                        waiting.append(name)
+                elif stat.S_ISREG(status.st_mode) and looks_like_image(entry.name, _head(entry)):
+                    yield name
+
+
+def _head(entry: "os.DirEntry[str]") -> bytes:
+    """First bytes of a file whose name has no suffix."""
+    if "." in entry.name:
+        return b""
+    try:
+        with Path(entry.path).open("rb") as file:
+            return file.read(16)
+    except OSError:
+        return b""
+
+
+class FileRecords:
+    """The files of a listing."""
+
+    def __init__(self, root: Path, listing: Listing) -> None:
+        self._root, self._listing = os.fspath(root), listing
+        self.class_names, self.left_out, self.warnings = listing.class_names, listing.left_out, listing.warnings
+
+    def __len__(self) -> int:
+        return len(self._listing.names)
+
+    def name(self, index: int) -> str:
+        """The path below the root."""
+        return self._listing.names[index]
+
+    def read(self, index: int) -> tuple[bytes | np.ndarray, int]:
+        """The file's bytes; raises BadImage if it is gone, or may not be read."""
+        try:
+            with open(os.path.join(self._root, self._listing.names[index]), "rb") as file:  # noqa: PTH118, PTH123
+                return file.read(), int(self._listing.labels[index])
+        except FileNotFoundError:
+            raise BadImage("missing", "it is there no longer") from None
+        except OSError as error:
+            raise BadImage("unreadable", error.strerror or "not readable") from error

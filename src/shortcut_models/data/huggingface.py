@@ -1,0 +1,237 @@
+"""Images of Hugging Face datasets on disk: what `save_to_disk` wrote, or parquet files as the hub has them.
+
+Read by pyarrow, without the package `datasets`; images are decoded by us, so that EXIF orientation
+is ignored as everywhere here.
+"""
+
+import json
+import threading
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+
+from shortcut_models.data.decode import BadImage
+from shortcut_models.data.images import Images, LeftOut
+from shortcut_models.data.layout import SPLITS, canonical
+from shortcut_models.errors import InputError
+
+
+@dataclass(frozen=True, kw_only=True)
+class HuggingFace(Images):
+    """A folder of `save_to_disk`, or of parquet files, which are read in order: by `shortcut prepare` alone."""
+
+    image: str = ""
+    """Column of the images; by default the only one of that kind."""
+    label: str = ""
+    """Column of the labels; by default the only one of that kind."""
+
+    @classmethod
+    def recognise(cls, place: str) -> list[Self]:
+        """By dataset_dict.json, state.json, or the suffix .parquet."""
+        return [cls(path=place)] if _arrow_splits(Path(place)) or _parquet_splits(Path(place)) else []
+
+    @cached_property
+    def _arrow(self) -> dict[str, Path]:
+        return _arrow_splits(Path(self.path))
+
+    @cached_property
+    def _parquet(self) -> dict[str, list[Path]]:
+        return _parquet_splits(Path(self.path))
+
+    @cached_property
+    def _records(self) -> dict[str, "TableRecords"]:
+        return {}
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """Those of the data set, under their usual names."""
+        found = self._arrow or self._parquet
+        if not found:
+            raise InputError(f"{self.path} holds neither what save_to_disk writes nor parquet files.")
+        return tuple(sorted(found, key=lambda name: [*SPLITS, name].index(name)))
+
+    def records(self, split: str) -> "TableRecords":
+        """The rows of a split, in order."""
+        split = canonical(split)
+        self.check_split(split)
+        if split not in self._records:
+            if self._arrow:
+                self._records[split] = ArrowRecords(self, self._arrow[split])
+            else:
+                self._records[split] = ParquetRecords(self, self._parquet[split])
+        return self._records[split]
+
+    def fingerprint(self) -> Iterable[str]:
+        """Names and sizes of the files."""
+        for split in self.splits:
+            for file in self._parquet.get(split) or sorted(self._arrow[split].iterdir()):
+                yield f"{split} {file.name} {file.stat().st_size}"
+
+
+def _arrow_splits(path: Path) -> dict[str, Path]:
+    if (path / "state.json").is_file():
+        return {"train": path}
+    if not (path / "dataset_dict.json").is_file():
+        return {}
+    try:
+        names = json.loads((path / "dataset_dict.json").read_text())["splits"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path / 'dataset_dict.json'} is damaged: save the data set again.") from error
+    return {canonical(name): path / name for name in names}
+
+
+def _parquet_splits(path: Path) -> dict[str, list[Path]]:
+    """By what the files' names begin with, such as train-00000-of-00002.parquet, or else their folder's."""
+    if path.is_file():
+        return {"train": [path]} if path.suffix == ".parquet" else {}
+    files = sorted([*path.glob("*.parquet"), *path.glob("*/*.parquet")]) if path.is_dir() else []
+    found: dict[str, list[Path]] = {}
+    for file in files:
+        names = [canonical(file.name.split("-")[0].split(".")[0]), canonical(file.parent.name)]
+        found.setdefault(next((name for name in names if name in SPLITS), "train"), []).append(file)
+    return found
+
+
+def _pyarrow(path: Path) -> Any:
+    try:
+        import pyarrow.parquet  # pyrefly: ignore[missing-import]  # Large, and needed here only.
+    except ImportError:
+        raise InputError(f"{path} needs the package pyarrow: pip install 'shortcut-models[hf]'.") from None
+    return pyarrow
+
+
+class TableRecords:
+    """Rows of a table with a column of images and maybe one of labels."""
+
+    left_out: list[LeftOut]
+    warnings: list[str]
+
+    def __init__(self, data: HuggingFace, features: dict[str, Any]) -> None:
+        self.left_out, self.warnings = [], []
+        self.image = _column(data, features, "Image", data.image, "image")
+        self.label = _column(data, features, "ClassLabel", data.label, "label", needed=False)
+        names = features[self.label].get("names") if self.label else None
+        self.class_names: tuple[str, ...] = tuple(map(str, names)) if names and data.labels else ()
+
+    def __len__(self) -> int:
+        raise NotImplementedError
+
+    def row(self, index: int) -> tuple[Any, Any]:
+        """The image, {"bytes", "path"}, and the label of a row."""
+        raise NotImplementedError
+
+    def name(self, index: int) -> str:
+        """The number of the row, and the image's path if one is kept."""
+        path = (self.row(index)[0] or {}).get("path")
+        return f"row {index}" + (f" ({path})" if path else "")
+
+    def read(self, index: int) -> tuple[bytes | np.ndarray, int]:
+        """The image file's bytes and the label; raises BadImage if there are none, InputError for a wrong label."""
+        image, label = self.row(index)
+        if self.class_names and not (isinstance(label, int) and 0 <= label < len(self.class_names)):
+            raise InputError(f"row {index} has label {label}: use another split, or --no-data.labels.")
+        if image is not None and image["bytes"] is None and image["path"]:
+            try:
+                return Path(image["path"]).read_bytes(), label if self.class_names else 0
+            except OSError as error:
+                raise BadImage("missing", error.strerror or "not readable") from error
+        if image is None or image["bytes"] is None:
+            raise BadImage("missing", "no image in this row")
+        return image["bytes"], label if self.class_names else 0
+
+
+def _column(
+    data: HuggingFace, features: dict[str, Any], kind: str, wanted: str, option: str, needed: bool = True
+) -> str:
+    """The column that was asked for, or the only one of its kind; raises InputError where that is not clear."""
+    if wanted:
+        if wanted not in features:
+            raise InputError(f"{data.path} has no column {wanted!r}: it has {', '.join(features)}.")
+        return wanted
+    fit = [name for name, about in features.items() if isinstance(about, dict) and about.get("_type") == kind]
+    if len(fit) == 1 or (not fit and not needed):
+        return fit[0] if fit else ""
+    raise InputError(
+        f"{data.path} has {len(fit)} columns of type {kind} among {', '.join(features)}: name one by --data.{option}."
+    )
+
+
+class ArrowRecords(TableRecords):
+    """What `save_to_disk` wrote: Arrow streams, mapped, so that any row is quick."""
+
+    def __init__(self, data: HuggingFace, folder: Path) -> None:
+        arrow = _pyarrow(folder)
+        try:
+            state = json.loads((folder / "state.json").read_text())
+            super().__init__(data, json.loads((folder / "dataset_info.json").read_text())["features"])
+            if state.get("_indices_data_files"):
+                raise InputError(
+                    f"{folder} was saved with a selection of rows apart: flatten_indices() and save it again."
+                )
+            files = [folder / file["filename"] for file in state["_data_files"]]
+            tables = [arrow.ipc.open_stream(arrow.memory_map(str(file))).read_all() for file in files]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            if isinstance(error, InputError):
+                raise
+            raise InputError(f"{folder} cannot be read ({error}): save the data set again.") from error
+        table = arrow.concat_tables(tables)
+        self._images = table.column(self.image)
+        self._labels = table.column(self.label) if self.label else None
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def row(self, index: int) -> tuple[Any, Any]:
+        """Straight from the mapped file."""
+        return self._images[index].as_py(), self._labels[index].as_py() if self._labels is not None else 0
+
+
+class ParquetRecords(TableRecords):
+    """Parquet files: one row costs its whole group, of some 100 MB, so that they are read in order."""
+
+    in_order = True
+
+    def __init__(self, data: HuggingFace, files: list[Path]) -> None:
+        arrow = _pyarrow(files[0])
+        try:
+            self._files = [arrow.parquet.ParquetFile(file) for file in files]
+            kept = self._files[0].schema_arrow.metadata or {}
+            features = json.loads(kept.get(b"huggingface", b"{}")).get("info", {}).get("features")
+            super().__init__(data, features or _guess(self._files[0].schema_arrow))
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            if isinstance(error, InputError):
+                raise
+            raise InputError(f"{files[0].parent} cannot be read ({error}): copy the files again.") from error
+        groups = [(file, group) for file in self._files for group in range(file.num_row_groups)]
+        self._groups = groups
+        self._ends = np.cumsum([file.metadata.row_group(group).num_rows for file, group in groups])
+        self._kept: dict[int, tuple[Any, Any]] = {}
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return int(self._ends[-1]) if len(self._ends) else 0
+
+    def row(self, index: int) -> tuple[Any, Any]:
+        """From the group that was read last, or the one before it, or a new one."""
+        number = int(np.searchsorted(self._ends, index, side="right"))
+        with self._lock:
+            if number not in self._kept:
+                while len(self._kept) > 1:
+                    self._kept.pop(next(iter(self._kept)))
+                file, group = self._groups[number]
+                columns = [name for name in (self.image, self.label) if name]
+                table = file.read_row_group(group, columns=columns)
+                self._kept[number] = table.column(self.image), table.column(self.label) if self.label else None
+            images, labels = self._kept[number]
+        at = index - (int(self._ends[number - 1]) if number else 0)
+        return images[at].as_py(), labels[at].as_py() if labels is not None else 0
+
+
+def _guess(schema: Any) -> dict[str, Any]:
+    """Features of parquet files that another tool wrote: structs with bytes are images."""
+    names = [field.name for field in schema if hasattr(field.type, "get_field_index") and field.type.num_fields]
+    return {name: {"_type": "Image"} for name in names if schema.field(name).type.get_field_index("bytes") >= 0}

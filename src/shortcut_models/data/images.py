@@ -1,0 +1,223 @@
+"""What all sets of image files have in common: records of bytes, decoded, cropped and resized as they are asked for."""
+
+import hashlib
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol, Self
+
+import numpy as np
+from jaxtyping import Int
+
+from shortcut_models.data.base import Batch, Data, Source, describe, take, whole_path
+from shortcut_models.data.crop import Crop, square
+from shortcut_models.data.decode import Alpha, BadImage, Decoded, decode
+from shortcut_models.errors import InputError
+
+MOST_LEFT_OUT = 0.01
+"""Share of images that may turn out unreadable while training; more, and it stops."""
+
+
+class LeftOut(NamedTuple):
+    """An image that is not used, and why: one of `decode.REASONS`."""
+
+    name: str
+    reason: str
+    detail: str
+
+
+class Records(Protocol):
+    """Image files of one split, wherever they lie; reading is safe from several threads.
+
+    Labels lie in [0, len(class_names)), and are 0 where there are no classes.
+    """
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes; () if there are none."""
+        ...
+
+    @property
+    def left_out(self) -> list[LeftOut]:
+        """What was found, and is none of the records."""
+        ...
+
+    @property
+    def warnings(self) -> list[str]:
+        """What a person should know about them, one sentence each."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def name(self, index: int, /) -> str:
+        """What a report calls a record."""
+        ...
+
+    def read(self, index: int, /) -> tuple[bytes | np.ndarray, int]:
+        """The bytes of an image file, or pixels uint8 (H, W, C), and the label; raises BadImage."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Images(Data):
+    """Images in files. A new format is a class derived from this one, with `records`, `splits` and `recognise`."""
+
+    path: str = ""
+    """Where they lie."""
+    size: int | None = None
+    """Height and width to which they are cropped and resized; by default as they are stored."""
+    crop: Crop = "center"
+    """Crop the middle and resize by a triangle filter, as the original does, or as ADM, DiT and EDM2 do (adm)."""
+    flip: bool = False
+    """Whether training sees them mirrored left to right half of the time; wrong for letters and flags."""
+    alpha: Alpha = "drop"
+    """What becomes of transparency: dropped, so that hidden colours appear, or laid on white or black."""
+    labels: bool = True
+    """Whether to use the classes; without, all have label 0 and there is one class, without a name."""
+
+    def __post_init__(self) -> None:
+        # A run that records its data is read from other working directories.
+        object.__setattr__(self, "path", whole_path(self.path))
+        if self.size is not None and self.size < 1:
+            raise InputError(f"data.size is {self.size}, but images are at least 1 pixel high and wide.")
+
+    @classmethod
+    def recognise(cls, place: str) -> list[Self]:
+        """The data of this kind that lie at a path, or have this name, if any."""
+        raise NotImplementedError
+
+    def records(self, split: str) -> Records:
+        """The records of a split; raises InputError if they are missing, damaged or have no such split."""
+        raise NotImplementedError
+
+    def open(self, split: str = "train") -> "ImageSource":
+        """Open a split; raises InputError if it is missing, damaged or empty."""
+        records = self.records(split)
+        if not len(records):
+            raise InputError(f"{describe(self)} holds no images in split {split!r}.")
+        return ImageSource(self, records, flip=self.flip and split == self.splits[0])
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Height, width, channels; raises InputError where every image may have a size of its own."""
+        if self.size is None:
+            raise InputError(
+                f"{describe(self)} holds images of any size: say to which they are resized, --data.size 64."
+            )
+        return (self.size, self.size, 3)
+
+    @property
+    def num_classes(self) -> int:
+        """Labels lie in [0, num_classes); 1 for data without labels."""
+        return max(len(self.class_names), 1)
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes, in order of their labels."""
+        return self.records(self.splits[0]).class_names if self.labels else ()
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """Over 8x8 averaged pixels, which need no other network."""
+        return ("frechet-pixels8x8",)
+
+    def fingerprint(self) -> Iterable[str]:
+        """What tells these files from others: names and sizes, but not the times of copies."""
+        raise NotImplementedError
+
+    def identity(self) -> str:
+        """A digest of the files and of what is made of them."""
+        digest = hashlib.sha256(repr((type(self).__name__, self.size, self.crop, self.alpha, self.labels)).encode())
+        for line in self.fingerprint():
+            digest.update(os.fsencode(line) + b"\n")
+        return f"images-{digest.hexdigest()[:16]}"
+
+    def decode(self, data: bytes | np.ndarray) -> Decoded:
+        """Pixels of a record, cropped and resized if there is a size; raises BadImage."""
+        image, notes = Decoded(data, ()) if isinstance(data, np.ndarray) else decode(data, self.alpha)
+        if self.size is None:
+            return Decoded(image, notes)
+        height, width = image.shape[:2]
+        smaller = ("smaller_than_target",) if min(height, width) < self.size else ()
+        extreme = ("extreme_aspect",) if max(height, width) > 4 * min(height, width) else ()
+        return Decoded(square(image, self.size, self.crop), (*notes, *smaller, *extreme))
+
+
+class ImageSource:
+    """The seam of a source: {"image": uint8 (H, W, C), "label": int}.
+
+    One image by its index is that image, or an InputError that says why there is none. In a batch
+    one that cannot be read is replaced by the next that can, because an hour of training is not to
+    end for it, until more than `MOST_LEFT_OUT` of all are like that.
+    """
+
+    def __init__(self, data: Images, records: Records, flip: bool = False) -> None:
+        self._data, self.records, self._labelled = data, records, data.labels and bool(records.class_names)
+        self.bad: dict[int, BadImage] = {}
+        """Images that turned out unreadable, by index."""
+        self.mirror = Mirrored(self) if flip else None
+        self.in_order: bool = getattr(records, "in_order", False)
+        """Whether a random image costs as much as its neighbours together."""
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        if not 0 <= index < len(self):
+            raise IndexError(f"index {index} is outside 0 to {len(self) - 1}.")
+        try:
+            return self._read(index)
+        except BadImage as bad:
+            raise InputError(
+                f"{self.records.name(index)} of {describe(self._data)} is no image to use: {bad}."
+            ) from bad
+
+    def batch(self, indices: Int[np.ndarray, " count"]) -> Batch:
+        """The images of these indices, one after the other, all of one size."""
+        found = [self._read_near(int(index)) for index in indices]
+        return {
+            "image": np.stack([example["image"] for example in found]),
+            "label": np.array([example["label"] for example in found], np.int32),
+        }
+
+    def _read(self, index: int) -> dict[str, Any]:
+        data, label = self.records.read(index)
+        return {"image": self._data.decode(data).image, "label": label if self._labelled else 0}
+
+    def _read_near(self, index: int) -> dict[str, Any]:
+        for place in (*range(index, len(self)), *range(index)):
+            if place in self.bad:
+                continue
+            try:
+                return self._read(place)
+            except BadImage as bad:
+                self.bad[place] = bad
+                self._check_share(place, bad)
+        raise InputError(f"{describe(self._data)} holds no image that can be read.")
+
+    def _check_share(self, place: int, bad: BadImage) -> None:
+        if len(self.bad) > MOST_LEFT_OUT * len(self):
+            raise InputError(
+                f"{len(self.bad)} of the {len(self)} images of {describe(self._data)} cannot be read, at last "
+                f"{self.records.name(place)} ({bad}): `shortcut prepare --check` lists them, and `shortcut prepare` "
+                f"leaves them out."
+            )
+
+
+class Mirrored:
+    """A source's images flipped left to right."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        example = self._source[index]
+        return example | {"image": example["image"][:, ::-1]}
+
+    def batch(self, indices: Int[np.ndarray, " count"]) -> Batch:
+        """The images of these indices, one after the other."""
+        batch = take(self._source, indices)
+        return batch | {"image": batch["image"][:, :, ::-1]}

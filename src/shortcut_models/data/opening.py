@@ -1,0 +1,98 @@
+"""From what a user names, a data set's name or a path, to a choice of data."""
+
+import dataclasses
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from shortcut_models import catalogue
+from shortcut_models.data.base import Data, Source, describe
+from shortcut_models.data.crop import Crop
+from shortcut_models.errors import InputError
+
+
+def choose(name_or_path: str | Path, base: Data | None = None) -> Data:
+    """The data of this name in the catalogue, or those that lie at this path: `KIND:PATH` says how to read them.
+
+    Settings of `base` that differ from its class's defaults are taken over where the chosen data have
+    such a field, all but the path. Raises InputError for what is neither a name nor a path that
+    exists, or can be read in several ways or in none.
+    """
+    place = os.fspath(name_or_path)
+    kind, _, rest = place.partition(":")
+    if place in catalogue.DATA:
+        chosen = _named(place)
+    elif "://" in place:
+        raise InputError(f"data {place!r} lie on a remote store, which is not read: copy them here, or mount it.")
+    elif rest and kind in catalogue.DATA:
+        chosen = _with(_named(kind), kind, path=rest)
+    else:
+        chosen = recognise(place)
+    return dataclasses.replace(chosen, **_settings(base, chosen)) if base is not None else chosen
+
+
+def _named(name: str) -> Data:
+    found = catalogue.find("data set", catalogue.DATA, name)
+    return found() if isinstance(found, type) else found
+
+
+def _with(data: Data, name: str, **fields: Any) -> Data:
+    """The same data with other settings; raises InputError for one that they do not have."""
+    known = {field.name for field in dataclasses.fields(data)}
+    odd = [field for field in fields if field not in known]
+    if odd:
+        raise InputError(f"{name} takes no {odd[0]}.")
+    return dataclasses.replace(data, **fields)
+
+
+def _settings(base: Data, chosen: Data) -> dict[str, Any]:
+    """What `base` sets and `chosen` can take."""
+    names = {field.name for field in dataclasses.fields(chosen)} - {"path"}
+    fields = [field for field in dataclasses.fields(base) if field.name in names]
+    return {f.name: getattr(base, f.name) for f in fields if getattr(base, f.name) != f.default}
+
+
+def recognise(place: str) -> Data:
+    """The data that lie at a path; raises InputError if there are none, or several readings of them."""
+    readings = [reading for cls in _classes() for reading in cls.recognise(place)]
+    if len(readings) == 1:
+        return readings[0]
+    if readings:
+        ways = ", ".join(
+            f"{catalogue.kind_of(catalogue.DATA, reading)}:{getattr(reading, 'path', '') or place}"
+            for reading in readings
+        )
+        raise InputError(f"data {place!r} can be read in several ways: name one of {ways}.")
+    if Path(place).exists():
+        raise InputError(
+            f"data {place!r} are of no kind that this version reads, or damaged: the kinds are "
+            f"{', '.join(catalogue.DATA)}; KIND:PATH says why one does not fit."
+        )
+    raise InputError(
+        f"data {place!r} are neither a name nor a path that exists: the names are {', '.join(catalogue.DATA)}."
+    )
+
+
+def _classes() -> Iterator[type[Data]]:
+    for name in catalogue.DATA:
+        found = catalogue.find("data set", catalogue.DATA, name)
+        if isinstance(found, type):
+            yield found
+
+
+def open_data(name_or_path: str | Path, split: str = "train", size: int | None = None, crop: Crop = "center") -> Source:
+    """Open data by name or path: `len(s)` examples, each a dict `s[i]` with "label" (int).
+
+    Images have "image", uint8 (H, W, C): as they are stored, or cropped and resized if `size` is
+    given. Latents have "mean" and "deviation", float (h, w, c), unscaled. Raises InputError for data that
+    are missing or damaged, or that have a size of their own other than `size`.
+    """
+    data = choose(name_or_path)
+    if size is not None:
+        known = {field.name for field in dataclasses.fields(data)}
+        wanted = {"size": size, "crop": crop}
+        data = dataclasses.replace(data, **{name: value for name, value in wanted.items() if name in known})
+        if "size" not in known and data.shape[:2] != (size, size):
+            raise InputError(f"{describe(data)} has shape {data.shape}, and cannot be resized to {size}.")
+    return data.open(split)

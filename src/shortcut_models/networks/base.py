@@ -1,0 +1,90 @@
+"""The seam of networks: a frozen dataclass of sizes, and the pure functions that they define."""
+
+from dataclasses import dataclass, fields, replace
+from typing import Any, ClassVar, Self
+
+from jaxtyping import Array, Float, Int
+
+# A nested dict of arrays. Leaves named "kernel" are matrices, which the optimiser may decay alone.
+Params = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network without its parameters; whatever derives from this can be trained, sampled and measured.
+
+    A new network is a file with a class that fills in `shape`, `init` and `apply`, a line in the
+    catalogue and a test. A Flax module needs two lines: `init` returning
+    `module.init(key, x, t, d, label)["params"]` and `apply` calling
+    `module.apply({"params": params}, x, t, d, label)`.
+    """
+
+    computing: ClassVar[frozenset[str]] = frozenset()
+    """Fields that say how it computes, not what: a run may start from weights that were trained with others."""
+    stacked: ClassVar[tuple[str, ...]] = ()
+    """Top-level parameters whose leading axis is walked by a scan, and must not be split over devices."""
+
+    num_classes: int = 0
+    """Number of labels; label `num_classes` is the null label of guidance."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one input x, without the batch."""
+        raise NotImplementedError
+
+    @property
+    def null_label(self) -> int:
+        """The label that stands for "no label"."""
+        return self.num_classes
+
+    @property
+    def levels(self) -> int | None:
+        """The most levels of step sizes that it tells apart from d=0; None: any number."""
+        return None
+
+    @property
+    def has_jvp(self) -> bool:
+        """Whether `apply` has a forward-mode derivative."""
+        return True
+
+    def init(self, key: Array) -> Params:
+        """Draw float32 parameters, a nested dict of arrays."""
+        raise NotImplementedError
+
+    def apply(
+        self,
+        params: Params,
+        x: Float[Array, "batch ..."],
+        t: Float[Array, " batch"],
+        d: Float[Array, " batch"],
+        label: Int[Array, " batch"],
+    ) -> Float[Array, "batch ..."]:
+        """Velocity, shaped like x, whose jump `x + d * velocity` lands where the flow would be after d.
+
+        t and d lie in [0, 1], t=0 is noise, d=0 asks for the instantaneous velocity. `label` lies
+        in [0, num_classes]. The result is float32.
+        """
+        raise NotImplementedError
+
+    def prepare(self, params: Params) -> Params:
+        """The parameters as `apply` reads them fastest when it is called many times over."""
+        return params
+
+    def exact(self) -> Self:
+        """The same network, computing in float32."""
+        return self
+
+    def sized(self, shape: tuple[int, ...], num_classes: int) -> Self:
+        """The same network for data of this shape with so many classes; raises InputError if it cannot be."""
+        raise NotImplementedError
+
+    def as_computed_by(self, other: Self) -> Self:
+        """The same network with the other's way of computing."""
+        return replace(self, **{name: getattr(other, name) for name in self.computing})
+
+    def differs_from(self, other: "Network") -> list[str]:
+        """Names of the fields in which two networks are not the same, the way of computing apart."""
+        if type(self) is not type(other):
+            return ["kind"]
+        names = [field.name for field in fields(self) if field.name not in self.computing]
+        return [name for name in names if getattr(self, name) != getattr(other, name)]

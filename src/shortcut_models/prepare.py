@@ -1,0 +1,365 @@
+"""`shortcut prepare`: every image read once, checked, cropped, resized, maybe encoded, and kept in mapped arrays.
+
+The source is cut into shards by index. A shard is done when its note, shard-K.json, is there, and
+every file is written aside and renamed: killed at any moment, the same command goes on and ends
+with the same bytes. Several machines may each take some of the shards.
+"""
+
+import fcntl
+import json
+import os
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from tqdm import tqdm
+
+from shortcut_models import catalogue, choice_json
+from shortcut_models.data.base import describe
+from shortcut_models.data.decode import BadImage, Decoded
+from shortcut_models.data.images import Images, LeftOut, Records
+from shortcut_models.data.opening import choose
+from shortcut_models.data.pixels import to_network
+from shortcut_models.data.prepared import FORMAT, MANIFEST, MIRRORED, Prepared, read_manifest
+from shortcut_models.errors import InputError
+
+SHARD_ITEMS, SHARD_BYTES = 4096, 1 << 27
+"""A shard ends at the first of these: it is what a killed process loses, and what it holds in memory."""
+ENCODED = 16
+"""Images that the VAE encodes at once."""
+BLOCK = 1024
+"""Images that a check has in hand at once."""
+
+
+class Encoder(Protocol):
+    """What is asked of a VAE."""
+
+    @property
+    def identity(self) -> str:
+        """A digest of its weights."""
+        ...
+
+    def encode(self, images: Any) -> tuple[Any, Any]:
+        """Images (batch, H, W, 3) in [-1, 1] to mean and log variance, (batch, h, w, c), unscaled."""
+        ...
+
+
+def prepare(
+    source: Images | str,
+    out: Path,
+    *,
+    size: int,
+    split: str = "train",
+    vae: Encoder | None = None,
+    mirror: bool = True,
+    part: tuple[int, int] = (1, 1),
+    most_left_out: float = 0.01,
+    threads: int | None = None,
+) -> dict[str, Any]:
+    """Write `out`: manifest.json and shards of images, or with `vae` of latents and, with `mirror`, of mirrored ones.
+
+    `part` (k, n) does the k-th of n parts and leaves the manifest to a call for the whole, which
+    does what is missing. Returns the manifest; raises InputError if `out` holds something else, if the
+    source cannot be used, or if more than the share `most_left_out` of its images was left out.
+    """
+    _check(size, part, most_left_out)
+    task = _Task(_image_files(source, size), split, vae, mirror and vae is not None)
+    with _writing(out, shared=part[1] > 1):
+        if _start(out, task):
+            return read_manifest(out)
+        mine = range(part[0] - 1, task.num_shards, part[1])
+        waiting = [number for number in mine if not _note(out, number).exists()]
+        indices = [len(task.indices(number)) for number in mine]
+        left = sum(len(task.indices(number)) for number in waiting)
+        with (
+            ThreadPoolExecutor(threads or os.cpu_count() or 1) as pool,
+            tqdm(total=sum(indices), initial=sum(indices) - left, unit="image", desc=f"preparing {out.name}") as bar,
+        ):
+            for number in waiting:
+                _write_shard(out, task, number, pool, bar)
+        return {} if part[1] > 1 else _finish(out, task, most_left_out)
+
+
+def _check(size: int, part: tuple[int, int], most_left_out: float) -> None:
+    if size < 1:
+        raise InputError(f"size is {size}, but images are at least 1 pixel high and wide.")
+    if not 1 <= part[0] <= part[1]:
+        raise InputError(f"part is {part[0]}/{part[1]}, but must be K/N with K from 1 to N, such as 1/4.")
+    if not 0 <= most_left_out <= 1:
+        raise InputError(f"most-left-out is {most_left_out}, but must be a share between 0 and 1.")
+
+
+def _image_files(source: Images | str, size: int | None) -> Images:
+    data = choose(source) if isinstance(source, str) else source
+    if not isinstance(data, Images):
+        hint = "it is prepared already" if isinstance(data, Prepared) else "prepare takes files of images"
+        raise InputError(f"{describe(data)} cannot be prepared: {hint}.")
+    return replace(data, size=size)
+
+
+@dataclass
+class _Task:
+    """What is to be done, and how it is cut into shards."""
+
+    data: Images
+    split: str
+    vae: Encoder | None
+    mirror: bool
+
+    def __post_init__(self) -> None:
+        self.records: Records = self.data.records(self.split)
+        if not len(self.records):
+            raise InputError(f"{describe(self.data)} holds no images in split {self.split!r} that could be read.")
+        self.image_shape = self.data.shape
+        self.shape = self.image_shape
+        if self.vae is not None:
+            if self.image_shape[-1] != 3 or self.image_shape[0] % 8:
+                raise InputError(f"images are {self.image_shape}, but the VAE takes RGB of a size that 8 divides.")
+            self.shape = tuple(np.shape(self._encode(np.zeros((ENCODED, *self.image_shape), np.uint8))[0])[1:])
+
+    def encode(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Mean and deviation in float16; every call of the VAE has the same number of images."""
+        moments = []
+        for first in range(0, len(images), ENCODED):
+            some = images[first : first + ENCODED]
+            full = np.concatenate([some, np.zeros((ENCODED - len(some), *some.shape[1:]), np.uint8)])
+            moments.append([moment[: len(some)] for moment in self._encode(full)])
+        mean, deviation = (np.concatenate(parts) for parts in zip(*moments, strict=True))
+        return mean, deviation
+
+    def _encode(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        assert self.vae is not None
+        mean, logvar = (np.asarray(moment, np.float32) for moment in self.vae.encode(to_network(images)))
+        return mean.astype(np.float16), np.exp(0.5 * logvar).astype(np.float16)
+
+    @property
+    def kind(self) -> str:
+        return "latents" if self.vae is not None else "images"
+
+    @property
+    def item_bytes(self) -> int:
+        """Size of an example on disk."""
+        each = 2 * 2 if self.vae is not None else 1  # Two moments of two bytes.
+        return 4 + each * int(np.prod(self.shape)) * (2 if self.mirror else 1)
+
+    @property
+    def shard_items(self) -> int:
+        return max(min(SHARD_ITEMS, SHARD_BYTES // int(np.prod(self.image_shape))), 1)
+
+    @property
+    def num_shards(self) -> int:
+        return -(-len(self.records) // self.shard_items)
+
+    def indices(self, number: int) -> range:
+        """The source's indices that a shard is made of."""
+        return range(number * self.shard_items, min((number + 1) * self.shard_items, len(self.records)))
+
+    def settings(self) -> dict[str, Any]:
+        """What decides every byte."""
+        return {
+            "source": choice_json.to_json(catalogue.DATA, self.data),
+            "identity": self.data.identity(),
+            "split": self.split,
+            "size": self.data.size,
+            "vae": None if self.vae is None else self.vae.identity,
+            "mirrored": self.mirror,
+            "shard_items": self.shard_items,
+        }
+
+    def manifest(self) -> dict[str, Any]:
+        """The manifest of nothing done yet."""
+        class_names = list(self.records.class_names) if self.data.labels else []
+        return {
+            "format": FORMAT,
+            "kind": self.kind,
+            "complete": False,
+            "count": 0,
+            "shape": list(self.shape),
+            "num_classes": max(len(class_names), 1),
+            "class_names": class_names,
+            "flip": self.data.flip,
+            "vae": None if self.vae is None else self.vae.identity,
+            "mirrored": self.mirror,
+            "settings": self.settings(),
+        }
+
+
+@contextmanager
+def _writing(out: Path, shared: bool) -> Iterator[None]:
+    """Keep a second command for the whole out of `out`, and say in a sentence what the disk refuses."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        handle = os.open(out, os.O_RDONLY)
+        try:
+            try:
+                fcntl.flock(handle, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise InputError(f"another `shortcut prepare` is writing {out}: wait for it.") from None
+            except OSError:
+                pass  # A file system without locks.
+            yield
+        finally:
+            os.close(handle)
+    except OSError as error:
+        raise InputError(
+            f"{error.filename or out} cannot be written: {error.strerror}; what is done is kept, and the same command "
+            f"goes on."
+        ) from error
+
+
+def _start(out: Path, task: _Task) -> bool:
+    """Whether all is done already; writes the first manifest, or raises InputError if `out` holds something else."""
+    fresh = task.manifest()
+    if (out / MANIFEST).exists():
+        old = read_manifest(out)
+        there, now = old["settings"], json.loads(json.dumps(fresh["settings"]))
+        lines = "".join(
+            f"\n  {name}: {there.get(name)} there, {now[name]} now" for name in now if there.get(name) != now[name]
+        )
+        if lines:
+            raise InputError(
+                f"{out} holds data prepared from other files or with other settings; choose another OUT:{lines}"
+            )
+        return old["complete"]
+    if any(not entry.name.startswith(f".{MANIFEST}") for entry in out.iterdir()):
+        raise InputError(f"{out} exists but holds no prepared data: choose another OUT, or empty it.")
+    size = len(task.records) * task.item_bytes
+    tqdm.write(f"{len(task.records)} images of {describe(task.data)} become up to {size / 1e9:.3g} GB in {out}")
+    _save_json(out / MANIFEST, fresh)
+    return False
+
+
+def _note(out: Path, number: int) -> Path:
+    return out / f"shard-{number:05}.json"
+
+
+def _write_shard(out: Path, task: _Task, number: int, pool: ThreadPoolExecutor, bar: Any) -> None:
+    images = np.empty((len(task.indices(number)), *task.image_shape), np.uint8)
+    labels, left_out, notes = [], [], Counter[str]()
+    for found in pool.map(lambda index: read(task.data, task.records, index), task.indices(number)):
+        if isinstance(found, LeftOut):
+            left_out.append(found)
+        else:
+            images[len(labels)] = found[0].image
+            labels.append(found[1])
+            notes.update(found[0].notes)
+        bar.update(1)
+    images = images[: len(labels)]
+    for name, array in _arrays(task, images).items() if labels else ():
+        _save(out / f"{name}-{number:05}.npy", array)
+    if labels:
+        _save(out / f"labels-{number:05}.npy", np.array(labels, np.int32))
+    counts = np.bincount(labels, minlength=max(len(task.records.class_names), 1)).tolist() if labels else []
+    about = {
+        "count": len(labels),
+        "left_out": [bad._asdict() for bad in left_out],
+        "notes": dict(sorted(notes.items())),
+    }
+    _save_json(_note(out, number), about | {"class_counts": counts})
+
+
+def _arrays(task: _Task, images: np.ndarray) -> dict[str, np.ndarray]:
+    if task.vae is None:
+        return {"images": images}
+    arrays = dict(zip(("mean", "deviation"), task.encode(images), strict=True))
+    if task.mirror:
+        mirrored = zip(("mean", "deviation"), task.encode(images[:, :, ::-1]), strict=True)
+        arrays |= {f"{name}{MIRRORED}": array for name, array in mirrored}
+    return arrays
+
+
+def read(data: Images, records: Records, index: int) -> tuple[Decoded, int] | LeftOut:
+    """An image and its label, or why there is none."""
+    try:
+        raw, label = records.read(index)
+        return data.decode(raw), label if data.labels else 0
+    except BadImage as bad:
+        return LeftOut(records.name(index), bad.reason, bad.detail)
+
+
+def _finish(out: Path, task: _Task, most_left_out: float) -> dict[str, Any]:
+    """Merge the notes of all shards into the manifest."""
+    shards = [json.loads(_note(out, number).read_text()) for number in range(task.num_shards)]
+    left_out = [bad._asdict() for bad in task.records.left_out] + [bad for shard in shards for bad in shard["left_out"]]
+    count, notes = sum(shard["count"] for shard in shards), Counter[str]()
+    counts = np.zeros(max(len(task.records.class_names), 1), int)
+    for shard in shards:
+        notes.update(shard["notes"])
+        counts[: len(shard["class_counts"])] += shard["class_counts"]
+    share = len(left_out) / (count + len(left_out))
+    manifest = task.manifest() | {
+        "complete": count > 0 and share <= most_left_out,
+        "count": count,
+        "left_out": left_out,
+        "left_out_by_reason": dict(sorted(Counter(bad["reason"] for bad in left_out).items())),
+        "notes": dict(sorted(notes.items())),
+        "warnings": task.records.warnings,
+        "class_counts": counts.tolist(),
+        "shards": [{"count": shard["count"]} for shard in shards],
+    }
+    _save_json(out / MANIFEST, manifest)
+    if not manifest["complete"]:
+        reasons = ", ".join(f"{number} {reason}" for reason, number in manifest["left_out_by_reason"].items())
+        raise InputError(
+            f"{len(left_out)} of {count + len(left_out)} images are left out ({reasons}), more than the share "
+            f"{most_left_out:g} that may be: see left_out in {out / MANIFEST}, or allow more by --most-left-out."
+        )
+    return manifest
+
+
+def _save(path: Path, array: np.ndarray) -> None:
+    """Write an array aside, and rename it: under one name, so that a killed process leaves nothing for ever."""
+    aside = path.with_name(f".{path.name}.part")
+    with aside.open("wb") as file:
+        np.lib.format.write_array(file, np.ascontiguousarray(array), allow_pickle=False)
+    aside.replace(path)
+
+
+def _save_json(path: Path, data: dict[str, Any]) -> None:
+    aside = path.with_name(f".{path.name}.part")
+    aside.write_text(json.dumps(data, indent=2) + "\n")
+    aside.replace(path)
+
+
+def check(source: Images | str, split: str = "train", threads: int | None = None) -> dict[str, Any]:
+    """Read every image and write nothing: counts, sizes, classes, and what would be left out and why."""
+    data = _image_files(source, None)
+    records = data.records(split)
+    left_out, notes, counts = list(records.left_out), Counter[str](), Counter[int]()
+    sizes: list[tuple[int, int]] = []
+    with ThreadPoolExecutor(threads or os.cpu_count() or 1) as pool:
+        # Some at a time, because every one that is asked for takes memory until it is looked at.
+        blocks = (range(first, min(first + BLOCK, len(records))) for first in range(0, len(records), BLOCK))
+        found = (item for block in blocks for item in pool.map(lambda index: _measure(data, records, index), block))
+        for item in tqdm(found, total=len(records), unit="image", desc="checking"):
+            if isinstance(item, LeftOut):
+                left_out.append(item)
+            else:
+                sizes.append(item[0])
+                notes.update(item[1])
+                counts[item[2]] += 1
+    heights, widths = np.array(sizes or [(0, 0)]).T
+    return {
+        "count": len(sizes),
+        "class_names": list(records.class_names),
+        "class_counts": [counts[label] for label in range(max(len(records.class_names), 1))],
+        "heights": [int(np.quantile(heights, q, method="nearest")) for q in (0, 0.5, 1)],
+        "widths": [int(np.quantile(widths, q, method="nearest")) for q in (0, 0.5, 1)],
+        "left_out": [bad._asdict() for bad in left_out],
+        "left_out_by_reason": dict(sorted(Counter(bad.reason for bad in left_out).items())),
+        "notes": dict(sorted(notes.items())),
+        "warnings": list(records.warnings),
+    }
+
+
+def _measure(data: Images, records: Records, index: int) -> tuple[tuple[int, int], tuple[str, ...], int] | LeftOut:
+    found = read(data, records, index)
+    if isinstance(found, LeftOut):
+        return found
+    height, width = found[0].image.shape[:2]
+    return (height, width), found[0].notes, found[1]

@@ -1,0 +1,60 @@
+"""How samples are shown and written: a view a file, chosen by the `view` of the data set."""
+
+from collections.abc import Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, cast
+
+import numpy as np
+from jaxtyping import Float, Int
+
+if TYPE_CHECKING:
+    from shortcut_models.data.base import Data
+
+VIEWS = {"images": "shortcut_models.views.images", "points": "shortcut_models.views.points"}
+"""The module of each view; imported when it is needed."""
+
+
+class View(Protocol):
+    """The seam: a module with these functions. Samples are arrays as they are written, one a row."""
+
+    NOUN: str
+    """What samples are called, in the plural."""
+
+    def to_samples(self, decoded: Float[np.ndarray, "count ..."]) -> np.ndarray:
+        """Samples as they are written, from what the codec decodes: images in [-1, 1], or points."""
+        ...
+
+    def check_out(self, out: Path) -> None:
+        """Raise InputError unless `out` does not exist yet and has an ending that can be written."""
+        ...
+
+    def write(self, out: Path, samples: np.ndarray, labels: Int[np.ndarray, " count"]) -> None:
+        """Write a picture (.png) or arrays (.npz), whole or not at all."""
+        ...
+
+    def examples(self, data: "Data") -> np.ndarray | None:
+        """Samples of the data set, to be drawn beside; None where the view draws none."""
+        ...
+
+    def draw_budgets(
+        self,
+        path: Path,
+        samples: dict[int, np.ndarray],
+        names: Sequence[str] | None = (),
+        examples: np.ndarray | None = None,
+    ) -> None:
+        """Draw the samples of several step budgets, from the same noise.
+
+        `names` are the classes' titles, () for their numbers, None if the samples are not of one class each.
+        """
+        ...
+
+    def draw_methods(self, path: Path, samples: dict[str, dict[int, np.ndarray]]) -> None:
+        """Draw the samples of several methods at several step budgets, from the same noise."""
+        ...
+
+
+def get_view(name: str) -> View:
+    """The view of that name."""
+    return cast(Any, import_module(VIEWS[name]))

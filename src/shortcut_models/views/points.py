@@ -1,0 +1,109 @@
+"""Points in the plane: scatters of them, and arrays."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float32, Int
+from numpy.typing import ArrayLike
+
+from shortcut_models.errors import InputError
+from shortcut_models.figures import new_figure, save
+from shortcut_models.files import whole_file
+from shortcut_models.outputs import check_new
+
+NOUN = "points"
+MOST_POINTS = 2000
+"""Points in a panel of a picture, so that its shapes are not painted over."""
+SIDE = 2.4
+"""Inches of a panel."""
+
+Points = Float32[np.ndarray, "_ 2"]
+
+
+def to_samples(decoded: ArrayLike) -> Points:
+    """The points as they are; raises InputError unless they are in the plane."""
+    points = np.asarray(decoded, np.float32)
+    if points.ndim != 2 or points.shape[1] != 2:
+        raise InputError(f"samples of shape {points.shape[1:]} are no points in the plane, which are (2,).")
+    return points
+
+
+def check_out(out: Path) -> None:
+    """Raise InputError unless `out` is free, and a .png or an .npz."""
+    check_new(out)
+    if out.suffix.lower() not in (".png", ".npz"):
+        raise InputError(f"--out {out} must end in .png, for a scatter of the points, or in .npz.")
+
+
+def write(out: Path, samples: Points, labels: Int[np.ndarray, " count"]) -> None:
+    """Write a scatter, coloured by label (.png), or arrays `points` and `labels` (.npz)."""
+    check_out(out)
+    if out.suffix.lower() == ".npz":
+        with whole_file(out) as aside, aside.open("wb") as file:
+            np.savez(file, points=samples, labels=labels)
+        return
+    figure = new_figure(2 * SIDE, 2 * SIDE)
+    panel = figure.subplots()
+    limits = _limits([samples])
+    for index, label in enumerate(np.unique(labels)):
+        # Ten colours come round again, as the labels do.
+        _scatter(panel, samples[labels == label], limits, f"C{index % 10}", size=6)
+    save(figure, out)
+
+
+def examples(data: Any) -> Points:
+    """The first points of a data set's training split."""
+    source = data.open()
+    return to_samples([source[index]["x"] for index in range(min(len(source), MOST_POINTS))])
+
+
+def draw_budgets(
+    path: Path, samples: dict[int, Points], names: Sequence[str] | None = (), examples: Points | None = None
+) -> None:
+    """Write a PNG with a scatter per step budget, on the same scale; the data's own comes first, if given.
+
+    The names of classes are not shown.
+    """
+    del names
+    panels = {f"{steps} step" + "s" * (steps > 1): points for steps, points in samples.items()}
+    if examples is not None:
+        panels = {"data": examples, **panels}
+    limits = _limits([*samples.values()] if examples is None else [examples])
+    figure = new_figure(SIDE * len(panels), SIDE + 0.3)
+    axes = figure.subplots(1, len(panels), squeeze=False)
+    for panel, (title, points) in zip(axes[0], panels.items(), strict=True):
+        _scatter(panel, points, limits, "C7" if title == "data" else "C0")
+        panel.set_title(title, fontsize=9)
+    save(figure, path)
+
+
+def draw_methods(path: Path, samples: dict[str, dict[int, Points]]) -> None:
+    """Write a PNG with a scatter per method and budget: a row a method, a column a budget, on the same scale."""
+    budgets = list(dict.fromkeys(steps for lines in samples.values() for steps in lines))
+    # The middle one of all scales, so that a method that fails does not make the others small.
+    limits = sorted(_limits([points]) for lines in samples.values() for points in lines.values())
+    middle = limits[len(limits) // 2]
+    figure = new_figure(0.7 * SIDE * len(budgets) + 1.6, 0.7 * SIDE * len(samples) + 0.3)
+    axes = figure.subplots(len(samples), len(budgets), squeeze=False)
+    for index, (row, (name, lines)) in enumerate(zip(axes, samples.items(), strict=True)):
+        for panel, steps in zip(row, budgets, strict=True):
+            _scatter(panel, lines.get(steps, np.zeros((0, 2), np.float32)), middle, "C0")
+            if index == 0:
+                panel.set_title(f"{steps} step" + "s" * (steps > 1), fontsize=9)
+        row[0].set_ylabel(name, rotation=0, ha="right", va="center", fontsize=8)
+    save(figure, path)
+
+
+def _scatter(panel: Any, points: Points, limits: tuple[float, float], colour: str, size: float = 2) -> None:
+    panel.scatter(*points[:MOST_POINTS].T, s=size, color=colour, alpha=0.6, linewidths=0)
+    panel.set(xlim=limits, ylim=limits, xticks=[], yticks=[], aspect="equal")
+
+
+def _limits(sets: Sequence[Points]) -> tuple[float, float]:
+    """A square around the points, but for the outermost, which would make all others small."""
+    points = np.concatenate(sets)
+    points = points[np.isfinite(points).all(axis=1)]
+    reach = float(np.quantile(np.abs(points), 0.995)) * 1.15 if points.size else 1.0
+    return (-reach, reach) if reach else (-1.0, 1.0)

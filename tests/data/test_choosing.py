@@ -1,0 +1,62 @@
+"""From a name or a path to a choice of data, and its form on disk."""
+
+import json
+
+import pytest
+
+from shortcut_models import InputError, catalogue, choice_json
+from shortcut_models.data import choose, open_data
+from shortcut_models.data.digits import Digits
+from shortcut_models.data.glyphs import Glyphs
+from shortcut_models.data.points import Points
+
+
+def test_a_name_chooses_and_opens() -> None:
+    assert choose("digits") == Digits()
+    assert len(open_data("digits")) == 1797
+    assert open_data("points", "test")[5]["label"] == 1
+
+
+def test_what_is_neither_a_name_nor_a_path_is_refused_with_the_names() -> None:
+    with pytest.raises(InputError, match=r"data 'digit' are neither a name nor a path that exists: .*digits, glyphs"):
+        choose("digit")
+
+
+def test_settings_of_the_base_are_taken_over_where_they_fit() -> None:
+    base = Points(noise=0.2)
+    assert choose("points", base) == base
+    assert choose("points", Points()) == Points()
+    assert choose("digits", base) == Digits()
+
+
+@pytest.mark.parametrize("data", [Digits(), Glyphs(), Points(noise=0.25)])
+def test_a_choice_survives_its_form_on_disk(data: object) -> None:
+    plain = json.loads(json.dumps(choice_json.to_json(catalogue.DATA, data)))
+    assert choice_json.from_json(catalogue.DATA, plain, "data") == data
+
+
+def test_forms_of_other_versions_are_told_apart() -> None:
+    assert choice_json.to_json(catalogue.DATA, Points(noise=0.25)) == {"kind": "points", "noise": 0.25}
+    for wrong, message in (
+        ({"kind": "points"}, "the fields data.noise are not those of this version"),
+        ({"kind": "points", "noise": 0.1, "colour": 1}, "the fields data.colour are not those of this version"),
+        ({"kind": "ponts"}, "data.kind is 'ponts', but this version knows digits, "),
+        ([], "data.kind is None"),
+    ):
+        with pytest.raises(InputError, match=message):
+            choice_json.from_json(catalogue.DATA, wrong, "data")
+
+
+@pytest.mark.parametrize("name", ["digits", "glyphs", "points"])
+def test_every_data_set_says_what_the_seam_asks_for(name: str) -> None:
+    data = choose(name)
+    assert catalogue.kind_of(catalogue.DATA, data) == name
+    assert hash(data) == hash(choose(name))
+    example = data.open()[0]
+    stored = example.get("image", example.get("x"))
+    assert stored.shape == data.shape
+    assert 0 <= example["label"] < data.num_classes == len(data.class_names)
+    assert data.metrics
+    assert data.shows() is data
+    assert data.identity() == choose(name).identity()
+    assert not data.paired

@@ -1,0 +1,121 @@
+"""What holds for every objective of the catalogue."""
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from asking import LABEL, NULL, X0, X1, make_network
+
+from shortcut_models import catalogue
+from shortcut_models.config import choose
+from shortcut_models.objectives import Batch, Context, Objective
+
+IMAGES = 700
+
+
+def named(name: str) -> Objective:
+    return choose("objective", catalogue.OBJECTIVES, name).for_length(IMAGES)
+
+
+@pytest.mark.parametrize("name", catalogue.OBJECTIVES)
+def test_noise_times_step_sizes_and_dropped_labels_are_drawn_independently(name: str) -> None:
+    count = 8192
+    # Every second label is dropped, so that an association with the drop can be seen.
+    objective = replace(named(name), label_dropout=0.5)
+    # With no data and a network at rest, the noise can be read off the point.
+    x1, label = jnp.zeros((count, 1)), jnp.zeros(count, jnp.int32)
+
+    @jax.jit
+    def run(key: jax.Array) -> Any:
+        calls = []
+
+        def rest(x: jax.Array, *others: jax.Array) -> jax.Array:
+            calls.append((x, *others))
+            return jnp.zeros_like(x)
+
+        still = lambda x, *_: jnp.zeros_like(x)  # noqa: E731
+        x0 = jax.random.normal(jax.random.key(9), x1.shape) if objective.needs_pairs else None
+        objective(rest, Batch(x1, label, x0), key, Context(still, still, IMAGES - 1, NULL))
+        return calls[-1]
+
+    x, t, d, label = (np.asarray(a, np.float64) for a in run(jax.random.key(3)))
+    for part in np.unique(d > 0):
+        rows = (d > 0) == part
+        # A pair of live reflow, of a network at rest, stays where its noise is.
+        shrunk = np.where((d == 1) & (name.startswith("live-reflow")), 1, 1 - (1 - objective.noise_floor) * t)
+        drawn = {
+            "noise": (x[:, 0] / np.maximum(shrunk, 1e-6))[rows],
+            "time": t[rows],
+            "dropped": label[rows],
+            "step": d[rows],
+        }
+        assert abs(drawn["noise"].var() - 1) < 0.2
+        for a, b in (
+            ("noise", "time"),
+            ("noise", "dropped"),
+            ("time", "dropped"),
+            ("noise", "step"),
+            ("step", "dropped"),
+        ):
+            if drawn[a].std() and drawn[b].std():
+                assert abs(np.corrcoef(drawn[a], drawn[b])[0, 1]) < 5 / math.sqrt(rows.sum()), (a, b)
+
+
+@pytest.mark.parametrize("name", catalogue.OBJECTIVES)
+def test_no_gradient_flows_through_targets_made_by_the_weights_in_training(name: str) -> None:
+    objective = named(name)
+
+    def loss(own: Any, held: Any) -> jax.Array:
+        """The network scales with `own`; its targets are made by itself, or by the same with `held`."""
+        network = lambda scale: lambda *inputs: scale * make_network("network")(*inputs)  # noqa: E731
+        given = Context(None if held is None else network(held), make_network("teacher"), IMAGES - 1, NULL)
+        return objective(network(own), Batch(X1, LABEL, X0), jax.random.key(3), given).per_example.sum()
+
+    @jax.jit
+    def run(scale: jax.Array) -> tuple[jax.Array, ...]:
+        return *jax.grad(loss, argnums=(0, 1))(scale, scale), jax.grad(lambda own: loss(own, None))(scale)
+
+    own, held, alone = run(jnp.asarray(1.1))
+    assert abs(own) > 0.01
+    assert held == 0
+    np.testing.assert_allclose(alone, own, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", catalogue.OBJECTIVES)
+def test_without_labels_the_network_sees_the_null_label_alone(name: str) -> None:
+    objective = replace(named(name), label_dropout=1.0)
+    if not objective.unconditional:
+        assert name in ("shortcut-original", "live-reflow-original")  # Their jumps keep the labels.
+        return
+    seen = []
+
+    def recorded(who: str) -> Any:
+        def velocity(x: jax.Array, t: jax.Array, d: jax.Array, label: jax.Array) -> jax.Array:
+            seen.append(label)
+            return make_network(who)(x, t, d, label)
+
+        return velocity
+
+    given = Context(recorded("target"), recorded("teacher"), 0, NULL)
+
+    @jax.jit
+    def run(key: jax.Array) -> list[jax.Array]:
+        objective(recorded("network"), Batch(X1, LABEL, X0), key, given)
+        return list(seen)
+
+    if objective.num_stages == 1 and not name.startswith("live"):  # A label inside a loop cannot be taken out of it.
+        for label in run(jax.random.key(0)):
+            np.testing.assert_array_equal(label, NULL)
+
+
+def test_every_named_objective_can_sample_and_says_what_it_is_made_for() -> None:
+    for name in catalogue.OBJECTIVES:
+        objective = named(name)
+        jumps = objective.jumps(3)
+        np.testing.assert_allclose(jumps.length[jumps.renoise == 1].sum() if (jumps.renoise == 1).all() else 1, 1)
+        assert any(objective.supports(steps) for steps in (1, 128))
+        assert objective.trains_null_label == (objective.label_dropout > 0)

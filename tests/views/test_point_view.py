@@ -1,0 +1,131 @@
+"""Points are written as they are, and scatters show them."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from matplotlib.axes import Axes
+from PIL import Image
+
+from shortcut_models import InputError
+from shortcut_models.views import VIEWS, get_view
+from shortcut_models.views.points import MOST_POINTS, check_out, draw_budgets, draw_methods, examples, to_samples, write
+
+LABELS = np.arange(8, dtype=np.int32) % 2
+
+
+def some_points(count: int = 8, scale: float = 1.0) -> np.ndarray:
+    return scale * np.random.default_rng(count).uniform(-1, 1, (count, 2)).astype(np.float32)
+
+
+class Drawn:
+    """What was asked of matplotlib, panel by panel."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.points: list[np.ndarray] = []
+        self.colours: list[str] = []
+        self.titles: list[str] = []
+        self.limits: list[tuple[float, float]] = []
+        monkeypatch.setattr(Axes, "scatter", self.scatter)
+        monkeypatch.setattr(Axes, "set_title", lambda _, title, **__: self.titles.append(title))
+        set_xlim = Axes.set_xlim
+        monkeypatch.setattr(Axes, "set_xlim", lambda axes, at: (self.limits.append(at), set_xlim(axes, at)))
+
+    def scatter(self, x: Any, y: Any, color: str, **_: object) -> None:
+        self.points.append(np.stack([x, y], axis=1))
+        self.colours.append(color)
+
+
+def test_every_view_of_the_data_seam_is_there() -> None:
+    assert set(VIEWS) == {"images", "points"}
+    for name in VIEWS:
+        assert name == get_view(name).NOUN
+        for function in ("to_samples", "check_out", "write", "examples", "draw_budgets", "draw_methods"):
+            assert callable(getattr(get_view(name), function))
+
+
+def test_points_are_kept_as_float32_and_only_points() -> None:
+    points = some_points()
+    found = to_samples(points.astype(np.float64).tolist())
+    assert found.dtype == np.float32
+    np.testing.assert_array_equal(found, points)
+    with pytest.raises(InputError, match=r"samples of shape \(3,\) are no points in the plane"):
+        to_samples(np.zeros((4, 3), np.float32))
+
+
+def test_arrays_hold_the_points_and_their_labels(tmp_path: Path) -> None:
+    write(tmp_path / "deep" / "a.npz", some_points(), LABELS)
+    assert [path.name for path in (tmp_path / "deep").iterdir()] == ["a.npz"]
+    with np.load(tmp_path / "deep" / "a.npz") as found:
+        assert set(found) == {"points", "labels"}
+        np.testing.assert_array_equal(found["points"], some_points())
+        assert found["points"].dtype == np.float32
+        assert found["labels"].tolist() == LABELS.tolist()
+
+
+def test_a_scatter_has_a_colour_for_each_label(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = Drawn(monkeypatch)
+    write(tmp_path / "a.png", some_points(), LABELS)
+    assert len(set(drawn.colours)) == 2
+    np.testing.assert_array_equal(drawn.points[0], some_points()[::2])
+    np.testing.assert_array_equal(drawn.points[1], some_points()[1::2])
+
+
+def test_a_picture_shows_where_the_points_are(tmp_path: Path) -> None:
+    right = np.full((50, 2), 0.5, np.float32) * [1, -1]
+    draw_budgets(tmp_path / "a.png", {1: right.astype(np.float32)}, (), some_points(500))
+    with Image.open(tmp_path / "a.png") as picture:
+        blue = np.asarray(picture)[..., :3].astype(int)
+    rows, columns = np.nonzero((blue[..., 2] - blue[..., 0]) > 60)
+    # Right of the middle of the second panel, and below its middle.
+    assert columns.min() > 0.7 * blue.shape[1]
+    assert rows.min() > 0.55 * blue.shape[0]
+
+
+def test_budgets_stand_beside_the_data_on_its_scale(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = Drawn(monkeypatch)
+    many = some_points(MOST_POINTS + 9)
+    draw_budgets(tmp_path / "a.png", {1: some_points(8, 50.0), 128: many}, ("no", "use"), some_points(9))
+    assert drawn.titles == ["data", "1 step", "128 steps"]
+    assert [len(points) for points in drawn.points] == [9, 8, MOST_POINTS]
+    assert len(set(drawn.limits)) == 1
+    assert 0.5 < drawn.limits[0][1] < 2  # Samples far away do not shrink it.
+    draw_budgets(tmp_path / "b.png", {1: some_points()})
+    assert drawn.titles[3:] == ["1 step"]
+
+
+def test_methods_get_a_row_and_budgets_a_column(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = Drawn(monkeypatch)
+    draw_methods(tmp_path / "a.png", {"flow": {1: some_points(1), 4: some_points(2)}, "jump": {4: some_points(3)}})
+    assert drawn.titles == ["1 step", "4 steps"]
+    assert [len(points) for points in drawn.points] == [1, 2, 0, 3]
+
+
+def test_a_method_that_fails_does_not_make_the_others_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = Drawn(monkeypatch)
+    draw_methods(
+        tmp_path / "a.png", {"flow": {1: some_points(8), 4: some_points(9)}, "jump": {1: some_points(8, 99.0)}}
+    )
+    assert set(drawn.limits) == {drawn.limits[0]}
+    assert 0.5 < drawn.limits[0][1] < 2
+
+
+@pytest.mark.parametrize("bad", [np.full((5, 2), np.nan, np.float32), np.zeros((5, 2), np.float32)])
+def test_a_network_that_has_collapsed_is_drawn_too(tmp_path: Path, bad: np.ndarray) -> None:
+    draw_budgets(tmp_path / "a.png", {1: bad})
+    assert (tmp_path / "a.png").exists()
+
+
+def test_examples_are_the_first_points_of_the_data() -> None:
+    class Data:
+        def open(self) -> list[dict[str, Any]]:
+            return [{"x": point, "label": 0} for point in some_points(5)]
+
+    np.testing.assert_array_equal(examples(Data()), some_points(5))
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "folder"])
+def test_an_ending_that_we_do_not_write_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(InputError, match=r"must end in .png, for a scatter of the points, or in .npz"):
+        check_out(tmp_path / name)
