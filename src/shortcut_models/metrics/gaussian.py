@@ -20,8 +20,10 @@ from shortcut_models.errors import InputError
 from shortcut_models.metrics.base import Arrays, Metric, Reference, Sums
 from shortcut_models.metrics.features.classifier import DIGITNET1, GLYPHNET1
 from shortcut_models.metrics.features.pixels import Pixels
+from shortcut_models.metrics.kernel import check_vectors
 
 Vectors = Float[np.ndarray, "count features"]
+Others = Float[np.ndarray, "others length"]
 
 
 class Gaussian(NamedTuple):
@@ -75,7 +77,9 @@ def _scatter(vectors: np.ndarray) -> Sums:
 
 
 def gaussian_of(sums: Sums) -> Gaussian:
-    """The Gaussian fitted to what was added up; needs at least two vectors."""
+    """The Gaussian fitted to what was added up, which takes at least two vectors, or read from a file."""
+    if "covariance" in sums:
+        return Gaussian(sums["mean"], sums["covariance"])
     count = int(sums["count"])
     if count < 2:
         raise InputError(f"a Gaussian cannot be fitted to {count} sample(s): give at least 2.")
@@ -103,6 +107,15 @@ def frechet_distance(a: Gaussian, b: Gaussian, offset: float = 0.0) -> float:
         eye = offset * np.eye(len(a.mean))
         return distance - 2 * root_trace(*(Gaussian(g.mean, covariance(g) + eye) for g in (a, b)))
     return max(distance - 2 * root_trace(a, b), 0.0)
+
+
+def frechet(fake: Vectors, real: Others) -> float:
+    """Squared Fréchet distance between two sets of vectors, in float64: see `frechet_distance`.
+
+    Raises InputError for fewer than two vectors, vectors of other lengths or such as are not finite.
+    """
+    fake, real = check_vectors(fake, real, least=2)
+    return frechet_distance(fit_gaussian(fake), fit_gaussian(real))
 
 
 def root_trace(a: Gaussian, b: Gaussian) -> float:
