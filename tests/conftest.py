@@ -69,7 +69,8 @@ TINY_FLAGS = """
 --batch-size 16 --max-steps 8 --ema-decay 0.9 --log-interval 2 --save-interval 4
 --model.hidden-size 16 --model.depth 2 --model.num-heads 2 --model.scan 1
 --optimizer.learning-rate 1e-2 --optimizer.warmup-steps 2 --optimizer.schedule constant --optimizer.decay-steps 0
---objective.target-decay 0.99 --objective.flow-weight 1
+--objective.target-decay 0.99 --objective.flow-weight 1 --objective.share 0.25
+--objective.levels 128 --objective.step-sizes dyadic --objective.split half
 """.split()  # noqa: SIM905
 
 

@@ -51,6 +51,10 @@ def save(folder: Path, *steps: int, keep: int = 2) -> None:
             checkpoints.save(step, state(step))
 
 
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
 def contents(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
@@ -97,8 +101,8 @@ def test_an_array_is_read_into_the_sharding_that_is_asked_for(saved: Path) -> No
 def test_only_the_newest_are_kept(tmp_path: Path) -> None:
     save(tmp_path / "two", 1, 2, 3, 4)
     save(tmp_path / "one", 1, 2, 3, 4, keep=1)
-    assert sorted(os.listdir(tmp_path / "two")) == ["3", "4"]
-    assert sorted(os.listdir(tmp_path / "one")) == ["4"]
+    assert names(tmp_path / "two") == ["3", "4"]
+    assert names(tmp_path / "one") == ["4"]
 
 
 def test_only_what_is_whole_is_a_checkpoint(tmp_path: Path) -> None:
@@ -134,7 +138,7 @@ def test_the_next_training_clears_what_a_killed_one_left(saved: Path, tmp_path: 
     folder = Path(shutil.copytree(saved, tmp_path / "checkpoints"))
     (folder / "8").rename(folder / "8.orbax-checkpoint-tmp")
     save(folder, 9)
-    assert sorted(os.listdir(folder)) == ["4", "9"]
+    assert names(folder) == ["4", "9"]
 
 
 def test_a_reader_beside_a_training_that_keeps_one_gets_a_whole_checkpoint_every_time(tmp_path: Path) -> None:
@@ -158,7 +162,7 @@ def test_a_reader_beside_a_training_that_keeps_one_gets_a_whole_checkpoint_every
     training.join()
     assert found == sorted(found)
     assert len(set(found)) > 3
-    assert os.listdir(folder) == ["15"]
+    assert names(folder) == ["15"]
 
 
 def test_a_checkpoint_that_goes_under_a_readers_hands_is_looked_for_again(
@@ -206,8 +210,8 @@ def test_a_folder_of_any_name_is_written_and_read(tmp_path: Path, name: str) -> 
     found = load_newest(folder, SHAPES)
     assert found is not None
     assert_same(found[1], state(3))
-    assert sorted(os.listdir(folder)) == ["2", "3"]
-    assert os.listdir(tmp_path) == [name.split("/")[0]]
+    assert names(folder) == ["2", "3"]
+    assert names(tmp_path) == [name.split("/")[0]]
 
 
 @pytest.mark.parametrize(
@@ -404,7 +408,7 @@ def test_a_folder_that_may_not_be_written_fails_at_once(open_folder: Path) -> No
 
 def test_stopping_at_once_does_not_wait_for_a_save(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[None] = []
-    monkeypatch.setattr(Checkpoints, "wait", lambda self: calls.append(None))
+    monkeypatch.setattr(Checkpoints, "wait", lambda _: calls.append(None))
     checkpoints = Checkpoints(tmp_path)
     with pytest.raises(KeyboardInterrupt), checkpoints:
         raise KeyboardInterrupt

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from shortcut_models.objectives.flow import Loss
 
 from shortcut_models.objectives import (
     Consistency,
@@ -22,7 +23,6 @@ from shortcut_models.objectives import (
     Shortcut,
     Times,
 )
-from shortcut_models.objectives.flow import Loss
 from shortcut_models.sampling import (
     Jumps,
     dyadic_jumps,

@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 from PIL import Image
+from shortcut_models.dry_run import step_flops
 
 from shortcut_models import InputError, cli, runs, sharding
 from shortcut_models.compare import METHODS, Comparison, hold, spread, table
 from shortcut_models.config import Config
-from shortcut_models.dry_run import step_flops
 from shortcut_models.objectives import Progressive, Reflow, Shortcut
 
 BUDGET = 16 * 15

@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 import pytest
 from jax import lax
-
 from shortcut_models.dry_run import count_flops
+
 from shortcut_models.networks import DiT
 
 

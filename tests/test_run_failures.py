@@ -17,11 +17,11 @@ import numpy as np
 import pytest
 
 import shortcut_models
-from shortcut_models import InputError, cli, runs, sharding, tracking
+from shortcut_models import InputError, cli, runs, sharding, tracking, weights
 from shortcut_models import train as training
 from shortcut_models.checkpoint import Checkpoints, newest
+from shortcut_models.codecs import pixels
 from shortcut_models.config import Config
-from shortcut_models.data import pipeline
 from shortcut_models.runlog import check_finite
 from shortcut_models.train import train
 
@@ -126,7 +126,7 @@ def test_a_folder_that_vanishes_ends_the_training_and_stays_away(
 def test_a_full_disk_is_one_sentence_that_says_what_is_kept(
     tiny: Config, tiny_flags: list[str], unfinished: Path, monkeypatch: pytest.MonkeyPatch, capfd: Any
 ) -> None:
-    def full(self: Checkpoints, step: int, parts: Any) -> None:
+    def full(_: Checkpoints, step: int, *__: Any) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(unfinished / "checkpoints" / str(step)))
 
     with monkeypatch.context() as patch:
@@ -164,7 +164,7 @@ def not_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
 
     for name in ("compile_step", "restore"):
         monkeypatch.setattr(training, name, refuse)
-    monkeypatch.setattr(runs, "start_weights", refuse)
+    monkeypatch.setattr(weights, "to_start_from", refuse)
 
 
 @pytest.mark.usefixtures("not_compiled")
@@ -202,7 +202,7 @@ def test_a_service_that_is_not_installed_is_refused_before_anything_is_compiled(
 def test_metrics_that_cannot_be_written_end_the_training(
     tiny: Config, unfinished: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(self: Any, step: int, metrics: Any) -> None:
+    def full(*_: Any) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(unfinished / "metrics.jsonl"))
 
     monkeypatch.setattr(tracking.JsonLines, "log", full)
@@ -259,7 +259,7 @@ def test_no_number_may_stop_being_finite(name: str, value: float) -> None:
 def test_a_loss_that_overflows_stops_the_run_before_it_is_saved(
     tiny: Config, unfinished: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pipeline, "to_network", lambda images: np.full(images.shape, 1e30, np.float32))
+    monkeypatch.setattr(pixels, "LEVELS", np.full(256, 1e30, np.float32))
     with pytest.raises(InputError, match=r"stopped being finite before step 6 \(the checkpoint of step 4 is kept\)"):
         train(replace(tiny, data_threads=0), unfinished)
     assert newest(unfinished / "checkpoints") == 4

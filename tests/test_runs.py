@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import shortcut_models
-from shortcut_models import InputError, cli, files, runs, weights
+from shortcut_models import InputError, cli, runs, weights
 from shortcut_models.checkpoint import Checkpoints
 from shortcut_models.config import Config
 from shortcut_models.config_json import from_json, to_json
@@ -72,7 +72,7 @@ SPOILT = {
     "not text": (lambda run: (run / "run.json").write_bytes(b"\xff\xfe\x00"), "run.json is damaged"),
     "other format": (
         lambda run: edit(run, format=99),
-        "has format 99, but this version of shortcut-models reads format 1: use the version that wrote it",
+        "has format 99, but this version of shortcut-models reads format 1 and 2: use the version that wrote it",
     ),
     "other fields": (lambda run: edit(run, config={"seed": 1}), "does not describe a run of this version"),
     "no config": (lambda run: edit(run, config=None), "does not describe a run of this version"),
@@ -196,14 +196,26 @@ def test_every_start_is_noted_with_the_step_that_it_goes_on_from(tiny: Config, t
     assert all(start.keys() == first[0].keys() for start in starts)
 
 
+def first_form(config: dict[str, Any]) -> dict[str, Any]:
+    """A configuration as format 1 had it."""
+    config = {name: dict(value) if isinstance(value, dict) else value for name, value in config.items()}
+    config["dataset_name"] = config.pop("data")["kind"]
+    for part, name in (("model", "kind"), ("objective", "averaging"), ("optimizer", "decayed")):
+        del config[part][name]
+    return config
+
+
 def test_run_json_of_the_first_versions_is_read_and_continued(tiny: Config, trained: Path, trained_copy: Path) -> None:
     data = json.loads((trained / "run.json").read_text())
     begin = {name: data["starts"][0][name] for name in ("command", "commit", "versions", "device", "time")}
-    (trained_copy / "run.json").write_text(json.dumps({"format": 1, **begin, "config": data["config"]}))
-    assert runs.read_config(trained_copy) == tiny
+    first = {"format": 1, **begin, "config": first_form(data["config"])}
+    (trained_copy / "run.json").write_text(json.dumps(first))
+    # Such a run goes on with the averages that it began with.
+    constant = replace(tiny, objective=replace(tiny.objective, averaging="constant"))
+    assert runs.read_config(trained_copy) == constant
     assert runs.read(trained_copy)["starts"] == [{"step": 0, **begin}]
     assert shortcut_models.load(trained_copy).step == 8
-    runs.create_or_check(trained_copy, replace(tiny, max_steps=9), "again")
+    runs.create_or_check(trained_copy, replace(constant, max_steps=9), "again")
     starts = json.loads((trained_copy / "run.json").read_text())["starts"]
     assert starts[0] == {"step": 0, **begin}
     assert (starts[1]["step"], starts[1]["command"]) == (8, "again")
@@ -215,7 +227,7 @@ def test_a_run_of_another_format_names_the_version_that_wrote_it(trained_copy: P
     written = {"starts": [versions]} if where == "starts" else versions
     (trained_copy / "run.json").write_text(json.dumps({"format": 99, **written}))
     with pytest.raises(
-        InputError, match=r"has format 99, but .* reads format 1: use the version that wrote it \(7.8\)"
+        InputError, match=r"has format 99, but .* reads format 1 and 2: use the version that wrote it \(7.8\)"
     ):
         runs.read(trained_copy)
 
@@ -234,7 +246,7 @@ def test_a_run_may_start_from_one_that_only_computed_otherwise(tiny: Config, tra
 def started(run: Path, flow: str, tiny: Config) -> None:
     """A run folder without checkpoints whose run.json names `flow` as the run that it started from."""
     run.mkdir(parents=True)
-    begin = {"format": 1, "config": to_json(replace(tiny, start_from=flow)), "starts": []}
+    begin = {"format": 1, "config": first_form(to_json(replace(tiny, start_from=flow))), "starts": []}
     (run / "run.json").write_text(json.dumps(begin))
 
 
@@ -243,6 +255,7 @@ def test_the_run_that_it_starts_from_is_stored_whole_and_means_the_same_from_any
 ) -> None:
     flow, run = tmp_path / "runs" / "flow", tmp_path / "runs" / "run"
     shutil.copytree(trained, flow)
+    tiny = replace(tiny, objective=replace(tiny.objective, averaging="constant"))
     started(run, "runs/flow", tiny)  # As earlier versions stored it, seen from tmp_path.
     (tmp_path / "elsewhere").mkdir()
     for cwd, named in (("elsewhere", "../runs/flow"), (".", "runs/flow"), ("runs", "flow"), ("/", str(flow))):

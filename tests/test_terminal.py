@@ -50,7 +50,7 @@ class Gone:
     def __init__(self, code: int) -> None:
         self.code = code
 
-    def write(self, text: str) -> int:
+    def write(self, _: str) -> int:
         raise OSError(self.code, os.strerror(self.code))
 
     def flush(self) -> None:

@@ -5,8 +5,8 @@
     python -m benchmarks.speed train memory    some parts
     python -m benchmarks.speed --quick         the smallest network: does the benchmark run?
 
-Each part writes benchmarks/results/speed-DEVICE-PART.json, and docs/speed.md takes its tables from
-there. The peers need the extra `bench`, or a Python that has torch and diffusers.
+Each part writes benchmarks/results/speed-DEVICE-PART.json, and docs/speed.md and docs/gpu.md take
+their tables from there. The peers need the extra `bench`, or a Python that has torch and diffusers.
 """
 
 import argparse
@@ -26,11 +26,11 @@ from benchmarks.speed.race import race
 
 
 def main() -> None:
-    """Run the parts that are asked for, then write their tables into the page."""
+    """Run the parts that are asked for, then write their tables into the pages."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("parts", nargs="*", choices=[[], *PARTS], help="all by default")
     parser.add_argument("--device", choices=["cpu", "gpu"], default="cpu", help="what to measure on")
-    parser.add_argument("--quick", action="store_true", help="a tiny network; the page stays as it is")
+    parser.add_argument("--quick", action="store_true", help="a tiny network; the pages stay as they are")
     parser.add_argument("--peer-python", help="a Python that has torch and diffusers, if this one has not")
     parser.add_argument("--out", type=Path, help=f"folder of the JSON files: {page.RESULTS}, or runs/speed if quick")
     given = parser.parse_args()
@@ -44,8 +44,8 @@ def main() -> None:
         origin = machine(contestants, given.device)
         for part in given.parts or PARTS:
             measure(part, given, contestants, origin | {"busy": busy}, out)
-    if out == page.RESULTS:
-        page.write(page.PAGE, out)
+    for path in page.PAGES if out == page.RESULTS else ():
+        page.write(path, out)
 
 
 def machine(contestants: Contestants, device: str) -> Row:

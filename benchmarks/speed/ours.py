@@ -32,13 +32,8 @@ OBJECTIVES = {"flow matching": FlowMatching(), "shortcut": Shortcut()}
 
 def config(model: dict[str, Any], batch: int, objective: str = "flow matching", accumulation: int = 1) -> Config:
     """A training run of the network with these fields; its data are not read."""
-    return Config(
-        data=Digits(),
-        batch_size=batch,
-        model=DiT(**model),
-        objective=OBJECTIVES[objective],
-        accumulation=accumulation,
-    )
+    chosen = {"data": Digits(), "model": DiT(**model), "objective": OBJECTIVES[objective]}
+    return Config(**chosen, batch_size=batch, accumulation=accumulation)
 
 
 def compiled(config: Config, devices: int = 1) -> tuple[Any, sharding.Layout]:
@@ -50,8 +45,7 @@ def compiled(config: Config, devices: int = 1) -> tuple[Any, sharding.Layout]:
 
 def weights(network: Network) -> Params:
     """Small weights drawn by NumPy: their values change no time, but compiling `init` takes seconds."""
-    rng = np.random.default_rng(0)
-    shapes = jax.eval_shape(network.init, jax.random.key(0))
+    rng, shapes = np.random.default_rng(0), jax.eval_shape(network.init, jax.random.key(0))
     return jax.tree.map(lambda leaf: np.float32(0.02) * rng.standard_normal(leaf.shape, np.float32), shapes)
 
 
@@ -64,8 +58,7 @@ class Ceiling:
         self.product = jax.jit(lambda a: a @ a)
 
     def __call__(self, dtype: str = "", **_: Any) -> None:
-        dtype = dtype or self.dtype
-        if dtype not in self.factors:
+        if (dtype := dtype or self.dtype) not in self.factors:
             self.factors[dtype] = jnp.full((self.side, self.side), 1 / self.side, dtype)
         jax.block_until_ready(self.product(self.factors[dtype]))
 
@@ -82,9 +75,8 @@ class Step:
         self.step, layout = compiled(self.config)
         network, size = self.config.model, self.config.batch_size
         self.state = jax.jit(partial(init_state, self.config), out_shardings=layout.placed)(weights(network))
-        images = np.random.default_rng(0).standard_normal((size, *network.shape), np.float32)
-        labels = np.arange(size, dtype=np.int32) % network.num_classes
-        self.batch = Batch(**sharding.place_batch(layout.mesh, {"x1": images, "label": labels}))
+        images, labels = np.zeros((size, *network.shape), np.float32), np.arange(size) % network.num_classes
+        self.batch = Batch(**sharding.place_batch(layout.mesh, {"x1": images, "label": labels.astype(np.int32)}))
 
     def __call__(self) -> None:
         self.state = jax.block_until_ready(self.step(self.state, self.batch, np.uint32(self.index)))
@@ -107,8 +99,7 @@ class Sampler:
     def draw(self, params: Params, indices: Array, label: Array, jumps: sampling.Jumps, count: Array) -> Array:
         """Noise, then jumps."""
         velocity = sampling.guided(partial(self.network.apply, params), self.guidance, self.network.null_label)
-        start = sampling.noise(0, indices, self.network.shape)
-        return sampling.sample_any(velocity, start, label, jumps, count)
+        return sampling.sample_any(velocity, sampling.noise(0, indices, self.network.shape), label, jumps, count)
 
     def __call__(self, steps: int = 1) -> None:
         jumps = sampling.pad(sampling.uniform_jumps(steps))
@@ -116,26 +107,23 @@ class Sampler:
 
     def facts(self) -> dict[str, Any]:
         """Operations of one step's matrix products."""
-        rows = len(self.label) * (1 if self.guidance == 1 else 2)
-        x, t = jnp.zeros((rows, *self.network.shape)), jnp.zeros(rows)
-        params = jax.eval_shape(self.network.init, jax.random.key(0))
-        traced = jax.make_jaxpr(self.network.apply)(params, x, t, t, jnp.zeros(rows, jnp.int32))
-        return {"operations": count_flops(traced.jaxpr)}
+        rows, params = len(self.label) * (1 if self.guidance == 1 else 2), weights(self.network)
+        given = jnp.zeros((rows, *self.network.shape)), jnp.zeros(rows), jnp.zeros(rows), jnp.zeros(rows, jnp.int32)
+        return {"operations": count_flops(jax.make_jaxpr(self.network.apply)(params, *given).jaxpr)}
 
 
 class Memory:
     """What a training step holds, by the compiler's count; nothing is allocated, so it may be more than there is."""
 
     def __init__(self, **asked: Any) -> None:
-        self.step, layout = compiled(config(**asked))
-        self.shapes = layout.shapes
+        self.step, self.layout = compiled(config(**asked))
 
     def __call__(self) -> None:
         pass
 
     def facts(self) -> dict[str, Any]:
         """MiB of each part of the state, of what else a step holds at its peak, and their sum."""
-        state, memory = self.shapes, self.step.memory_analysis()
+        memory, state = self.step.memory_analysis(), self.layout.shapes
         kept = {"parameters": state.params, "EMA": state.ema, "optimiser": state.opt_state}
         found = {name: 4 * sum(leaf.size for leaf in jax.tree.leaves(tree)) for name, tree in kept.items()}  # float32
         # Outputs beyond the donated inputs are a second copy of the state.

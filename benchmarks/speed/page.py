@@ -1,11 +1,11 @@
-"""A page's tables, made from the JSON files: `python -m benchmarks.speed.page` for docs/speed.md."""
+"""A page's tables, made from the JSON files: `python -m benchmarks.speed.page` for those on speed."""
 
 import json
 import re
 from pathlib import Path
 from typing import Any
 
-RESULTS, PAGE = Path("benchmarks/results"), Path("docs/speed.md")
+RESULTS, PAGES = Path("benchmarks/results"), (Path("docs/speed.md"), Path("docs/gpu.md"))
 HIDDEN = ("compiler's GFLOP", "ceiling TFLOP/s", "x shortcut")  # Columns that the files have and a page leaves out.
 
 
@@ -40,4 +40,5 @@ def _cell(value: object) -> str:
 
 
 if __name__ == "__main__":
-    write(PAGE, RESULTS)
+    for path in PAGES:
+        write(path, RESULTS)

@@ -7,6 +7,7 @@ import secrets
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -57,9 +58,8 @@ class TensorBoard:
 
     def __init__(self, folder: Path, start: int) -> None:
         try:
-            import tensorboardX  # noqa: F401 - so that a package that is not there is told from an odd one.
+            import tensorboardX  # noqa: F401 - a submodule may be there although the package is not.
             from tensorboardX.event_file_writer import EventsWriter
-            from tensorboardX.proto.event_pb2 import Event, SessionLog
             from tensorboardX.summary import scalar
         except ImportError as error:
             raise InputError(
@@ -67,11 +67,12 @@ class TensorBoard:
             ) from error
         # Its SummaryWriter writes in a thread, which dies when the disk is full, and then the queue to it blocks.
         folder.mkdir(exist_ok=True)
-        self._event, self._scalar, self._folder = Event, scalar, folder
+        self._proto: Any = import_module("tensorboardX.proto.event_pb2")  # Its classes are made when it is loaded.
+        self._scalar, self._folder = scalar, folder
         with naming(folder):
             self._writer = EventsWriter(str(folder / "events"))
         # Steps that a killed run logged beyond `start` are hidden in favour of the new ones.
-        self._write(start + 1, session_log=SessionLog(status=SessionLog.START))
+        self._write(start + 1, session_log=self._proto.SessionLog(status=self._proto.SessionLog.START))
 
     def log(self, step: int, metrics: Metrics) -> None:
         for name, value in metrics.items():
@@ -85,7 +86,7 @@ class TensorBoard:
 
     def _write(self, step: int, **content: Any) -> None:
         with naming(self._folder):
-            self._writer.write_event(self._event(wall_time=time.time(), step=step, **content))
+            self._writer.write_event(self._proto.Event(wall_time=time.time(), step=step, **content))
 
 
 class WandB:
@@ -97,7 +98,7 @@ class WandB:
         except ImportError as error:
             raise InputError("tracker 'wandb' is not installed: pip install 'shortcut-models[wandb]'.") from error
         remembered = folder / "wandb-id.txt"
-        if not remembered.exists():
+        if not remembered.exists() or not remembered.read_text().strip():
             write_text(remembered, secrets.token_hex(4))
         with _answering("wandb"):
             self._run = wandb.init(

@@ -23,7 +23,7 @@ class Classifier(Features):
     convolutions: tuple[tuple[int, int], ...]
     """Channels and stride of each 3x3 convolution; a dense layer follows."""
     trained_on_part_of: int | None = None
-    """Examples of the data set of which four fifths, as `held_out` has it, trained the network; None for endless ones."""
+    """Examples of the data set of which four fifths, as `held_out` has it, trained it; None for endless ones."""
 
     @property
     def name(self) -> str:
