@@ -59,6 +59,8 @@ def test_celeba_is_the_original_to_the_bit(split: str, root: str, monkeypatch: p
     assert digests == EXPECTED[f"celebahq256_{split}_256_sha256"].tolist()
     assert found["label"].tolist() == EXPECTED[f"celebahq256_{split}_label"].tolist()
     assert data.class_names == ("female", "male")
+    assert not data.unnamed
+    assert Tfds().unnamed
     assert hasattr(data.open(), "mirror")
 
 

@@ -45,6 +45,11 @@ class Tfds(Images):
         # Nothing is named by what it might become.
         return [cls(path=str(found), flip=_name(found) in MIRRORED) for found in _versions(path)]
 
+    @property
+    def unnamed(self) -> bool:
+        """Names below TFDS's root will do."""
+        return not self.path and not self.names
+
     @cached_property
     def _folder(self) -> Path:
         if self.path:
