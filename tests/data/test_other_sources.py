@@ -20,6 +20,7 @@ from shortcut_models.data.huggingface import HuggingFace
 from shortcut_models.data.idx import FashionMnist, Idx
 from shortcut_models.data.latents import Edm2Latents, RepaLatents
 from shortcut_models.data.pipeline import batch_dataset
+from shortcut_models.data.webdataset import WebDataset
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "data"
 
@@ -143,7 +144,9 @@ def test_samples_of_a_tar_end_at_the_first_dot(tmp_path: Path) -> None:
     # Equal names in two folders are two samples; the fields' order does not matter; a second image is left out.
     found = write(**{"x/1.cls": b"3\n", "x/1.png": png, "y/1.png": png, "y/1.cls": b"0", "y/1.jpg": png})
     assert labels(found) == [3, 0]
-    assert [bad.name for bad in choose(str(found)).records("train").left_out] == ["a.tar/y/1.jpg"]
+    data = choose(str(found))
+    assert isinstance(data, WebDataset)
+    assert [bad.name for bad in data.records("train").left_out] == ["a.tar/y/1.jpg"]
     assert labels(write(**{"1.png": png, "2.png": png, "2.json": b"{}"})) == [0, 0]
     with pytest.raises(InputError, match=r"has a sample without a label, 2.png"):
         open_data(write(**{"1.png": png, "1.cls": b"1", "2.png": png}))
