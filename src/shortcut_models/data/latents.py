@@ -46,7 +46,7 @@ class Latents(Data):
         """Files by the name that both tools give; each declares itself, so that the user has to choose."""
         path = Path(place)
         if path.is_dir():
-            found = any(next(path.glob(pattern), None) for pattern in (f"{_STEM}*.npy", f"*/{_STEM}*.npy"))
+            found = any(next(path.glob(pattern), None) for pattern in (f"{_STEM}*.npy", f"00000/{_STEM}*.npy"))
         else:
             found = zipfile.is_zipfile(path) and any(map(_is_latent, Archive(path).names))
         return [cls(path=place)] if found else []
