@@ -87,7 +87,7 @@ def test_shared_settings_that_cannot_work_are_refused_for_every_method(
 
 
 @pytest.mark.parametrize(
-    ("objective", "settings", "sentence"),
+    ("part", "settings", "sentence"),
     [
         (Shortcut, {"clip": 0.0}, "objective.clip is 0.0, but must be above 0"),
         (Progressive, {"clip": 0.0}, "objective.clip is 0.0, but must be above 0"),

@@ -178,11 +178,8 @@ def test_a_run_killed_then_stopped_by_both_signals_ends_as_one_that_nobody_distu
 def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_checkpoint(
     tiny: Config, trained: Path, trained_copy: Path, monkeypatch: pytest.MonkeyPatch, value: float
 ) -> None:
-    def spoilt(self: Pixels, batch: Any, key: Any) -> jax.Array:
-        return jnp.full(batch["image"].shape, value, jnp.float32)
-
     with monkeypatch.context() as patch:
-        patch.setattr(Pixels, "encode", spoilt)
+        patch.setattr(Pixels, "encode", lambda *given: jnp.full(given[1]["image"].shape, value, jnp.float32))
         with pytest.raises(InputError, match=r"before step 10 \(the checkpoint of step 8 is kept\): lower --optimizer"):
             train(replace(tiny, max_steps=16, data_threads=0), trained_copy)
     assert last_saved(trained_copy) == 8
