@@ -35,7 +35,7 @@ def test_two_processes_train_the_same_as_one(
     assert "complete" not in said[1]
     assert "img" not in said[1]
     run = json.loads((folder / "run.json").read_text())
-    assert run["device"].startswith("2 x")
+    assert run["starts"][0]["device"].startswith("2 x")
     found, expected = (
         [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()] for path in (folder, trained)
     )
