@@ -137,7 +137,7 @@ def test_arithmetic_is_relative_to_the_least() -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ([], "preset"),
+        ([], "the first argument of shortcut compare must be a preset"),
         (["faces"], "preset 'faces' is unknown"),
         (
             ["digits", "--objectives", "shortcut,magic"],

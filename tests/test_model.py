@@ -110,7 +110,7 @@ def test_raw_weights_are_not_the_average(trained: Path, model: Model) -> None:
         ({"labels": [0], "steps": 0}, "steps is 0, but must be a whole number from 1 up"),
         ({"labels": [0], "guidance": float("nan")}, "guidance is nan"),
         ({"labels": [0], "seed": -1}, "seed is -1"),
-        ({"labels": [0], "seed": 2**32}, "seed is 4294967296, but must lie between 0 and 4294967295"),
+        ({"labels": [0], "seed": 2**32}, "seed is 4294967296, but must be a whole number between 0 and 4294967295"),
         ({"labels": [0], "steps": 2.7}, "steps is 2.7, but must be a whole number from 1 up"),
         ({"labels": [0], "steps": True}, "steps is True, but must be a whole number"),
         ({"labels": [0], "batch_size": 0}, "batch_size is 0, but must be a whole number from 1 up"),
