@@ -39,7 +39,8 @@ def test_a_path_comes_before_the_variable_and_that_before_the_cache(tmp_path, mo
     assert hub.find("owner/name", "a.bin", revision=COMMIT).is_relative_to(cache)
 
 
-def test_a_place_that_was_named_must_have_the_file(tmp_path, monkeypatch, cache):
+@pytest.mark.usefixtures("cache")
+def test_a_place_that_was_named_must_have_the_file(tmp_path, monkeypatch):
     with pytest.raises(InputError, match=r"gone.bin \(by --file\) is not there"):
         hub.find("owner/name", "a.bin", path=tmp_path / "gone.bin", flag="--file")
     monkeypatch.setenv("A_FILE", str(tmp_path))
@@ -57,7 +58,8 @@ def test_offline_is_honoured_and_told(monkeypatch, cache):
     )
 
 
-def test_it_downloads_only_what_the_cache_lacks_and_only_when_allowed(monkeypatch, cache):
+@pytest.mark.usefixtures("cache")
+def test_it_downloads_only_what_the_cache_lacks_and_only_when_allowed(monkeypatch):
     asked = []
     real = huggingface_hub.hf_hub_download
 
@@ -77,10 +79,12 @@ def test_it_downloads_only_what_the_cache_lacks_and_only_when_allowed(monkeypatc
         hub.find("owner/name", "b.bin", revision="v2", flag="--file")
     assert asked == [("owner/name", "b.bin", "v2")]
     assert str(caught.value) == (
-        "b.bin of owner/name cannot be had from the hub (ConnectionError: no route to the hub): give the file with --file."
+        "b.bin of owner/name cannot be had from the hub (ConnectionError: no route to the hub): "
+        "give the file with --file."
     )
 
 
-def test_a_name_that_the_hub_does_not_take_is_told_in_one_sentence(cache):
+@pytest.mark.usefixtures("cache")
+def test_a_name_that_the_hub_does_not_take_is_told_in_one_sentence():
     with pytest.raises(InputError, match="HFValidationError"):
         hub.find("not a name", "a.bin")

@@ -31,7 +31,7 @@ class Pixels(Codec):
             return batch["x"]
         if "image" not in batch:
             raise InputError(
-                f"a batch has {', '.join(sorted(batch))}, but 'image' or 'x' is needed: latents have a codec of their own."
+                f"a batch has {', '.join(sorted(batch))}, but 'image' or 'x' is needed: latents have another codec."
             )
         return to_network(batch["image"])
 

@@ -47,8 +47,7 @@ class SDVAE:
 
         `images`, a NumPy or JAX array (batch, height, width, 3) of floats in [-1, 1], has a height and
         a width that are multiples of 8; the latents are 8 times smaller, with 4 channels. Large
-        batches are worked off in pieces; each is spread over this process's devices if it divides
-        evenly. Raises InputError for any other shape, dtype or range.
+        batches are worked off in pieces, each spread over this process's devices. Raises InputError for any other shape, dtype or range.
         """
         x, factor = _floats("images", images, 3), self.architecture.factor
         if x.shape[1] % factor or x.shape[2] % factor or not x.size:
@@ -73,17 +72,18 @@ class SDVAE:
         return self._in_pieces(_decode, x)
 
     def _in_pieces(self, run: Callable[["SDVAE", Array], Any], x: Array | np.ndarray) -> Any:
-        """`run` on pieces of one size, so that it is compiled once, spread over the devices where that divides."""
-        placed = self._placed
-        size = min(len(x), self.at_once * placed.devices)
-        if len(x) <= size and isinstance(x, jax.Array) and len(x.devices()) > 1:
-            return run(placed.vae, x)  # Spread already.
+        """`run` on pieces of one size, so that it is compiled once, each spread over this process's devices."""
+        placed, count = self._placed, len(x)
+        each = min(self.at_once, -(-count // placed.devices))
+        size, vae, place = each * placed.devices, placed.everywhere, placed.spread
+        if count < placed.devices:  # One device does them all: the others would have to repeat its work.
+            size, vae, place = min(count, self.at_once), placed.on_one, placed.one
         parts = []
-        for first in range(0, len(x), size):
+        for first in range(0, count, size):
             piece = x[first : first + size]
             if missing := size - len(piece):
                 piece = np.concatenate([piece, np.repeat(piece[-1:], missing, axis=0)])
-            found = run(placed.vae, jax.device_put(piece, placed.spread(size)))
+            found = run(vae, jax.device_put(piece, place))
             parts.append(jax.tree.map(lambda array, keep=size - missing: array[:keep], found) if missing else found)
         return parts[0] if len(parts) == 1 else jax.tree.map(lambda *arrays: jnp.concatenate(arrays), *parts)
 
@@ -96,13 +96,11 @@ class _Placed:
     """A VAE with its weights on every device of this process."""
 
     def __init__(self, vae: SDVAE) -> None:
-        self.devices = jax.local_device_count()
-        self._mesh = sharding.make_mesh(jax.local_devices())
-        self.vae = jax.device_put(vae, sharding.replicated(self._mesh))
-
-    def spread(self, size: int) -> jax.sharding.Sharding:
-        whole = size % self.devices
-        return sharding.replicated(self._mesh) if whole else sharding.batch_sharding(self._mesh)
+        mesh = sharding.make_mesh(jax.local_devices())
+        self.devices = mesh.size
+        self.spread, self.one = sharding.batch_sharding(mesh), jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+        self.everywhere = jax.device_put(vae, sharding.replicated(mesh))
+        self.on_one = jax.tree.map(lambda array: array.addressable_shards[0].data, self.everywhere)
 
 
 @jax.jit

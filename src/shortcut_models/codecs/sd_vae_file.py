@@ -24,7 +24,7 @@ _TODAY = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.
 
 
 def find_vae(path: str | Path | None = None) -> Path:
-    """The VAE's file: `path` (a file or its folder), else SHORTCUT_VAE, else sd-vae-ft-mse from the hub or its cache."""
+    """The VAE's file: `path` (a file or its folder), else SHORTCUT_VAE, else sd-vae-ft-mse by the hub's cache."""
     return hub.find(REPOSITORY, FILENAME, path=path, variable=VARIABLE, flag="--vae")
 
 
@@ -61,7 +61,7 @@ def identity(tensors: Mapping[str, np.ndarray]) -> str:
     digest = hashlib.sha256()
     for name in sorted(tensors):
         digest.update(name.encode() + b"\0")
-        digest.update(np.ascontiguousarray(tensors[name], "<f4"))
+        digest.update(np.ascontiguousarray(tensors[name], "<f4").data)
     return digest.hexdigest()
 
 

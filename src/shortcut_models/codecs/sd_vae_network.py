@@ -8,12 +8,13 @@ Kernels are (height, width, in, out) for convolutions and (in, out) for attentio
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-Params = Mapping[str, Array]
+Params = Mapping[str, Any]  # Arrays of JAX or NumPy.
 Shapes = dict[str, tuple[int, ...]]
 
 EPSILON = 1e-6
@@ -144,7 +145,7 @@ class _Net:
         return jax.lax.Precision.HIGHEST if self.dtype == "float32" else jax.lax.Precision.DEFAULT
 
     def weight(self, name: str) -> Array:
-        return self.params[name].astype(self.dtype)
+        return jnp.asarray(self.params[name], self.dtype)
 
     def conv(self, name: str, x: Array, stride: int = 1, padding: tuple[tuple[int, int], ...] | str = "SAME") -> Array:
         y = self.product(x, self.weight(f"{name}.weight"), stride, padding)
