@@ -34,6 +34,10 @@ class Codec:
         """
         raise NotImplementedError
 
+    def ready(self) -> "Codec":
+        """The codec with what decoding needs; raises InputError, saying where it is looked for, if that is missing."""
+        return self
+
     def decode(self, x: Float[Array, "batch ..."]) -> Float[Array, "batch ..."]:
         """Images of samples, float32, about [-1, 1]; clipping and rounding belong to whoever writes or measures."""
         raise NotImplementedError

@@ -155,7 +155,7 @@ class Latents(Codec):
 
     def using(self, vae: SDVAE) -> "Latents":
         """The same with a VAE to decode with; raises InputError if it is another than the latents' own."""
-        if vae.identity != self.identity:
+        if self.identity and vae.identity != self.identity:
             raise InputError(
                 f"these latents were made by the VAE {self.identity[:12]}, but the one given is {vae.identity[:12]}: "
                 "give the file that they were made with."
@@ -163,6 +163,14 @@ class Latents(Codec):
         if vae.scale != self.scale:
             raise InputError(f"these latents are scaled by {self.scale}, but this VAE's scale is {vae.scale}.")
         return Latents.of(vae, at_once=self.at_once)
+
+    def ready(self) -> "Latents":
+        """The same with its VAE, from SHORTCUT_VAE or the hub's cache; another than the latents' own is refused."""
+        if self.vae is not None:
+            return self
+        from shortcut_models.codecs.sd_vae_file import find_vae, load_vae
+
+        return self.using(load_vae(find_vae()))
 
     def shape(self, image: tuple[int, ...]) -> tuple[int, ...]:
         """(H / 8, W / 8, 4) for an image (H, W, 3); a stored latent's own for its mean."""
@@ -198,7 +206,9 @@ class Latents(Codec):
 
     def _need(self, what: str) -> SDVAE:
         if self.vae is None:
-            raise InputError(f"{what} needs the VAE {self.identity[:12]}: give its file with --vae or SHORTCUT_VAE.")
+            raise InputError(
+                f"{what} needs the VAE {self.identity[:12] or 'of these latents'}: give its file with --vae or SHORTCUT_VAE."
+            )
         return self.vae
 
     def _in_turns(self, run: Callable[[Array], Any], x: Array) -> Any:
