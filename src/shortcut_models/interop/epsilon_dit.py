@@ -8,7 +8,7 @@ and its velocity, data - noise, is (z - noise) / t.
 """
 
 from dataclasses import dataclass, replace
-from typing import ClassVar, Self
+from typing import ClassVar, Literal, Self
 
 import jax.numpy as jnp
 import numpy as np
@@ -66,7 +66,9 @@ class EpsilonDiT(Network):
     """Attention heads in each block."""
     mlp_ratio: float = 4.0
     """Width of a block's hidden layer, in hidden_sizes."""
-    dtype: str = "float32"
+    position_dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """What the position table is rounded to."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
     """Compute dtype."""
 
     def __post_init__(self) -> None:
@@ -88,7 +90,8 @@ class EpsilonDiT(Network):
             time_scale=1.0,
             qk_norm=False,
             attention_scale="root",
-            dtype=self.dtype,  # pyrefly: ignore[bad-argument-type]
+            position_dtype=self.position_dtype,
+            dtype=self.dtype,
         )
 
     @property

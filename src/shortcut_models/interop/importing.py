@@ -268,7 +268,7 @@ def _ratio(hidden: int, width: int) -> float:
 
 
 def _fields(sizes: TorchSizes, classes: int, heads: int) -> dict[str, Any]:
-    names = ("image_size", "channels", "patch_size", "hidden_size", "depth")
+    names = ("image_size", "channels", "patch_size", "hidden_size", "depth", "position_dtype")
     own = {name: getattr(sizes, name) for name in names}
     return {**own, "num_classes": classes, "num_heads": heads, "mlp_ratio": _ratio(sizes.mlp_width, sizes.hidden_size)}
 

@@ -8,6 +8,7 @@ zhuyu-cs/MeanFlow took over; MeanFlow adds a second embedder, of the step. PyTor
 from dataclasses import dataclass
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
 from shortcut_models.errors import InputError
@@ -35,6 +36,8 @@ class TorchSizes:
     depth: int
     mlp_width: int
     has_step: bool
+    position_dtype: str
+    """What the position table was rounded to when it was saved."""
 
     def layout(self) -> dict[str, tuple[int, ...]]:
         """Shape of every tensor that such a network has."""
@@ -85,14 +88,27 @@ def sizes_of(tensors: Tensors) -> TorchSizes:
         depth=depth,
         mlp_width=shape("blocks.0.mlp.fc1.weight", 2)[0],
         has_step=any(name.startswith("r_embedder.") for name in tensors),
+        position_dtype=_rounding(tensors["pos_embed"][0], side, hidden),
     )
     compare(sizes.layout(), {name: tensor.shape for name, tensor in tensors.items()})
     if sizes.out_channels not in (channels, 2 * channels):
         raise InputError(f"its output has {sizes.out_channels} channels, but its input {channels}: once or twice fits")
-    drift = float(np.abs(tensors["pos_embed"][0] - position_table(side, hidden)).max())
-    if not drift <= DRIFT:
-        raise InputError(f"its pos_embed is up to {drift:.2g} away from DiT's table, so it was trained with another one")
     return sizes
+
+
+def _rounding(table: np.ndarray, side: int, width: int) -> str:
+    """What DiT's table has to be rounded to in order to be this one; raises InputError if it is another one."""
+    own = position_table(side, width).astype(np.float32)
+    drifts = {
+        name: float(np.abs(table - own.astype(jnp.dtype(name)).astype(np.float32)).max())
+        for name in ("float32", "bfloat16", "float16")
+    }
+    best = min(drifts, key=drifts.__getitem__)
+    if not drifts[best] <= DRIFT:
+        raise InputError(
+            f"its pos_embed is up to {drifts[best]:.2g} away from DiT's table, so it was trained with another one"
+        )
+    return best
 
 
 def position_table(side: int, width: int) -> np.ndarray:
