@@ -94,7 +94,7 @@ def _read_tensors(folder: Path) -> Tensors:
 
 
 def renamed(tensors: Tensors, config: dict[str, Any]) -> Tensors:
-    """diffusers' tensors in the official code's names, with the table of positions that diffusers does not save."""
+    """Tensors of diffusers in the official code's names, with the table of positions that diffusers does not save."""
     left = dict(tensors)
 
     def take(name: str) -> np.ndarray:

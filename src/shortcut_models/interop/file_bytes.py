@@ -1,4 +1,4 @@
-"""The bytes of a file that is not trusted, where they lie on the disk, and one sentence for whatever is wrong with it."""
+"""The bytes of a file that is not trusted, where they lie, and one sentence for whatever is wrong with it."""
 
 import mmap
 from collections.abc import Iterator
@@ -36,7 +36,9 @@ def reading(file: Path) -> Iterator[None]:
     except InputError as error:
         said = str(error).rstrip(".")
         # What names the file already is whole; nested readers need no second introduction.
-        raise InputError(f"{said}." if shown(str(file), 200) in said else f"{_name(file)} cannot be read: {said}.") from None
+        raise InputError(
+            f"{said}." if shown(str(file), 200) in said else f"{_name(file)} cannot be read: {said}."
+        ) from None
     except (MemoryError, RecursionError):
         raise
     except Exception as error:  # What is damaged enough can raise anything, and its text may be the file's own.

@@ -5,7 +5,7 @@ what the source answers. Nothing that the file leaves open is guessed: heads, si
 it does not tell are asked for.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -107,7 +107,7 @@ def read_weights(
 
 
 def _format_of(path: Path) -> str:
-    """"official", "diffusers", or "torch" for a file of PyTorch's, which must be opened to be told further."""
+    """Either "official", "diffusers", or "torch" for a file of PyTorch's, which must be opened to be told further."""
     if path.is_dir():
         if (path / f"{path.name}.tmp").is_file():
             return "official"
@@ -141,10 +141,11 @@ def _official(
             mlp_ratio=_ratio(sizes.mlp_width, sizes.hidden_size),
         )
         params = as_float32(official.to_ours(read.params, sizes.depth))
-        moments = read.moments and dict(read.moments)
-        for name in ("mu", "nu") if moments else ():
-            official.compare(sizes.layout(), {n: a.shape for n, a in official.leaves(moments[name]) if n in sizes.layout()})
-            moments[name] = as_float32(official.to_ours(moments[name], sizes.depth))
+        moments = None if read.moments is None else {"count": read.moments["count"]}
+        for name in ("mu", "nu") if read.moments and moments else ():
+            tree = {path: leaf for path, leaf in read.moments[name].items() if path != "Embed_0"}
+            official.compare(sizes.layout(), {path: leaf.shape for path, leaf in official.leaves(tree)})
+            moments[name] = as_float32(official.to_ours(tree, sizes.depth))
         if train_type not in STEPPED:
             params, moments = _without_step(params), moments and _without_moments(moments)
     kind = "shortcut" if train_type in STEPPED else "flow" if train_type == "naive" else "few-step"
@@ -197,7 +198,7 @@ def _torch(path: Path, asked: str, num_heads: int | None, weights: str) -> Impor
 
 
 def _kind_of(file: TorchFile, tensors: dict[str, Any], asked: str) -> str:
-    """"sit", "dit" or "meanflow": what the tensors and arguments say, which must be what was asked for, if it was."""
+    """What the tensors and arguments say, "sit", "dit" or "meanflow", which must be what was asked for, if it was."""
     args = file.args
     told = "dit" if args else None
     if any(name.startswith("r_embedder.") for name in tensors):
@@ -255,7 +256,9 @@ def _diffusers(path: Path, num_heads: int | None) -> Imported:
 def _heads(given: int | None, width: int, depth: int) -> int:
     heads = given or HEADS.get((width, depth))
     if heads is None:
-        raise InputError(f"its tensors do not tell the attention heads (width {width}, depth {depth}): give --num-heads")
+        raise InputError(
+            f"its tensors do not tell the attention heads (width {width}, depth {depth}): give --num-heads"
+        )
     if width % heads:
         raise InputError(f"--num-heads {heads} does not divide the network's width {width}")
     return heads
@@ -293,4 +296,3 @@ def adapt_labels(params: Params, network: Any, num_classes: int) -> tuple[Any, P
     null = np.asarray(params["label"]["table"])[network.null_label]
     table = np.repeat(null[None], num_classes + 1, axis=0)
     return replace(network, num_classes=num_classes), {**params, "label": {"table": table}}
-

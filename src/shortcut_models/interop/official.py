@@ -55,7 +55,9 @@ def read_checkpoint(path: Path, weights: str = "ema", optimizer: bool = False) -
             raise Damaged("it is a pickle, but no checkpoint of the official code")
         name = {"ema": "params_ema", "raw": "params"}[weights]
         if state.get(name) is None:
-            raise Damaged("it has no averaged weights: ask for --weights raw" if weights == "ema" else "it has no weights")
+            raise Damaged(
+                "it has no averaged weights: ask for --weights raw" if weights == "ema" else "it has no weights"
+            )
         # Both sets are checked whichever is read: a file that lies in one is not to be trusted in the other.
         trees = {part: _checked(state[part], len(data)) for part in ("params", "params_ema") if state.get(part)}
         if "PatchEmbed_0" not in trees[name]:
@@ -222,6 +224,8 @@ def _block(p: Params) -> Params:
 def stack(blocks: list[Params]) -> Params:
     """Blocks of the same layout as one, every array with a leading axis of their number."""
     return {
-        name: stack([block[name] for block in blocks]) if isinstance(part, dict) else np.stack([b[name] for b in blocks])
+        name: stack([block[name] for block in blocks])
+        if isinstance(part, dict)
+        else np.stack([b[name] for b in blocks])
         for name, part in blocks[0].items()
     }

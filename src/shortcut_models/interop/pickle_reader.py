@@ -16,8 +16,8 @@ from typing import Any
 
 from shortcut_models.errors import InputError
 
-MOST_OPCODES = 1_000_000
-"""A checkpoint of hundreds of blocks has a tenth; a million need a few seconds and a few hundred MB at most."""
+MOST_OPCODES = 500_000
+"""A checkpoint of hundreds of blocks has a tenth; so many need about a second, and 100 MB at most."""
 DEEPEST = 16
 """Levels of names in a tree of parameters."""
 LONGEST_TEXT = 1 << 16
@@ -33,7 +33,7 @@ def shown(name: object, most: int = 60) -> str:
     return repr(text if len(text) <= most else f"{text[:most]}...")
 
 
-class Damaged(InputError):
+class Damaged(InputError):  # noqa: N818 - a file is
     """Says what is wrong in words that complete "FILE cannot be read: "."""
 
 
@@ -48,7 +48,7 @@ class Name:
         return f"{self.module}.{self.name}"
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Made:
     """What a call of an allowed name would have made: its arguments, and the state set on it, if any."""
 
@@ -109,7 +109,7 @@ def tree_of(kept: Any, leaf: Callable[[Any], Any]) -> dict[str, Any]:
     return walk(kept, 0)
 
 
-@dataclass
+@dataclass(eq=False, repr=False)  # A repr would be as large as the file.
 class _Machine:
     """The stack machine: a position in the file, a stack, marks into it, and a memo."""
 
@@ -245,8 +245,10 @@ class _Machine:
     def call(self, allowed: frozenset[str]) -> None:
         args, function = self.pop(), self.pop()
         if type(function) is not Name or type(args) is not tuple or str(function) not in allowed:
-            raise Damaged(f"it calls {shown(str(function) if type(function) is Name else function)} in a way "
-                          "that no checkpoint does")
+            raise Damaged(
+                f"it calls {shown(str(function) if type(function) is Name else function)} in a way "
+                "that no checkpoint does"
+            )
         if str(function) == "collections.OrderedDict":
             if args:
                 raise Damaged("it makes an OrderedDict in a way that no checkpoint does")

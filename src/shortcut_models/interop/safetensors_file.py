@@ -5,6 +5,7 @@ https://huggingface.co/docs/safetensors: the header maps each name to "dtype", "
 """
 
 import json
+from itertools import pairwise
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -43,7 +44,7 @@ def read_safetensors(path: Path) -> dict[str, np.ndarray]:
             begin, end, tensors[name] = _tensor(name, entry, body)
             ends.append((begin, end))
         ends.sort()
-        if any(end != begin for (_, end), (begin, _) in zip(ends, ends[1:], strict=False)) or ends[-1][1] != len(body):
+        if any(end != begin for (_, end), (begin, _) in pairwise(ends)) or ends[-1][1] != len(body):
             raise Damaged("its tensors overlap, or leave bytes that are nobody's")
         return {name: _copied(raw, header[name]["dtype"]) for name, raw in tensors.items()}
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -36,9 +36,7 @@ STORAGES = {
 }
 """Class of a storage: dtype of its elements. A bfloat16 is the upper half of a float32."""
 TENSORS = Grammar(
-    calls=frozenset(
-        ["collections.OrderedDict", "torch._utils._rebuild_tensor_v2", "torch._utils._rebuild_parameter"]
-    ),
+    calls=frozenset(["collections.OrderedDict", "torch._utils._rebuild_tensor_v2", "torch._utils._rebuild_parameter"]),
     makes=frozenset(["argparse.Namespace"]),
     states=frozenset(["argparse.Namespace"]),
     mentions=frozenset(f"torch.{name}" for name in STORAGES),
@@ -56,7 +54,7 @@ class _Piece:
     """One storage: its bytes, read once, and their order."""
 
     raw: memoryview
-    order: str
+    order: Literal["<", ">"]
 
 
 @dataclass
@@ -198,7 +196,7 @@ def _zip(path: Path, data: memoryview) -> tuple[Any, Callable[[str], _Piece]]:
     if f"{root}constants.pkl" in entries:
         raise Damaged("it is a TorchScript program: save the network's state_dict() instead")
     order = _entry(data, entries[f"{root}byteorder"]) if f"{root}byteorder" in entries else b"little"
-    orders = {b"little": "<", b"big": ">"}
+    orders: dict[bytes, Literal["<", ">"]] = {b"little": "<", b"big": ">"}
     if bytes(order[:16]) not in orders:
         raise Damaged("it has no byte order")
 
@@ -244,7 +242,7 @@ def _legacy(data: memoryview) -> tuple[Any, Callable[[str], _Piece]]:
     magic, version, facts, content, keys = parts
     if magic != MAGIC or version != PROTOCOL or type(facts) is not dict or type(keys) is not list:
         raise Damaged("it begins like a file of PyTorch's, but does not go on like one")
-    order = {True: "<", False: ">"}.get(facts.get("little_endian") is not False)
+    order: Literal["<", ">"] = ">" if facts.get("little_endian") is False else "<"
     named = _storages_named(content)
     pieces: dict[str, _Piece] = {}
     for key in keys:
@@ -255,7 +253,7 @@ def _legacy(data: memoryview) -> tuple[Any, Callable[[str], _Piece]]:
         length = count * np.dtype(STORAGES[named[key]]).itemsize
         if count < 0 or at + 8 + length > len(data):
             raise Damaged(f"its storage {shown(key)} promises more than is left of the file")
-        pieces[key] = _Piece(data[at + 8 : at + 8 + length], str(order))
+        pieces[key] = _Piece(data[at + 8 : at + 8 + length], order)
         at += 8 + length
     if set(named) != set(pieces) or at != len(data):
         raise Damaged("its storages are not those that its tensors name")
