@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from shortcut_models import InputError, catalogue, choice_json, pairs
+from shortcut_models import InputError, catalogue, pairs
+from shortcut_models.choice_json import from_json, to_json
 from shortcut_models.data import choose, take
 from shortcut_models.data.base import Data
 from shortcut_models.data.digits import Digits
@@ -140,12 +141,12 @@ def test_pairs_show_what_their_network_learned_however_far_back_and_from_anywher
     assert first.shows() == second.shows() == shown
     assert (second.metrics, second.view, second.class_names) == (shown.metrics, "points", shown.class_names)
     # Moved or seen from elsewhere, they are the same: what they show is recorded, and their path is whole.
-    kept = json.loads(json.dumps(choice_json.to_json(catalogue.DATA, second)))
+    kept = json.loads(json.dumps(to_json(catalogue.DATA, second)))
     assert Path(kept["path"]).is_absolute()
     Path("first").rename("gone")
     monkeypatch.chdir("/")
-    assert choice_json.from_json(catalogue.DATA, kept, "data").shows() == shown
-    assert len(choice_json.from_json(catalogue.DATA, kept, "data").open()) == 10
+    assert from_json(catalogue.DATA, kept, "data").shows() == shown
+    assert len(from_json(catalogue.DATA, kept, "data").open()) == 10
     assert choose(str(tmp_path / "second")) == second
     assert Pairs(path=str(tmp_path / "second")).identity() == second.identity()
     other = np.load(tmp_path / "gone" / "x.npy")

@@ -162,10 +162,12 @@ class _Task:
     def settings(self) -> dict[str, Any]:
         """What decides every byte."""
         return {
-            "source": choice_json.to_json(catalogue.DATA, self.data),
-            "identity": self.data.identity(),
+            "identity": self.data.identity(),  # Not the path, which another machine may call otherwise.
             "split": self.split,
             "size": self.data.size,
+            "crop": self.data.crop,
+            "alpha": self.data.alpha,
+            "labels": self.data.labels,
             "vae": None if self.vae is None else self.vae.identity,
             "mirrored": self.mirror,
             "shard_items": self.shard_items,
@@ -185,6 +187,7 @@ class _Task:
             "flip": self.data.flip,
             "vae": None if self.vae is None else self.vae.identity,
             "mirrored": self.mirror,
+            "source": choice_json.to_json(catalogue.DATA, self.data),
             "settings": self.settings(),
         }
 

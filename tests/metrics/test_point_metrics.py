@@ -30,7 +30,7 @@ def test_the_energy_distance_is_a_sum_over_all_pairs() -> None:
 def test_shifted_points_are_half_the_squared_shift_apart_along_a_random_direction(others: int) -> None:
     # Along a direction at angle a, a shift of length s is s cos(a) long; the mean of cos^2 is 1/2.
     a = RNG.standard_normal((30, 2))
-    assert sliced_wasserstein(a, a + [3.0, 4.0]) == pytest.approx(5 / np.sqrt(2), rel=1e-10)
+    assert sliced_wasserstein(a, a + np.array([3.0, 4.0])) == pytest.approx(5 / np.sqrt(2), rel=1e-10)
     points = np.repeat(a[:1], others, axis=0)
     to_one = np.mean(np.sum((a - a[:1]) ** 2, axis=1)) / 2
     assert sliced_wasserstein(a, points) == pytest.approx(np.sqrt(to_one), rel=1e-10)

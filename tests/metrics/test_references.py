@@ -152,7 +152,8 @@ def test_endless_data_are_measured_against_the_start_of_the_held_out_split(monke
     data = Toy(train=200, test=120)
     found = references(data, [FIRST])["first"]
     assert (found.count, found.what) == (15, "15 examples of the test split")
-    np.testing.assert_array_equal(found.sums["vector"][:, 0], read(data.open("test"), range(15))[0][:, 0, 0, 0] / np.float32(127.5) - 1)  # fmt: skip
+    start = read(data.open("test"), range(15))[0][:, 0, 0, 0]
+    np.testing.assert_array_equal(found.sums["vector"][:, 0], start / np.float32(127.5) - 1)
     rng = np.random.default_rng(0)
     sets = [rng.integers(0, 20, 23) * 10 + np.arange(23) % 10 for _ in range(4)]
     real = real_values(data, [FIRST], 23)

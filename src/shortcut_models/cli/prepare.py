@@ -43,7 +43,8 @@ class Prepare:
 
 
 CHECK = """
-  --check SOURCE              Read every image, say what is there and what would be left out, and write nothing."""
+  --check SOURCE              Read every image, say what is there and what would be left out, and
+                              write nothing."""
 
 
 def run(words: list[str]) -> int:

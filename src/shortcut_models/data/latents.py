@@ -103,9 +103,7 @@ class Edm2Latents(Latents):
     @property
     def codec(self) -> "Codec":
         """(x - [5.81, 3.25, 0.12, -2.15]) * 0.5 / [4.17, 4.62, 3.71, 3.28]."""
-        from shortcut_models.codecs.sd_vae import EDM2
-
-        return EDM2
+        return sd_vae("edm2")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,9 +113,15 @@ class RepaLatents(Latents):
     @property
     def codec(self) -> "Codec":
         """SD-VAE as everywhere else."""
-        from shortcut_models.codecs.sd_vae import SDVAE
+        return sd_vae()
 
-        return SDVAE()
+
+def sd_vae(scaling: str = "sd", identity: str | None = None) -> "Codec":
+    """The codec of latents: of a VAE with this identity, if it is known, and scaled in one of two ways."""
+    # It needs JAX; choosing data does not.
+    from shortcut_models.codecs.sd_vae import SDVAE  # pyrefly: ignore[missing-import]
+
+    return SDVAE(scaling=scaling, identity=identity)
 
 
 def _is_latent(name: str) -> bool:

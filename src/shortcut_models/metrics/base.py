@@ -5,7 +5,7 @@ not grow with the number of samples, but for the metrics that say which features
 """
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 
@@ -13,8 +13,8 @@ from shortcut_models.data.pixels import to_network, to_uint8
 from shortcut_models.errors import InputError
 
 Arrays = dict[str, np.ndarray]
-Sums = dict[str, np.ndarray | np.generic]
-"""What a metric knows of the samples so far, as plain arrays, so that they can be stored."""
+Sums = dict[str, Any]
+"""What a metric knows of the samples so far, as NumPy arrays and numbers, so that they can be stored."""
 
 Labels = Literal["balanced", "random", "none"]
 

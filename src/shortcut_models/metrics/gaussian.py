@@ -20,8 +20,10 @@ from shortcut_models.errors import InputError
 from shortcut_models.metrics.base import Arrays, Metric, Reference, Sums
 from shortcut_models.metrics.features.classifier import DIGITNET1, GLYPHNET1
 from shortcut_models.metrics.features.pixels import Pixels
+from shortcut_models.metrics.kernel import check_vectors
 
 Vectors = Float[np.ndarray, "count features"]
+Others = Float[np.ndarray, "others length"]
 
 
 class Gaussian(NamedTuple):
@@ -38,7 +40,7 @@ class Gaussian(NamedTuple):
     @property
     def trace(self) -> float:
         """Sum of the variances."""
-        return float(np.sum(self.factor**2) if self.covariance is None else np.trace(self.covariance))
+        return float(np.trace(covariance(self)) if self.factor is None else np.sum(self.factor**2))
 
 
 def start_sums() -> Sums:
@@ -75,7 +77,9 @@ def _scatter(vectors: np.ndarray) -> Sums:
 
 
 def gaussian_of(sums: Sums) -> Gaussian:
-    """The Gaussian fitted to what was added up; needs at least two vectors."""
+    """The Gaussian fitted to what was added up, which takes at least two vectors, or read from a file."""
+    if "covariance" in sums:
+        return Gaussian(sums["mean"], sums["covariance"])
     count = int(sums["count"])
     if count < 2:
         raise InputError(f"a Gaussian cannot be fitted to {count} sample(s): give at least 2.")
@@ -105,6 +109,15 @@ def frechet_distance(a: Gaussian, b: Gaussian, offset: float = 0.0) -> float:
     return max(distance - 2 * root_trace(a, b), 0.0)
 
 
+def frechet(fake: Vectors, real: Others) -> float:
+    """Squared Fréchet distance between two sets of vectors, in float64: see `frechet_distance`.
+
+    Raises InputError for fewer than two vectors, vectors of other lengths or such as are not finite.
+    """
+    fake, real = check_vectors(fake, real, least=2)
+    return frechet_distance(fit_gaussian(fake), fit_gaussian(real))
+
+
 def root_trace(a: Gaussian, b: Gaussian) -> float:
     """The trace of (S1 S2)^(1/2)."""
     if a.factor is not None and b.factor is not None:
@@ -120,7 +133,10 @@ def root_trace(a: Gaussian, b: Gaussian) -> float:
 
 def covariance(gaussian: Gaussian) -> Float[np.ndarray, "features features"]:
     """The covariance, whichever way it is kept."""
-    return gaussian.factor.T @ gaussian.factor if gaussian.covariance is None else gaussian.covariance
+    if gaussian.factor is not None:
+        return gaussian.factor.T @ gaussian.factor
+    assert gaussian.covariance is not None
+    return gaussian.covariance
 
 
 def _root(matrix: np.ndarray) -> np.ndarray:

@@ -272,7 +272,7 @@ class DiT(Network):
         scale = 1 / head_width if self.attention_scale == "width" else head_width**-0.5
         # The weights of a network trained on a GPU are good everywhere, so what is asked for is what the device has.
         which = "cudnn" if self.attention == "cudnn" and jax.default_backend() == "gpu" else "xla"
-        with jax.named_scope("attention"):  # For whoever reads a profile: benchmarks/speed/breakdown.py.
+        with jax.named_scope("attention"):  # For whoever reads a profile.
             mixed = jax.nn.dot_product_attention(query, key, value, scale=scale, implementation=which)
         return dense(p["out"], mixed.reshape(batch, count, width))
 

@@ -1,0 +1,43 @@
+"""Inception score: how sure a classifier is of each image, and how many classes it finds among all.
+
+Salimans et al. (arXiv 1606.03498): exp of the mean Kullback-Leibler divergence between the label distribution of an
+image and that of all images. It falls with the number of images it is taken over: state the splits.
+"""
+
+from itertools import pairwise
+
+import numpy as np
+from jaxtyping import Float
+
+from shortcut_models.errors import InputError
+
+
+def inception_score(logits: Float[np.ndarray, "count classes"], splits: int = 10) -> tuple[float, float]:
+    """Mean and population deviation over `splits` parts in the order given; part i starts at i * count // splits.
+
+    In float64 by log-softmax, which stays exact where a probability underflows. Raises InputError for fewer images
+    than splits or logits that are not finite.
+    """
+    if logits.ndim != 2 or not 1 <= splits <= len(logits):
+        raise InputError(f"logits have shape {logits.shape}, but must be (n, classes), n at least the {splits} splits.")
+    if not np.isfinite(logits).all():
+        raise InputError("logits hold NaN or infinite numbers: find out which image gave them.")
+    count = len(logits)
+    edges = [part * count // splits for part in range(splits + 1)]
+    found = [_score(logits[start:end]) for start, end in pairwise(edges)]
+    return float(np.mean(found)), float(np.std(found))
+
+
+def chunked_score(logits: Float[np.ndarray, "count classes"], size: int = 5000) -> float:
+    """The plain mean over chunks of `size` images in the order given, as in ADM's evaluator: a short last counts."""
+    return float(np.mean([_score(logits[start : start + size]) for start in range(0, len(logits), size)]))
+
+
+def _score(logits: np.ndarray) -> float:
+    log_p = np.asarray(logits, np.float64)
+    log_p = log_p - log_p.max(axis=1, keepdims=True)
+    log_p -= np.log(np.sum(np.exp(log_p), axis=1, keepdims=True))
+    p = np.exp(log_p)
+    mean = p.mean(axis=0)
+    marginal = np.log(np.where(mean > 0, mean, 1))  # Where no image has any weight, none multiplies it.
+    return float(np.exp(np.mean(np.sum(p * (log_p - marginal), axis=1))))
