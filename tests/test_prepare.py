@@ -180,7 +180,7 @@ def test_what_out_holds_already_is_never_overwritten(source: Path, tmp_path: Pat
     (tmp_path / "other" / "thesis.tex").touch()
     with pytest.raises(InputError, match="exists but holds no prepared data: choose another OUT"):
         prepare(str(source), tmp_path / "other", size=16)
-    with pytest.raises(InputError, match="cannot be prepared: it is prepared already"):
+    with pytest.raises(InputError, match="cannot be prepared: prepare takes files of images"):
         prepare(str(out), tmp_path / "again", size=16)
     with pytest.raises(InputError, match="digits cannot be prepared: prepare takes files of images"):
         prepare("digits", tmp_path / "again", size=16)

@@ -25,7 +25,7 @@ from shortcut_models.data.decode import BadImage, Decoded
 from shortcut_models.data.images import Images, LeftOut, Records
 from shortcut_models.data.opening import choose
 from shortcut_models.data.pixels import to_network
-from shortcut_models.data.prepared import FORMAT, MANIFEST, MIRRORED, Prepared, read_manifest
+from shortcut_models.data.prepared import FORMAT, MANIFEST, MIRRORED, read_manifest
 from shortcut_models.errors import InputError
 
 SHARD_ITEMS, SHARD_BYTES = 4096, 1 << 27
@@ -97,8 +97,7 @@ def _check(size: int, part: tuple[int, int], most_left_out: float) -> None:
 def _image_files(source: Images | str, size: int | None) -> Images:
     data = choose(source) if isinstance(source, str) else source
     if not isinstance(data, Images):
-        hint = "it is prepared already" if isinstance(data, Prepared) else "prepare takes files of images"
-        raise InputError(f"{describe(data)} cannot be prepared: {hint}.")
+        raise InputError(f"{describe(data)} cannot be prepared: prepare takes files of images, not what it made of them.")
     return replace(data, size=size)
 
 
