@@ -1,7 +1,6 @@
 """Distances between sets of points of a few dimensions: no features but the points themselves."""
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 from jaxtyping import Float
@@ -76,7 +75,7 @@ class Energy(Metric):
     """The energy distance."""
 
     features: Features = Coordinates()
-    rows: ClassVar[tuple[str, ...]] = ("points",)
+    rows: tuple[str, ...] = ("points",)
 
     def value(self, sums: Sums, reference: Reference) -> float:
         return energy_distance(sums["points"], reference.sums["points"])
@@ -87,7 +86,7 @@ class SlicedWasserstein(Metric):
     """The sliced 2-Wasserstein distance."""
 
     features: Features = Coordinates()
-    rows: ClassVar[tuple[str, ...]] = ("points",)
+    rows: tuple[str, ...] = ("points",)
 
     def value(self, sums: Sums, reference: Reference) -> float:
         return sliced_wasserstein(sums["points"], reference.sums["points"])
