@@ -104,7 +104,7 @@ class Edm2Latents(Latents):
     def codec(self) -> "Codec":
         """Not there yet: it is (x - [5.81, 3.25, 0.12, -2.15]) * 0.5 / [4.17, 4.62, 3.71, 3.28]; raises InputError."""
         raise InputError(
-            f"{self.path} holds EDM2's latents, whose images were encoded from [0, 1] and which have a scale a channel: "
+            f"{self.path} holds EDM2's latents, of images in [0, 1], with a scale for each channel: "
             "they can be opened, but not yet be trained on; encode the images with `shortcut prepare --vae`."
         )
 
