@@ -77,7 +77,7 @@ def test_products_are_exact_float32_by_default_and_bfloat16_when_asked(tiny):
     assert "HIGHEST" not in quick and "bf16" in quick and "bf16" not in exact
 
 
-def test_bfloat16_stays_within_the_error_that_it_is_said_to_have(tmp_path, tiny):
+def test_bfloat16_rounds_and_keeps_the_weights_identity(tmp_path, tiny):
     quick = load_vae(write_tiny(tmp_path), dtype="bfloat16")
     assert quick.identity == tiny.identity
     exact, rough = tiny.decode(latents(3)), quick.decode(latents(3))

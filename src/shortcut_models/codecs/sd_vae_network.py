@@ -200,7 +200,7 @@ class _Net:
         Of an output row, the three rows that the kernel sees are two rows of `x`, one of them twice;
         which one depends on whether the output row is even. The same holds for columns.
         """
-        kernel = self.params[f"{name}.weight"]
+        kernel = jnp.asarray(self.params[f"{name}.weight"])
 
         def fold(kernel: Array, axis: int, odd: int) -> Array:
             a, b, c = jnp.split(kernel, 3, axis=axis)
