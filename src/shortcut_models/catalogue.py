@@ -97,7 +97,7 @@ METRICS = {
     "agreement-glyphnet1": Entry(
         "metrics.agreement:AGREEMENT_GLYPHNET1", "share of glyphs read as the class asked for"
     ),
-    "fid-paper": Entry("metrics.inception:FID_PAPER", "FID as the paper's code has it: floats, clipped after the resize"),
+    "fid-paper": Entry("metrics.inception:FID_PAPER", "FID as the paper's code has it: from floats"),
     "fid-adm": Entry("metrics.inception:FID_ADM", "FID as ADM's evaluator, torch-fidelity and EDM2 have it"),
     "fid-clean": Entry("metrics.inception:FID_CLEAN", "FID as clean-fid has it (arXiv 2104.11222)"),
     "sfid-adm": Entry("metrics.inception:SFID_ADM", "FID over 17x17x7 spatial features (arXiv 2103.03841)"),

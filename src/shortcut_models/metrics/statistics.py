@@ -40,7 +40,7 @@ def stats(
     find_protocol(protocol)
     network = find_inception(inception, any_inception)
     split = split or data.splits[0]
-    about = {
+    about: dict[str, Any] = {
         "protocol": protocol,
         "precision": "float32 features with exact products; float64 sums",
         "inception": network.sha256,
@@ -48,7 +48,7 @@ def stats(
         "split": split,
     }
     if out.exists():
-        known = read_stats(out, protocol).about
+        known = json.loads(str(_arrays(out).get("about", "{}")))
         if {name: known.get(name) for name in about} == about:
             return known
         raise InputError(f"{out} holds other statistics: choose another file, or remove it.")
@@ -59,7 +59,7 @@ def stats(
         raise InputError(f"the {split} split has {len(source)} image(s): statistics take at least 2.")
     measured = measure_source(source, np.arange(len(source)), metrics)
     about["count"] = measured.count
-    arrays = {"about": np.array(json.dumps(about))}
+    arrays: dict[str, Any] = {"about": np.array(json.dumps(about))}
     for metric in metrics:
         mean, sigma, _ = ARRAYS[metric.array]
         gaussian = gaussian_of(measured.sums(metric))
@@ -100,8 +100,8 @@ def reference_of(statistics: Statistics, metric: Metric) -> Reference | None:
         return None
     if metric.features.prepared_by != statistics.protocol:
         raise InputError(
-            f"{metric.name} prepares images as the protocol {metric.features.prepared_by}, but {statistics.path} was made "
-            f"under {statistics.protocol}: numbers of two protocols do not compare."
+            f"{metric.name} prepares images as the protocol {metric.features.prepared_by}, but {statistics.path} was "
+            f"made under {statistics.protocol}: numbers of two protocols do not compare."
         )
     network, made_by = getattr(metric.features, "network", None), statistics.about.get("inception")
     if network is not None and made_by and made_by != network.sha256:
@@ -114,7 +114,7 @@ def reference_of(statistics: Statistics, metric: Metric) -> Reference | None:
 
 def _arrays(path: Path) -> dict[str, np.ndarray]:
     try:
-        with np.load(path) as file:
+        with path.open("rb") as opened, np.load(opened) as file:
             wanted = ("about", *(name for names in ARRAYS.values() for name in names[:2]))
             return {name: file[name] for name in file.files if name in wanted}
     except OSError as error:
