@@ -141,15 +141,21 @@ def _official(
             mlp_ratio=_ratio(sizes.mlp_width, sizes.hidden_size),
         )
         params = as_float32(official.to_ours(read.params, sizes.depth))
-        moments = None if read.moments is None else {"count": read.moments["count"]}
-        for name in ("mu", "nu") if read.moments and moments else ():
-            tree = {path: leaf for path, leaf in read.moments[name].items() if path != "Embed_0"}
-            official.compare(sizes.layout(), {path: leaf.shape for path, leaf in official.leaves(tree)})
-            moments[name] = as_float32(official.to_ours(tree, sizes.depth))
+        moments = read.moments and _moments(read.moments, sizes)
         if train_type not in STEPPED:
             params, moments = _without_step(params), moments and _without_moments(moments)
     kind = "shortcut" if train_type in STEPPED else "flow" if train_type == "naive" else "few-step"
     return Imported(network, params, about, kind, True, read.step, moments)
+
+
+def _moments(read: dict[str, Any], sizes: official.Sizes) -> dict[str, Any]:
+    """Adam's state in our layout, without the table of log-variances."""
+    found = {"count": read["count"]}
+    for name in ("mu", "nu"):
+        tree = {part: leaf for part, leaf in read[name].items() if part != "Embed_0"}
+        official.compare(sizes.layout(), {path: leaf.shape for path, leaf in official.leaves(tree)})
+        found[name] = as_float32(official.to_ours(tree, sizes.depth))
+    return found
 
 
 def _without_step(params: Params) -> Params:
