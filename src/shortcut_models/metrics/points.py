@@ -40,6 +40,9 @@ def energy_distance(a: Points, b: Others) -> float:
     """Energy distance 2 E|x - y| - E|x - x'| - E|y - y'| (Székely & Rizzo, 2013), in units of the points.
 
     Over all pairs, a point with itself included: never negative, and too large by about (E|x - x'|) / n.
+
+    >>> energy_distance(np.zeros((1, 2)), np.array([[3.0, 4.0]]))
+    10.0
     """
     return max(2 * _mean_distance(a, b) - _mean_distance(a, a) - _mean_distance(b, b), 0.0)
 
