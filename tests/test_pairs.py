@@ -38,7 +38,7 @@ class Fake:
 
 
 def make(folder: Path, count: int = 600, seed: int = 3, data: Data | None = None, **other: Any) -> Pairs:
-    settings = {"steps": 2, "guidance": 1.5, "about": {"run": "/runs/a"}} | other
+    settings: dict[str, Any] = {"steps": 2, "guidance": 1.5, "about": {"run": "/runs/a"}} | other
     pairs.make_pairs(Fake(), folder, count=count, seed=seed, data=data or Digits(), **settings)
     return Pairs(path=str(folder))
 
@@ -100,12 +100,13 @@ def test_interrupted_pairs_go_on_and_end_with_the_same_bytes(
 def test_pairs_that_cannot_be_made_or_read_are_told_in_a_sentence(tmp_path: Path) -> None:
     folder = tmp_path / "pairs"
     make(folder, 10)
-    for changed, line in (
+    changes: list[tuple[dict[str, Any], str]] = [
         ({"steps": 4}, "steps: 2 there, 4 now"),
         ({"seed": 4}, "seed: 3 there, 4 now"),
         ({"guidance": 1.0}, "guidance: 1.5 there, 1.0 now"),
         ({"about": {"run": "/runs/b"}}, "run: /runs/a there, /runs/b now"),
-    ):
+    ]
+    for changed, line in changes:
         with pytest.raises(InputError, match=rf"other settings; choose another --out:\n  {line}"):
             make(folder, 10, **changed)
     (tmp_path / "other").mkdir()

@@ -4,7 +4,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ from shortcut_models import prepare as prepare_module
 from shortcut_models.data import choose, open_data, take
 from shortcut_models.data.folder import Folder
 from shortcut_models.data.pipeline import batch_dataset, flips
-from shortcut_models.data.prepared import Prepared
+from shortcut_models.data.prepared import Prepared, ShardSource
 from shortcut_models.prepare import check, prepare
 
 NASTY = Path(__file__).parent / "golden" / "nasty"
@@ -205,9 +205,10 @@ def test_latents_are_moments_with_a_mirrored_copy(source: Path, tmp_path: Path) 
     assert data.shape == (2, 2, 3)
     for name, source_now, pixels in (
         ("plain", data.open(), images),
-        ("mirrored", data.open().mirror, images[:, :, ::-1]),
+        ("mirrored", cast(ShardSource, data.open()).mirror, images[:, :, ::-1]),
     ):
         mean, logvar = Fake().encode(pixels)
+        assert source_now is not None
         found = take(source_now, np.arange(20))
         assert found["mean"].dtype == np.float16, name
         np.testing.assert_allclose(found["mean"], mean, atol=2e-3)

@@ -97,6 +97,16 @@ METRICS = {
     "agreement-glyphnet1": Entry(
         "metrics.agreement:AGREEMENT_GLYPHNET1", "share of glyphs read as the class asked for"
     ),
+    "fid-paper": Entry("metrics.inception:FID_PAPER", "FID as the paper's code has it: from floats"),
+    "fid-adm": Entry("metrics.inception:FID_ADM", "FID as ADM's evaluator, torch-fidelity and EDM2 have it"),
+    "fid-clean": Entry("metrics.inception:FID_CLEAN", "FID as clean-fid has it (arXiv 2104.11222)"),
+    "sfid-adm": Entry("metrics.inception:SFID_ADM", "FID over 17x17x7 spatial features (arXiv 2103.03841)"),
+    "is-adm": Entry("metrics.inception:IS_ADM", "Inception score over chunks of 5,000 images in order"),
+    "is-fidelity": Entry("metrics.inception:IS_FIDELITY", "Inception score over ten shuffled parts"),
+    "kid": Entry("metrics.inception:KID", "kernel Inception distance over all pairs (arXiv 1801.01401)"),
+    "pr-adm": Entry("metrics.inception:PR_ADM", "precision and recall, third neighbours (arXiv 1904.06991)"),
+    "prdc": Entry("metrics.inception:PRDC", "density and coverage, fifth neighbours (arXiv 2002.09797)"),
+    "memorisation": Entry("metrics.inception:MEMORISATION", "how near samples are to training images"),
     "energy": Entry("metrics.points:ENERGY", "energy distance between points (Székely & Rizzo, 2013)"),
     "sliced-wasserstein": Entry(
         "metrics.points:SLICED_WASSERSTEIN", "2-Wasserstein distance between points, over 64 directions"

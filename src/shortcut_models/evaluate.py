@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -12,9 +13,11 @@ from tqdm import tqdm
 from shortcut_models import catalogue
 from shortcut_models.data.base import Data
 from shortcut_models.errors import InputError
-from shortcut_models.metrics.base import Labels, Metric, to_bytes
-from shortcut_models.metrics.measure import Measurement, check_metrics, chunk_size
+from shortcut_models.metrics.base import Labels, Metric, Reference, Statistics, to_bytes
+from shortcut_models.metrics.measure import check_metrics, chunk_size
 from shortcut_models.metrics.references import real_values, references, sample_shape
+from shortcut_models.metrics.saved import Saved
+from shortcut_models.metrics.statistics import read_stats, reference_of
 
 SHOWN_POINTS = 2000
 
@@ -54,13 +57,23 @@ def evaluate(
     *,
     metrics: Sequence[str] | None = None,
     labels: Labels | None = None,
+    inception: Path | None = None,
+    any_inception: bool = False,
+    stats: Path | None = None,
+    stats_protocol: str | None = None,
+    resume: Path | None = None,
+    model_key: str = "",
 ) -> Evaluation:
     """Draw `count` samples for each budget of steps, and measure them.
 
     Samples are drawn and measured in chunks: memory does not grow with their number, but for metrics that need all
     features. `metrics` are names of the catalogue, by default those of the data set. `labels` are balanced, or drawn
     at random, or "none" for samples of no class; by default as the metrics' protocols say. Without labels, what
-    compares with them is left out, and the report says so.
+    compares with them is left out, and the report says so. `inception` is a file of Inception's weights (any with the
+    right tensors if `any_inception`), and `stats` a file of reference statistics, whose protocol `stats_protocol` says
+    if it does not; without it the reference is measured from the data set. With `resume`, a folder of its own, an
+    evaluation that was killed goes on where it was and ends with the same numbers, if all is as it was: `model_key`
+    says which weights are measured. The folder is empty at the end.
 
     Raises InputError for unknown metrics or such as do not fit the samples, for fewer than two samples or fewer than
     classes, or if the classes of model and data differ.
@@ -82,31 +95,59 @@ def evaluate(
     if not kept:
         raise InputError(f"without labels nothing is left to measure of {', '.join(m.name for m in chosen)}.")
     asked = choose_labels(labels, count, model.num_classes, seed)
-    given = references(data, kept)
-    found, shown = {}, {}
+    kept = [replace(metric, features=metric.features.ready(inception, any_inception)) for metric in kept]
+    given = _references(data, kept, read_stats(stats, stats_protocol) if stats else None)
+    key = {
+        "data": data.identity(),
+        "metrics": [_told(metric) for metric in kept],
+        "settings": [count, guidance, seed, labels, *budgets],
+        "model": model_key,
+    }
+    saved = Saved(resume, key)
+    found, shown = saved.found, saved.shown
+    size = chunk_size(shape)
     for steps in tqdm(budgets, unit="budget", desc="evaluating"):
-        measurement = Measurement(kept)
-        size = chunk_size(shape)
-        for first in range(0, count, size):
+        if str(steps) in found:
+            continue
+        measurement, start = saved.measurement(kept, steps)
+        for first in range(start, count, size):
             part = asked[first : first + size]
             samples = np.asarray(model.decode(model.sample(part, steps, guidance, seed, first=first)))
             measurement.add(samples, part)
             if first == 0:
                 shown[steps] = _shown(samples, data, max(model.num_classes, 1))
+            saved.keep(steps, measurement)
         found[str(steps)] = measurement.values(given)
-    real = real_values(data, kept, count)
+        saved.keep(None, None)
+    real = real_values(data, kept, count, given if stats else None)
     report: dict[str, Any] = {"steps": found, "real": real.values}
     if data.held_out is not None:
         report["ratio"] = {steps: _ratios(values, real.values, kept) for steps, values in found.items()}
-    left_out = [metric.name for metric in chosen if metric not in kept]
+    left_out = [metric.name for metric in chosen if metric.name not in given]
     if left_out:
         report["left_out"] = f"{', '.join(left_out)}: no labels were asked for, so there are none to agree with."
     report["about"] = {
         "labels": labels,
         "real": real.what,
-        "reference": {metric.name: given[metric.name].what for metric in kept},
+        "reference": {metric.name: given[metric.name].what for metric in kept if metric.needs_reference},
     }
+    saved.remove()
     return Evaluation(report, shown)
+
+
+def _told(metric: Metric) -> str:
+    """A metric with the network behind it, whose numbers differ with its weights."""
+    return f"{metric.name} {getattr(getattr(metric.features, 'network', None), 'sha256', '')}"
+
+
+def _references(data: Data, metrics: Sequence[Metric], statistics: Statistics | None) -> dict[str, Reference]:
+    """For each metric's name what a file says of real samples, or else the data set itself."""
+    found = {metric.name: reference_of(statistics, metric) if statistics else None for metric in metrics}
+    known = {name: reference for name, reference in found.items() if reference is not None}
+    if statistics and not known:
+        raise InputError(f"{statistics.path} serves none of {', '.join(found)}: choose metrics such as fid-adm.")
+    measured = references(data, [metric for metric in metrics if metric.name not in known])
+    return {metric.name: known.get(metric.name) or measured[metric.name] for metric in metrics}
 
 
 def choose_labels(labels: Labels, count: int, classes: int, seed: int) -> Int[np.ndarray, " count"]:

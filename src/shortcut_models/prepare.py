@@ -97,7 +97,9 @@ def _check(size: int, part: tuple[int, int], most_left_out: float) -> None:
 def _image_files(source: Images | str, size: int | None) -> Images:
     data = choose(source) if isinstance(source, str) else source
     if not isinstance(data, Images):
-        raise InputError(f"{describe(data)} cannot be prepared: prepare takes files of images, not what it made.")
+        raise InputError(
+            f"{describe(data)} cannot be prepared: prepare takes files of images, not what it made of them."
+        )
     return replace(data, size=size)
 
 

@@ -1,14 +1,16 @@
 """From a name or a path to a choice of data, and its form on disk."""
 
 import json
+from pathlib import Path
 
 import pytest
 
 from shortcut_models import InputError, catalogue
 from shortcut_models.choice_json import from_json, to_json
-from shortcut_models.data import Data, choose, open_data
+from shortcut_models.data import Data, choose, folder, open_data, tfds
 from shortcut_models.data.digits import Digits
 from shortcut_models.data.glyphs import Glyphs
+from shortcut_models.data.layout import looks_like_image
 from shortcut_models.data.points import Points
 
 
@@ -48,3 +50,18 @@ def test_every_data_set_says_what_the_seam_asks_for(name: str) -> None:
     assert data.shows() is data
     assert data.identity() == choose(name).identity()
     assert not data.paired
+
+
+def test_a_million_images_are_not_walked_through_to_see_what_they_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for label in range(30):
+        (tmp_path / f"{label:02}").mkdir()
+        for number in range(30):
+            (tmp_path / f"{label:02}" / f"{number}.png").touch()
+    seen: list[str] = []
+    real = looks_like_image
+    for module in (folder, tfds):
+        monkeypatch.setattr(module, "looks_like_image", lambda *words: seen.append(words[0]) or real(*words))
+    assert choose(str(tmp_path)) == folder.Folder(path=str(tmp_path))
+    assert len(seen) < 200

@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -53,7 +54,8 @@ def zipped(root: Path, to: Path, how: int = zipfile.ZIP_STORED) -> Path:
 def test_the_tree_of_odd_files_is_read_as_it_should_be(form: str, tmp_path: Path) -> None:
     how = {"stored": zipfile.ZIP_STORED, "deflated": zipfile.ZIP_DEFLATED}
     data = choose(str(TREE) if form == "folder" else str(zipped(TREE, tmp_path / "tree.zip", how[form])))
-    assert isinstance(data, Folder if form == "folder" else Zip)
+    assert type(data) is (Folder if form == "folder" else Zip)
+    assert isinstance(data, Images)
     records = data.records("train")
     # bad_only/zero.jpg is a record, which turns out empty: its class keeps its label.
     assert list(records.class_names) == FATES["classes"]
@@ -68,6 +70,7 @@ def test_the_tree_of_odd_files_is_read_as_it_should_be(form: str, tmp_path: Path
 
 def test_splits_and_classes_of_a_real_tree(tmp_path: Path) -> None:
     for data in (choose(str(GOLDEN / "imagefolder")), choose(str(zipped(GOLDEN / "imagefolder", tmp_path / "a.zip")))):
+        assert isinstance(data, Images)
         assert (data.splits, data.held_out, data.class_names) == (
             ("train", "validation"),
             "validation",
@@ -211,10 +214,9 @@ def test_labels_may_be_left_aside() -> None:
 
 def test_identity_changes_with_files_and_settings(tmp_path: Path) -> None:
     root = write(tmp_path / "data", "a/1.png", "b/2.png")
-    found = [
-        Folder(path=str(root), **settings).identity()
-        for settings in ({}, {"size": 4}, {"crop": "adm"}, {"labels": False})
-    ]
+    plain = Folder(path=str(root))
+    changed = (plain, replace(plain, size=4), replace(plain, crop="adm"), replace(plain, labels=False))
+    found = [data.identity() for data in changed]
     found.append(Folder(path=str(root), alpha="white").identity())
     shutil.move(root / "a" / "1.png", root / "a" / "3.png")
     found.append(Folder(path=str(root)).identity())
@@ -245,7 +247,9 @@ def test_labels_of_edm2_go_by_name(tmp_path: Path) -> None:
             for number, name in enumerate(("00000/b.png", "00000/a.png")):
                 archive.writestr(name, png(number))
             archive.writestr("dataset.json", labels if isinstance(labels, str) else json.dumps({"labels": labels}))
-        return choose(str(file))
+        data = choose(str(file))
+        assert isinstance(data, Images)
+        return data
 
     data = labelled([["00000/b.png", 4], ["00000/a.png", 2]])
     assert names(data) == {"00000/a.png": 2, "00000/b.png": 4}

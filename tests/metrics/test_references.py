@@ -98,7 +98,7 @@ class Toy(Data):
 class Seen(Metric):
     """Which samples it was given: the sum over their first pixels."""
 
-    rows = ("vector",)
+    rows: tuple[str, ...] = ("vector",)
 
     def value(self, sums: Any, reference: Any) -> float:  # noqa: ARG002
         return float(sums["vector"][:, 0].sum())
@@ -173,7 +173,7 @@ def test_references_are_computed_once(monkeypatch: pytest.MonkeyPatch) -> None:
     data = Toy(train=30, name="once")
     first = references(data, [FRECHET_PIXELS])
     real = real_values(data, [FRECHET_PIXELS], 10)
-    monkeypatch.setattr(module, "_measure", None)
+    monkeypatch.setattr(module, "measure_source", None)
     assert references(data, [FRECHET_PIXELS])["frechet-pixels"] is first["frechet-pixels"]
     assert real_values(data, [FRECHET_PIXELS], 10) == real
 

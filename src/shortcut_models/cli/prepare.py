@@ -102,9 +102,9 @@ def _source(place: str, **settings: Any) -> Any:
 def _vae(path: Path | None) -> Any:
     if path is None:
         return None
-    from shortcut_models.codecs.sd_vae import load_vae
+    from shortcut_models.codecs.sd_vae_file import find_vae, load_vae
 
-    return load_vae(path)
+    return load_vae(find_vae(path))
 
 
 def _part(text: str) -> tuple[int, int]:

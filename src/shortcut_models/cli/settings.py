@@ -47,7 +47,7 @@ def resolve(preset: str, line: parsing.Line, own: list[str]) -> "Config":
     known = [*parsing.settings(config), *CHOICES, *own]
     parsing.check_known(line, known)
     config = parsing.override(config, line)
-    if getattr(config.data, "path", None) == "":
+    if config.data.unnamed:
         raise InputError(f"preset {preset} trains on data of your own: say which, --data NAME_OR_PATH.")
     return config
 

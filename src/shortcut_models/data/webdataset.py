@@ -63,10 +63,11 @@ def _tars(path: Path) -> dict[str, list[Path]]:
         return {}
     if own := sorted(path.glob("*.tar")):
         return {"train": own}
-    below = {
-        canonical(folder.name): sorted(folder.glob("*.tar")) for folder in sorted(path.iterdir()) if folder.is_dir()
-    }
-    return {split: below[split] for split in SPLITS if below.get(split)}
+    found = {}
+    for split, names in SPLITS.items():
+        if tars := [tar for name in names for tar in sorted((path / name).glob("*.tar"))]:
+            found[split] = tars
+    return found
 
 
 class Sample(NamedTuple):

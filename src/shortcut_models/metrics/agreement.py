@@ -15,6 +15,7 @@ class Agreement(Metric):
 
     is_distance: ClassVar[bool] = False
     needs_labels: ClassVar[bool] = True
+    needs_reference: ClassVar[bool] = False
 
     def empty(self) -> Sums:
         return {"right": np.int64(0), "count": np.int64(0)}

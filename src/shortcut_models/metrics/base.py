@@ -5,6 +5,7 @@ not grow with the number of samples, but for the metrics that say which features
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
@@ -31,6 +32,11 @@ class Features:
         """What stands for these features in the name of a number."""
         raise NotImplementedError
 
+    @property
+    def prepared_by(self) -> str | None:
+        """The protocol that prepares images for these features, which statistics must share; None if there is none."""
+        return None
+
     def __call__(self, samples: np.ndarray) -> Arrays:
         """The features of samples with one leading axis, in float32."""
         raise NotImplementedError
@@ -38,9 +44,26 @@ class Features:
     def check(self, shape: tuple[int, ...]) -> None:
         """Raise InputError unless samples of this shape have such features."""
 
+    def ready(self, weights: Path | None, any_weights: bool) -> "Features":  # noqa: ARG002
+        """These features with the network that they need, from a file of weights where the package has none."""
+        return self
+
     def unseen(self, count: int) -> np.ndarray | None:  # noqa: ARG002
         """Which of the `count` examples of a training split these features never saw; None if none were."""
         return None
+
+
+class Statistics(NamedTuple):
+    """Means and covariances of real samples' features, as a file has them."""
+
+    path: Path
+    protocol: str
+    count: int
+    """Samples they were made of; 0 if the file does not say."""
+    gaussians: dict[str, Sums]
+    """By the features' array: {"mean", "covariance"} in float64."""
+    about: dict[str, Any]
+    """What else the file records."""
 
 
 class Reference(NamedTuple):
@@ -64,9 +87,12 @@ class Metric:
     """Whether less is better and its ratio to what real samples get means something."""
     needs_labels: ClassVar[bool] = False
     """Whether it compares samples with the labels that were asked for."""
-    rows: ClassVar[tuple[str, ...]] = ()
+    needs_reference: ClassVar[bool] = True
+    """Whether it compares with real samples at all."""
+
+    rows: tuple[str, ...] = ()
     """The features that it needs in full: they are kept for it, and stand in its sums under these names."""
-    labels: ClassVar[Labels] = "balanced"
+    labels: Labels = "balanced"
     """How its protocol chooses the labels of the samples."""
 
     def empty(self) -> Sums:
@@ -76,6 +102,10 @@ class Metric:
     def add(self, sums: Sums, features: Arrays, labels: np.ndarray) -> Sums:  # noqa: ARG002
         """The sums with another chunk of samples; they are not changed in place."""
         return sums
+
+    def from_statistics(self, statistics: Statistics) -> Sums | None:  # noqa: ARG002
+        """What a file of reference statistics says of the real samples; None if it does not say enough."""
+        return None
 
     def value(self, sums: Sums, reference: Reference) -> float:
         """The number."""

@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Float
 
 from shortcut_models.errors import InputError
-from shortcut_models.metrics.base import Arrays, Metric, Reference, Sums
+from shortcut_models.metrics.base import Arrays, Metric, Reference, Statistics, Sums
 from shortcut_models.metrics.features.classifier import DIGITNET1, GLYPHNET1
 from shortcut_models.metrics.features.pixels import Pixels
 from shortcut_models.metrics.kernel import check_vectors
@@ -161,6 +161,9 @@ class Frechet(Metric):
 
     def add(self, sums: Sums, features: Arrays, labels: np.ndarray) -> Sums:  # noqa: ARG002
         return add_vectors(sums, features[self.array])
+
+    def from_statistics(self, statistics: Statistics) -> Sums | None:
+        return statistics.gaussians.get(self.array)
 
     def value(self, sums: Sums, reference: Reference) -> float:
         return frechet_distance(gaussian_of(sums), gaussian_of(reference.sums), self.offset)

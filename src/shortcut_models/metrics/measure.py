@@ -1,22 +1,57 @@
 """Feeding samples to metrics, chunk by chunk; each kind of features is computed once for all that share it."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
 from shortcut_models.errors import InputError
-from shortcut_models.metrics.base import Features, Metric, Reference, Sums, to_bytes, to_floats
+from shortcut_models.metrics.base import Arrays, Features, Metric, Reference, Sums, to_bytes, to_floats
+
+
+class Rows:
+    """Features that are kept in full, as float32: in memory, or in a file of which only what is used is in memory."""
+
+    def __init__(self, path: Path | None = None) -> None:
+        self.path, self.count, self.width = path, 0, 0
+        self._parts: list[np.ndarray] = []
+        if path is not None:
+            path.touch()
+
+    def append(self, rows: np.ndarray) -> None:
+        """Keep more rows, behind those that are there."""
+        rows = np.ascontiguousarray(rows, np.float32)
+        if self.path is None:
+            self._parts.append(rows)
+        else:
+            with self.path.open("r+b") as file:
+                file.seek(self.count * rows.shape[1] * 4)
+                file.write(rows.tobytes())
+                file.truncate()
+        self.count, self.width = self.count + len(rows), rows.shape[1]
+
+    def array(self) -> np.ndarray:
+        """All rows."""
+        if self.path is None:
+            return np.concatenate(self._parts)
+        return np.memmap(self.path, np.float32, "r", shape=(self.count, self.width))
+
+    def restore(self, count: int, width: int) -> bool:
+        """Go back to the first `count` rows of the file; False if it does not hold them."""
+        self.count, self.width = count, width
+        return self.path is not None and self.path.stat().st_size >= count * width * 4
 
 
 class Measurement:
-    """Several metrics of one set of samples."""
+    """Several metrics of one set of samples; with a folder, features that are kept in full lie in files there."""
 
-    def __init__(self, metrics: Sequence[Metric]) -> None:
+    def __init__(self, metrics: Sequence[Metric], folder: Path | None = None) -> None:
         self.metrics = tuple(metrics)
         self.count = 0
         self._sums: dict[str, Sums] = {metric.name: metric.empty() for metric in metrics}
-        self._rows: dict[tuple[Features, str], list[np.ndarray]] = {
-            (metric.features, name): [] for metric in metrics for name in metric.rows
+        kept = dict.fromkeys((metric.features, name) for metric in metrics for name in metric.rows)
+        self._rows: dict[tuple[Features, str], Rows] = {
+            key: Rows(folder and folder / f"rows-{number}.f32") for number, key in enumerate(kept)
         }
 
     def add(self, samples: np.ndarray, labels: np.ndarray) -> None:
@@ -28,14 +63,27 @@ class Measurement:
                     self._sums[metric.name] = metric.add(self._sums[metric.name], found, labels)
             for (owner, name), rows in self._rows.items():
                 if owner == features:
-                    rows.append(np.asarray(found[name], np.float32))
+                    rows.append(found[name])
         self.count += len(samples)
 
     def sums(self, metric: Metric) -> Sums:
         """What was added up for a metric, with the features that it needs in full."""
-        return self._sums[metric.name] | {
-            name: np.concatenate(self._rows[metric.features, name]) for name in metric.rows
-        }
+        return self._sums[metric.name] | {name: self._rows[metric.features, name].array() for name in metric.rows}
+
+    def state(self) -> Arrays:
+        """What `restore` needs, beside the files of the folder."""
+        shapes = np.array([(rows.count, rows.width) for rows in self._rows.values()], int).reshape(-1, 2)
+        sums = {f"{name}/{key}": np.asarray(array) for name, sums in self._sums.items() for key, array in sums.items()}
+        return {"count": np.array(self.count), "rows": shapes, **sums}
+
+    def restore(self, state: Arrays) -> bool:
+        """Go on where `state` was taken; False if the files of the folder do not hold what they should."""
+        self.count = int(state["count"])
+        for name in self._sums:
+            own = {key.removeprefix(f"{name}/"): array for key, array in state.items() if key.startswith(f"{name}/")}
+            self._sums[name] = dict(own)
+        pairs = zip(self._rows.values(), state["rows"].tolist(), strict=True)
+        return all(rows.restore(count, width) for rows, (count, width) in pairs)
 
     def values(self, references: dict[str, Reference]) -> dict[str, float]:
         """All numbers by their full names, in the order of the metrics; a reference for each metric's name."""

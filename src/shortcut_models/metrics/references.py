@@ -53,35 +53,43 @@ def sample_shape(data: Data) -> tuple[int, ...]:
 def references(data: Data, metrics: Sequence[Metric]) -> dict[str, Reference]:
     """For each metric's name, the real samples that it compares with; computed once per process."""
     identity = data.identity()
+    for metric in metrics:
+        if not metric.needs_reference:
+            _REFERENCES[identity, metric] = Reference("none", 0, {})
     missing = [metric for metric in metrics if (identity, metric) not in _REFERENCES]
     for in_full in (False, True):
         group = [metric for metric in missing if bool(metric.rows) == in_full]
         if group:
             split, indices = _reference_indices(data, in_full)
-            measured = _measure(data.open(split), indices, group)
+            measured = measure_source(data.open(split), indices, group)
             what = f"{len(indices)} examples of the {split} split"
             for metric in group:
                 _REFERENCES[identity, metric] = Reference(what, len(indices), measured.sums(metric))
     return {metric.name: _REFERENCES[identity, metric] for metric in metrics}
 
 
-def real_values(data: Data, metrics: Sequence[Metric], count: int) -> Real:
+def real_values(data: Data, metrics: Sequence[Metric], count: int, given: dict[str, Reference] | None = None) -> Real:
     """What `count` real samples get: numbers to judge others by, as those of a perfect model would be.
 
     They are held-out ones, or drawn with replacement where there are fewer than `count`. Without a held-out split
     they are drawn with replacement from the training split, and what the features saw of it in their own training
-    is left out where that matters: for a classifier's labels.
+    is left out where that matters: for a classifier's labels. `given` stands for the reference where statistics of a
+    file do; such numbers are not kept for another call.
     """
-    identity, given = data.identity(), references(data, metrics)
+    identity = data.identity()
+    if given is not None:
+        for metric in metrics:
+            _ROWS.pop((identity, metric, count), None)
+    given = references(data, metrics) if given is None else given
     missing = [metric for metric in metrics if (identity, metric, count) not in _ROWS]
     split, sets, what = _real_indices(data, count)
     if missing:
         source = data.open(split)
-        found = [_measure(source, indices, missing) for indices in sets]
+        found = [measure_source(source, indices, missing) for indices in sets]
         for metric in missing:
             unseen = metric.features.unseen(len(source)) if metric.needs_labels and split == data.splits[0] else None
             if unseen is not None:
-                all_unseen = _measure(source, np.flatnonzero(unseen), [metric])
+                all_unseen = measure_source(source, np.flatnonzero(unseen), [metric])
                 values = [metric.values(all_unseen.sums(metric), given[metric.name], count)]
             else:
                 values = [metric.values(one.sums(metric), given[metric.name], count) for one in found]
@@ -120,7 +128,8 @@ def _real_indices(data: Data, count: int) -> tuple[str, list[Any], str]:
     return data.held_out, [rng.choice(held_out, count, replace=False)], f"{count} of {of}"
 
 
-def _measure(source: Source, indices: Any, metrics: Sequence[Metric]) -> Measurement:
+def measure_source(source: Source, indices: Any, metrics: Sequence[Metric]) -> Measurement:
+    """Metrics of the examples at these indices, read and measured in chunks."""
     measurement = Measurement(metrics)
     size = chunk_size(read(source, indices[:1])[0].shape[1:])
     for start in range(0, len(indices), size):

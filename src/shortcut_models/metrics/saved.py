@@ -1,0 +1,80 @@
+"""An evaluation in progress, kept in a folder, so that one that is killed goes on and ends with the same numbers.
+
+Samples follow from their indices and are measured in chunks of a fixed size: whoever goes on at the edge of a chunk
+adds up the same numbers in the same order.
+"""
+
+import json
+import time
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from shortcut_models.files import whole_file
+from shortcut_models.metrics.base import Arrays, Metric
+from shortcut_models.metrics.measure import Measurement
+
+SECONDS = 20.0
+"""Between two savings: what a kill loses."""
+
+
+class Saved:
+    """What is known already; nothing, without a folder or if another evaluation lies there."""
+
+    def __init__(self, folder: Path | None, key: dict[str, Any]) -> None:
+        self.folder, self._key = folder, json.dumps(key)
+        self.found: dict[str, dict[str, float]] = {}
+        self.shown: dict[int, np.ndarray] = {}
+        self._state: Arrays = {}
+        self._last = time.monotonic()
+        if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._read(folder / "state.npz")
+
+    def _read(self, path: Path) -> None:
+        try:
+            with path.open("rb") as opened, np.load(opened) as file:
+                state = {name: file[name] for name in file.files}
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile):
+            return  # Not there yet, or cut short: then it starts from nothing.
+        if str(state.get("key")) != self._key:
+            return
+        self.found = json.loads(str(state["found"]))
+        self.shown = {int(name[6:]): array for name, array in state.items() if name.startswith("shown ")}
+        self._state = state
+
+    def measurement(self, metrics: Sequence[Metric], steps: int) -> tuple[Measurement, int]:
+        """The measurement of a budget, and how many samples it has seen."""
+        state, self._state = self._state, {}
+        if state and int(state["steps"]) == steps:
+            known = Measurement(metrics, self.folder)
+            if known.restore({name[9:]: array for name, array in state.items() if name.startswith("measured ")}):
+                return known, known.count
+        return Measurement(metrics, self.folder), 0
+
+    def keep(self, steps: int | None, measurement: Measurement | None) -> None:
+        """Save, if the last time is a while ago or a budget is finished."""
+        if self.folder is None or (measurement is not None and time.monotonic() - self._last < SECONDS):
+            return
+        self._last = time.monotonic()
+        measured = measurement.state() if measurement else {}
+        arrays: dict[str, Any] = {
+            "key": np.array(self._key),
+            "found": np.array(json.dumps(self.found)),
+            "steps": np.array(steps or 0),
+            **{f"shown {name}": array for name, array in self.shown.items()},
+            **{f"measured {name}": array for name, array in measured.items()},
+        }
+        with whole_file(self.folder / "state.npz") as aside, aside.open("wb") as file:
+            np.savez(file, **arrays)
+
+    def remove(self) -> None:
+        """Leave nothing behind of an evaluation that is finished."""
+        if self.folder is not None:
+            for path in (self.folder / "state.npz", *self.folder.glob("rows-*.f32")):
+                path.unlink(missing_ok=True)
+            if not any(self.folder.iterdir()):
+                self.folder.rmdir()

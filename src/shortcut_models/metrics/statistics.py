@@ -1,0 +1,134 @@
+"""Files of reference statistics: our own, which say how they were made, and those of other programs, which do not.
+
+An .npz with "mu" and "sigma" of Inception's pool features, and "mu_s" and "sigma_s" of the spatial ones where there
+are any: so do the paper's code, ADM, EDM2 and clean-fid. Ours adds "about", JSON text with the protocol, the number
+of images, the precision, and hashes of the network and the data.
+"""
+
+import json
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from shortcut_models.data.base import Data
+from shortcut_models.errors import InputError
+from shortcut_models.files import whole_file
+from shortcut_models.metrics.base import Metric, Reference, Statistics, Sums
+from shortcut_models.metrics.features.inception import InceptionFeatures, find_inception
+from shortcut_models.metrics.features.protocols import find_protocol
+from shortcut_models.metrics.gaussian import Frechet, covariance, gaussian_of
+from shortcut_models.metrics.references import measure_source
+
+ARRAYS = {"pool": ("mu", "sigma", 2048), "spatial": ("mu_s", "sigma_s", 2023)}
+
+
+def stats(
+    data: Data,
+    out: Path,
+    protocol: str,
+    inception: Path | None = None,
+    any_inception: bool = False,
+    split: str | None = None,
+) -> dict[str, Any]:
+    """Write the statistics of a data set's split, the training one by default; returns what the file records.
+
+    A file that is there already and was made of the same data, protocol and network is kept; any other is not
+    overwritten. Raises InputError for fewer than two images or where the network cannot be read.
+    """
+    find_protocol(protocol)
+    network = find_inception(inception, any_inception)
+    split = split or data.splits[0]
+    about: dict[str, Any] = {
+        "protocol": protocol,
+        "precision": "float32 features with exact products; float64 sums",
+        "inception": network.sha256,
+        "data": data.identity(),
+        "split": split,
+    }
+    if out.exists():
+        known = json.loads(str(_arrays(out).get("about", "{}")))
+        if {name: known.get(name) for name in about} == about:
+            return known
+        raise InputError(f"{out} holds other statistics: choose another file, or remove it.")
+    features = InceptionFeatures(protocol=protocol, network=network)  # pyrefly: ignore[bad-argument-type]
+    metrics = [Frechet(name=array, features=features, array=array) for array in ARRAYS]
+    source = data.open(split)
+    if len(source) < 2:
+        raise InputError(f"the {split} split has {len(source)} image(s): statistics take at least 2.")
+    measured = measure_source(source, np.arange(len(source)), metrics)
+    about["count"] = measured.count
+    arrays: dict[str, Any] = {"about": np.array(json.dumps(about))}
+    for metric in metrics:
+        mean, sigma, _ = ARRAYS[metric.array]
+        gaussian = gaussian_of(measured.sums(metric))
+        arrays |= {mean: gaussian.mean, sigma: covariance(gaussian)}
+    with whole_file(out) as aside, aside.open("wb") as file:
+        np.savez(file, **arrays)
+    return about
+
+
+def read_stats(path: Path, protocol: str | None = None) -> Statistics:
+    """Read a file of statistics. Those of other programs do not say their protocol: then `protocol` must.
+
+    Raises InputError for a file that is none, of another protocol, another size, or with NaN.
+    """
+    found = _arrays(path)
+    about = json.loads(str(found["about"])) if "about" in found else {}
+    recorded = about.get("protocol")
+    if recorded and protocol and recorded != protocol:
+        raise InputError(
+            f"{path} was made under the protocol {recorded}, not {protocol}: numbers of two protocols do not compare; "
+            "make statistics anew with `shortcut stats`."
+        )
+    if not (recorded or protocol):
+        raise InputError(f"{path} does not say which protocol it was made under: say it, as paper, adm or clean.")
+    gaussians = {array: _gaussian(path, found, *names) for array, names in ARRAYS.items() if names[0] in found}
+    if "pool" not in gaussians:
+        raise InputError(f"{path} has no statistics: it lacks the array mu.")
+    return Statistics(path, str(recorded or protocol), int(about.get("count", 0)), gaussians, about)
+
+
+def reference_of(statistics: Statistics, metric: Metric) -> Reference | None:
+    """What a file says of real samples, for one metric; None if it does not say enough.
+
+    Raises InputError if the metric's protocol or network is another than the file's.
+    """
+    sums = metric.from_statistics(statistics) if metric.features.prepared_by else None
+    if sums is None:
+        return None
+    if metric.features.prepared_by != statistics.protocol:
+        raise InputError(
+            f"{metric.name} prepares images as the protocol {metric.features.prepared_by}, but {statistics.path} was "
+            f"made under {statistics.protocol}: numbers of two protocols do not compare."
+        )
+    network, made_by = getattr(metric.features, "network", None), statistics.about.get("inception")
+    if network is not None and made_by and made_by != network.sha256:
+        raise InputError(
+            f"{statistics.path} was made with another Inception (SHA-256 {made_by[:12]}) than this one "
+            f"({network.sha256[:12]}): make statistics anew with `shortcut stats`."
+        )
+    return Reference(f"statistics of {statistics.path.name}", statistics.count, sums)
+
+
+def _arrays(path: Path) -> dict[str, np.ndarray]:
+    try:
+        with path.open("rb") as opened, np.load(opened) as file:
+            wanted = ("about", *(name for names in ARRAYS.values() for name in names[:2]))
+            return {name: file[name] for name in file.files if name in wanted}
+    except OSError as error:
+        raise InputError(f"{path} cannot be read for statistics: {error.strerror or error}.") from error
+    except (ValueError, EOFError, zipfile.BadZipFile, AttributeError) as error:
+        raise InputError(f"{path} is damaged or no .npz of statistics ({error}).") from error
+
+
+def _gaussian(path: Path, found: dict[str, np.ndarray], mean: str, sigma: str, size: int) -> Sums:
+    for name, shape in ((mean, (size,)), (sigma, (size, size))):
+        if name not in found:
+            raise InputError(f"{path} has no whole statistics: it lacks the array {name}.")
+        if found[name].shape != shape:
+            raise InputError(f"{path} has {name} of shape {found[name].shape}, but Inception's is {shape}.")
+        if not np.isfinite(found[name]).all():
+            raise InputError(f"{path} holds NaN or infinite numbers in {name}: make or download it again.")
+    return {"mean": np.asarray(found[mean], np.float64), "covariance": np.asarray(found[sigma], np.float64)}

@@ -1,0 +1,184 @@
+"""Inception against the programs that define FID, with weights from a recipe; and files that are not Inception's."""
+
+import json
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from shortcut_models import InputError
+from shortcut_models.data.pixels import to_network
+from shortcut_models.metrics import Inception
+from shortcut_models.metrics.features import inception
+from shortcut_models.metrics.features.inception import SHA256, InceptionFeatures, find_inception
+from shortcut_models.metrics.features.inception_net import TENSORS
+from shortcut_models.metrics.features.protocols import find_protocol, resize_matrix
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+LAYOUT: dict[str, list[int]] = json.loads((GOLDEN / "inception_layout.json").read_text())
+IMAGES = dict(np.load(GOLDEN / "metrics" / "images.npz"))
+
+
+def weight(name: str, shape: list[int], seed: int) -> np.ndarray:
+    """A tensor as the golden runs had it."""
+    rng = np.random.default_rng([zlib.crc32(name.encode()), seed])
+    if name.endswith("running_var") or (len(shape) == 1 and not name.endswith(("running_mean", "bias"))):
+        return rng.uniform(0.5, 1.5, shape).astype(np.float32)
+    if name.endswith(("running_mean", "bias")):
+        return (0.1 * rng.standard_normal(shape)).astype(np.float32)
+    return (rng.standard_normal(shape) * np.sqrt(1.5 / int(np.prod(shape[1:])))).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def tensors() -> dict[str, np.ndarray]:
+    found = {name: weight(name, shape, int(IMAGES["weights_seed"])) for name, shape in LAYOUT.items()}
+    return found | {"Conv2d_1a_3x3.bn.num_batches_tracked": np.zeros(1, np.int64)}
+
+
+@pytest.fixture(scope="module")
+def file(tensors: dict[str, np.ndarray], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("weights") / "inception.safetensors"
+    save_file(tensors, path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def network(file: Path) -> Inception:
+    return Inception.load(file, check_hash=False)
+
+
+def test_the_tensors_are_those_of_the_published_file() -> None:
+    assert set(TENSORS) == set(LAYOUT)
+
+
+@pytest.mark.parametrize(("protocol", "golden"), [("paper", "original"), ("adm", "adm"), ("clean", "clean")])
+def test_pool_features_are_those_of_the_programs(network: Inception, protocol: str, golden: str) -> None:
+    picked = IMAGES["picked"]
+    found = network.features(IMAGES["images"][picked], protocol)
+    assert {name: array.shape for name, array in found.items()} == {
+        "pool": (4, 2048),
+        "spatial": (4, 2023),
+        "logits": (4, 1008),
+        "logits_unbiased": (4, 1008),
+    }
+    np.testing.assert_allclose(found["pool"][:, ::8], IMAGES[f"{golden}_pool"][picked], atol=2e-6)
+    np.testing.assert_allclose(found["pool"].mean(axis=1), IMAGES[f"{golden}_mean"][picked], atol=2e-6)
+    np.testing.assert_allclose(found["pool"].std(axis=1), IMAGES[f"{golden}_std"][picked], atol=2e-6)
+    if protocol == "adm":
+        for name in ("spatial", "logits", "logits_unbiased"):
+            np.testing.assert_allclose(found[name], IMAGES[f"adm_{name}"], atol=1e-5)
+
+
+def test_the_paper_takes_floats_as_they_are_and_clips_after_its_resize(network: Inception) -> None:
+    found = network.features(IMAGES["decoded"], "paper")["pool"]
+    np.testing.assert_allclose(found[:, ::8], IMAGES["original_decoded_pool"], atol=2e-6)
+
+
+def test_batches_change_nothing_and_bytes_are_rounded(network: Inception, monkeypatch: pytest.MonkeyPatch) -> None:
+    images = IMAGES["images"][IMAGES["picked"]]
+    whole = network.features(images, "adm")
+    near = to_network(images) + np.float32(0.4 / 127.5)
+    np.testing.assert_array_equal(network.features(near, "adm")["pool"], whole["pool"])
+    monkeypatch.setattr(inception, "BATCH", 4)
+    seven = np.concatenate([images, images[:3]])
+    np.testing.assert_array_equal(
+        network.features(seven, "adm")["pool"], np.concatenate([whole["pool"], whole["pool"][:3]])
+    )
+
+
+@pytest.mark.parametrize(
+    ("protocol", "golden", "tolerance"),
+    [("adm", "adm_resized", 2e-3), ("clean", "clean_resized", 1e-3), ("paper", "original_resized", 2e-5)],
+)
+def test_resizes_are_those_of_the_programs(protocol: str, golden: str, tolerance: float) -> None:
+    matrix = resize_matrix(find_protocol(protocol).resize, 40).astype(np.float64)
+    given = IMAGES["images"][:2].astype(float)
+    if protocol == "paper":
+        given = np.concatenate([given / 127.5 - 1, IMAGES["decoded"][:1]])
+    found = np.einsum("ih,jw,nhwc->nijc", matrix, matrix, given, optimize=True)
+    clip = find_protocol(protocol).clip
+    found = np.clip(found, *clip) if clip else found
+    np.testing.assert_allclose(found[:, ::13, ::13], IMAGES[golden], atol=tolerance)
+
+
+@pytest.mark.parametrize("size", [64, 299, 301, 512])
+@pytest.mark.parametrize("kind", ["centres", "corner", "bicubic"])
+def test_a_resize_keeps_what_is_constant(kind: str, size: int) -> None:
+    matrix = resize_matrix(kind, size)
+    assert matrix.shape == (299, size)
+    np.testing.assert_allclose(matrix.sum(axis=1), 1, rtol=1e-6)
+    if size == 299:
+        np.testing.assert_array_equal(matrix, np.eye(299))
+
+
+@pytest.mark.parametrize("size", [31, 512, 700])
+def test_the_bicubic_resize_is_pillows(size: int) -> None:
+    from PIL import Image
+
+    given = np.random.default_rng(0).uniform(0, 255, (size, size)).astype(np.float32)
+    expected = np.asarray(Image.fromarray(given).resize((299, 299), Image.Resampling.BICUBIC))
+    matrix = resize_matrix("bicubic", size).astype(np.float64)
+    np.testing.assert_allclose(matrix @ given @ matrix.T, expected, atol=1e-3)
+
+
+def test_another_file_than_the_published_one_is_refused(file: Path) -> None:
+    with pytest.raises(InputError, match=r"is not the published Inception .* --any-inception takes it all the same"):
+        Inception.load(file)
+    assert SHA256.startswith("6726825d0af5f729")
+    assert SHA256.endswith("9fb9129b2")
+    assert len(SHA256) == 64
+
+
+def test_files_that_are_not_inceptions_are_refused(tmp_path: Path, tensors: dict[str, np.ndarray]) -> None:
+    path = tmp_path / "weights.safetensors"
+    for changed, words in (
+        ({"fc.bias": None}, "lacks Inception's tensor fc.bias: give the published file"),
+        ({"fc.bias": None, "fc.weight": None}, "lacks Inception's tensor fc.weight and 1 more"),
+        ({"fc.bias": np.full(1008, np.nan, np.float32)}, "holds NaN or infinite numbers in fc.bias"),
+        ({"fc.weight": np.zeros((1008, 9), np.float32)}, "tensors of other shapes than the network"),
+    ):
+        save_file({name: a for name, a in {**tensors, **changed}.items() if a is not None}, path)
+        with pytest.raises(InputError, match=words):
+            Inception.load(path, check_hash=False)
+    path.write_bytes(b"nothing of the kind")
+    with pytest.raises(InputError, match="is damaged or no safetensors file"):
+        Inception.load(path, check_hash=False)
+    with pytest.raises(InputError, match="cannot be read for Inception's weights: No such file"):
+        Inception.load(tmp_path / "none.safetensors")
+
+
+def test_the_weights_are_looked_for_where_they_are_told_to_be(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.delenv("SHORTCUT_INCEPTION", raising=False)
+    with pytest.raises(
+        InputError, match=r"the weights of Inception are not in .*hub/checkpoints: download pt_inception"
+    ):
+        find_inception()
+    asked: list[tuple[Path, bool]] = []
+    load = Inception.load
+    monkeypatch.setattr(inception, "_LOADED", {})
+    monkeypatch.setattr(
+        Inception, "load", lambda path, check_hash: asked.append((path, check_hash)) or load(file, check_hash=False)
+    )
+    hub = tmp_path / "hub" / "checkpoints" / "weights-inception-2015-12-05-6726825d.pth"
+    hub.parent.mkdir(parents=True)
+    hub.touch()
+    find_inception()
+    monkeypatch.setenv("SHORTCUT_INCEPTION", str(file))
+    first = find_inception(any_file=True)
+    assert find_inception(file, any_file=True) is first  # Read once.
+    assert asked == [(hub, True), (file, False)]
+
+
+def test_images_that_are_not_rgb_are_refused_and_grey_samples_become_so(network: Inception) -> None:
+    grey = IMAGES["images"][:2, ..., :1]
+    with pytest.raises(InputError, match=r"images have shape \(2, 40, 40, 1\), but Inception takes one or more as"):
+        network.features(grey, "adm")
+    with pytest.raises(InputError, match="protocol 'fidelity' is unknown: the protocols are paper, adm, clean"):
+        network.features(IMAGES["images"][:1], "fidelity")
+    with pytest.raises(InputError, match="needs the weights of Inception: give --inception FILE"):
+        InceptionFeatures(protocol="adm")(grey)
