@@ -1,48 +1,57 @@
 # Two commands do everything, set-up included: `make demo` and `make test`.
 
 PYTHON ?= python3
-BIN := .venv/bin
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+VENV ?= .venv
+CONSTRAINTS ?= constraints.txt
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint $(CONSTRAINTS)
 
-.PHONY: demo test bench example classifier clean
+.PHONY: demo test test-3.13 bench example classifier clean
 
-demo: .venv/ready
+demo: $(VENV)/ready
 	$(BIN)/shortcut train digits --run-dir runs/digits
 	$(BIN)/shortcut evaluate runs/digits
 
-test: .venv/ready-for-tests
+test: $(VENV)/ready-for-tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyrefly check
 	$(BIN)/pytest
 
+# With Python 3.13 and its newer JAX, what is not marked slow: make test-3.13 PYTHON=python3.13.
+test-3.13: VENV := .venv-3.13
+test-3.13: CONSTRAINTS := constraints-3.13.txt
+test-3.13:
+	$(MAKE) VENV=$(VENV) CONSTRAINTS=$(CONSTRAINTS) $(VENV)/ready-for-tests
+	$(BIN)/pytest -m 'not slow'
+
 # Speed against PyTorch and the machine's limit, on a CPU: docs/speed.md. For a GPU: docs/gpu.md.
-bench: .venv/ready-for-bench
+bench: $(VENV)/ready-for-bench
 	$(BIN)/python -m benchmarks.speed
 
 # Learns a flow of 2-D points without any of our training code.
-example: .venv/ready
+example: $(VENV)/ready
 	$(BIN)/python examples/points.py
 
 # Retrains the classifier whose weights come with the package: make classifier DATASET=glyphs.
 classifier: DATASET ?= digits
-classifier: .venv/ready
+classifier: $(VENV)/ready
 	$(BIN)/python -m benchmarks.classifier $(DATASET)
 
 clean:
-	rm -rf .venv
+	rm -rf .venv .venv-3.13
 
-.venv/ready: pyproject.toml constraints.txt
+$(VENV)/ready: pyproject.toml $(CONSTRAINTS)
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed, but $(PYTHON) is " + sys.version.split()[0] + ": make PYTHON=python3.12, say.")'
-	@echo "Setting up .venv (once; downloads about 300 MB) ..."
-	$(PYTHON) -m venv .venv
+	@echo "Setting up $(VENV) (once; downloads about 300 MB) ..."
+	$(PYTHON) -m venv $(VENV)
 	$(PIP) --editable .
 	@touch $@
 
-.venv/ready-for-tests: .venv/ready
+$(VENV)/ready-for-tests: $(VENV)/ready
 	$(PIP) --editable '.[dev]'
 	@touch $@
 
-.venv/ready-for-bench: .venv/ready
+$(VENV)/ready-for-bench: $(VENV)/ready
 	$(PIP) --editable '.[bench]'
 	@touch $@

@@ -105,11 +105,9 @@ def test_shared_settings_that_cannot_work_are_refused_for_every_method(
         (Points, {"noise": math.nan}, "data.noise is nan"),
     ],
 )
-def test_settings_of_parts_that_cannot_work_are_refused(
-    objective: Any, settings: dict[str, Any], sentence: str
-) -> None:
+def test_settings_of_parts_that_cannot_work_are_refused(part: Any, settings: dict[str, Any], sentence: str) -> None:
     with pytest.raises(InputError, match=sentence):
-        objective(**settings)
+        part(**settings)
 
 
 def test_more_levels_than_the_network_tells_apart_are_refused(tiny: Config) -> None:
