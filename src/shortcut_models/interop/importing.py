@@ -141,11 +141,13 @@ def _official(
             mlp_ratio=_ratio(sizes.mlp_width, sizes.hidden_size),
         )
         params = as_float32(official.to_ours(read.params, sizes.depth))
-        moments = None if read.moments is None else {"count": read.moments["count"]}
-        for name in ("mu", "nu") if read.moments and moments else ():
-            tree = {path: leaf for path, leaf in read.moments[name].items() if path != "Embed_0"}
-            official.compare(sizes.layout(), {path: leaf.shape for path, leaf in official.leaves(tree)})
-            moments[name] = as_float32(official.to_ours(tree, sizes.depth))
+        moments = None
+        if read.moments is not None:
+            moments = {"count": read.moments["count"]}
+            for name in ("mu", "nu"):
+                tree = {path: leaf for path, leaf in read.moments[name].items() if path != "Embed_0"}
+                official.compare(sizes.layout(), {path: leaf.shape for path, leaf in official.leaves(tree)})
+                moments[name] = as_float32(official.to_ours(tree, sizes.depth))
         if train_type not in STEPPED:
             params, moments = _without_step(params), moments and _without_moments(moments)
     kind = "shortcut" if train_type in STEPPED else "flow" if train_type == "naive" else "few-step"
