@@ -85,6 +85,10 @@ def reached(start: str, late: bool) -> set[str]:
     return found
 
 
+LATE = {(f"{PACKAGE}.codecs.sd_vae", f"{PACKAGE}.codecs.sd_vae_file")}
+"""Imports of functions that do close a circle: the codec of a run reads its file when it first decodes."""
+
+
 def circle(late: bool) -> list[str]:
     """A circle of imports; [] if there is none."""
     done: set[str] = set()
@@ -98,7 +102,7 @@ def circle(late: bool) -> list[str]:
         # A package and the modules in it are one: its __init__ names them for users.
         following = (module.top | (module.late if late else frozenset())) & set(MODULES)
         for other in sorted(following):
-            if not name.startswith(f"{other}.") and (found := walk(other, [*path, name])):
+            if (name, other) not in LATE and not name.startswith(f"{other}.") and (found := walk(other, [*path, name])):
                 return found
         done.add(name)
         return []
@@ -150,10 +154,16 @@ def test_no_page_is_longer_than_500_lines() -> None:
     assert long == {}
 
 
+def body_lines(node: ast.FunctionDef) -> int:
+    """Lines of a function without its signature and docstring."""
+    first = node.body[ast.get_docstring(node) is not None :]
+    return (node.end_lineno or 0) - first[0].lineno + 1 if first else 0
+
+
 def test_no_function_has_to_be_scrolled_for() -> None:
     functions = [(name, node) for name, module in MODULES.items() for node in ast.walk(module.tree)]
     defined = [(name, node) for name, node in functions if isinstance(node, ast.FunctionDef)]
-    assert [f"{name}.{node.name}" for name, node in defined if (node.end_lineno or 0) - node.lineno >= 65] == []
+    assert [f"{name}.{node.name}" for name, node in defined if body_lines(node) > 60] == []
 
 
 def test_there_is_no_drawer_for_odds_and_ends() -> None:
@@ -162,8 +172,8 @@ def test_there_is_no_drawer_for_odds_and_ends() -> None:
 
 WORDS = {"points", "pairs", "prepared", "folder", "zip", "npz", "idx", "shortcut"}
 """Names that are also words for something else, such as a view, a command or the program: their classes tell."""
-TABLES = {"catalogue", "presets", "cli.original_flags", "interop.flags", "config_json", "choice_json"}
-"""Where names belong: the catalogue, recipes, the original's own names, and upgrades of runs on disk."""
+TABLES = {"catalogue", "presets", "cli.original_flags", "interop", "config_json", "choice_json"}
+"""Where names belong: the catalogue, recipes, the original's own names and files, and upgrades of runs on disk."""
 
 
 def own_pages(entry: catalogue.Entry) -> str:
@@ -205,7 +215,7 @@ def test_no_module_but_a_neighbour_imports_the_class_of_a_choice() -> None:
     classes = {(f"{PACKAGE}.{module}", attribute) for module, attribute in where}
     found = []
     for name, module in MODULES.items():
-        if is_table(name) or room(name) == "interop":  # Other people's files are for one network each.
+        if is_table(name):
             continue
         for node in ast.walk(module.tree):
             if isinstance(node, ast.ImportFrom) and room(str(node.module)) != room(name):

@@ -34,14 +34,23 @@ def _check_steps(steps: int) -> None:
 
 
 def uniform_jumps(steps: int) -> Jumps:
-    """Equal jumps, for networks that know every step size in [0, 1]."""
+    """Equal jumps, for networks that know every step size in [0, 1].
+
+    >>> uniform_jumps(4).t.tolist()
+    [0.0, 0.25, 0.5, 0.75]
+    """
     _check_steps(steps)
     length = np.full(steps, 1 / steps, np.float32)
     return Jumps((np.arange(steps) / steps).astype(np.float32), length, length, np.ones_like(length))
 
 
 def euler_jumps(steps: int) -> Jumps:
-    """Equal jumps along the instantaneous velocity, for networks trained by flow matching alone."""
+    """Equal jumps along the instantaneous velocity, for networks trained by flow matching alone.
+
+    >>> jumps = euler_jumps(2)
+    >>> jumps.length.tolist(), jumps.d.tolist()
+    ([0.5, 0.5], [0.0, 0.0])
+    """
     jumps = uniform_jumps(steps)
     return jumps._replace(d=np.zeros_like(jumps.d))
 
@@ -52,6 +61,10 @@ def dyadic_jumps(steps: int, levels: int = 128) -> Jumps:
     Starts from the largest power of two of equal jumps and halves the last ones, those near the
     data, until there are `steps` of them: 3 = 1/2 + 1/4 + 1/4. Jumps of 1/levels or less are told
     d=0, as in training. A budget above `levels` is an even grid along the velocity.
+
+    >>> jumps = dyadic_jumps(3)
+    >>> jumps.t.tolist(), jumps.length.tolist()
+    ([0.0, 0.5, 0.75], [0.5, 0.25, 0.25])
     """
     _check_steps(steps)
     if steps > levels:
@@ -68,6 +81,10 @@ def renoising_jumps(steps: int) -> Jumps:
     """Jumps to the end, each noised back to where an even grid would be: the sampler of consistency models.
 
     Song et al., "Consistency Models" (arXiv 2303.01469), algorithm 1. The network is told d = 1 - t.
+
+    >>> jumps = renoising_jumps(2)
+    >>> jumps.length.tolist(), jumps.renoise.tolist()
+    ([1.0, 0.5], [0.5, 1.0])
     """
     t = uniform_jumps(steps).t
     return Jumps(t, 1 - t, 1 - t, np.append(t[1:], np.float32(1)))

@@ -40,6 +40,9 @@ def energy_distance(a: Points, b: Others, within_b: float | None = None) -> floa
 
     Over all pairs, a point with itself included: never negative, and too large by about (E|x - x'|) / n.
     `within_b` is E|y - y'| where that is known already.
+
+    >>> energy_distance(np.zeros((1, 2)), np.array([[3.0, 4.0]]))
+    10.0
     """
     within_b = mean_distance(b, b) if within_b is None else within_b
     return max(2 * mean_distance(a, b) - mean_distance(a, a) - within_b, 0.0)

@@ -55,7 +55,13 @@ def draw_noise(key: Array, x1: Float[Array, "batch ..."], x0: Float[Array, "batc
 def interpolate(
     x0: Float[Array, "batch ..."], x1: Float[Array, "batch ..."], t: Float[Array, " batch"], noise_floor: float = 0.0
 ) -> tuple[Float[Array, "batch ..."], Float[Array, "batch ..."]]:
-    """x_t and its velocity on the path from noise x0 to data x1; `noise_floor` of x0 is left at t=1."""
+    """x_t and its velocity on the path from noise x0 to data x1; `noise_floor` of x0 is left at t=1.
+
+    >>> x0, x1 = jnp.zeros((1, 2)), jnp.full((1, 2), 4.0)
+    >>> x_t, velocity = interpolate(x0, x1, jnp.array([0.25]))
+    >>> x_t.tolist(), velocity.tolist()
+    ([[1.0, 1.0]], [[4.0, 4.0]])
+    """
     keep = 1 - noise_floor
     time = broadcast(t, x1)
     return (1 - keep * time) * x0 + time * x1, x1 - keep * x0
@@ -67,7 +73,11 @@ def clip_to(bound: float | None, x: Float[Array, "batch ..."]) -> Float[Array, "
 
 
 def squared_error(a: Float[Array, "batch ..."], b: Float[Array, "batch ..."]) -> Float[Array, " batch"]:
-    """Mean squared difference of each example."""
+    """Mean squared difference of each example.
+
+    >>> squared_error(jnp.array([[1.0, 3.0]]), jnp.zeros((1, 2))).tolist()
+    [5.0]
+    """
     return jnp.mean(jnp.square(a - b).reshape(a.shape[0], -1), axis=1)
 
 
@@ -96,6 +106,10 @@ def split_batch(x: Shaped[Array, "batch ..."], first: int) -> tuple[Array, Array
     """Split a batch into `first` examples and the rest, interleaved.
 
     Both parts are spread evenly over the batch, so on a sharded batch every device keeps its own.
+
+    >>> head, tail = split_batch(jnp.arange(8), 2)
+    >>> head.tolist(), tail.tolist()
+    ([0, 4], [1, 2, 3, 5, 6, 7])
     """
     groups = math.gcd(first, x.shape[0])
     grouped = x.reshape(groups, -1, *x.shape[1:])
