@@ -24,10 +24,10 @@ bench: .venv/ready-for-bench
 example: .venv/ready
 	$(BIN)/python examples/points.py
 
-# Trains anew the classifier whose weights come with the package: make classifier DATASET=glyphs.
+# Retrains the classifier whose weights come with the package: make classifier DATASET=glyphs.
 classifier: DATASET ?= digits
 classifier: .venv/ready
-	$(BIN)/python -m shortcut_models.metrics.classifier $(DATASET)
+	$(BIN)/python -m benchmarks.classifier $(DATASET)
 
 clean:
 	rm -rf .venv

@@ -10,19 +10,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from shortcut_models.objectives.flow import Loss
 
-from shortcut_models.objectives import (
-    Consistency,
-    ConsistencyDistillation,
-    FlowMatching,
-    LiveReflow,
-    Objective,
-    Progressive,
-    Reflow,
-    Shortcut,
-    Times,
-)
+from shortcut_models.objectives import Batch, Context, Loss, Objective, Times
+from shortcut_models.objectives.consistency import Consistency
+from shortcut_models.objectives.consistency_distillation import ConsistencyDistillation
+from shortcut_models.objectives.flow_matching import FlowMatching
+from shortcut_models.objectives.live_reflow import LiveReflow
+from shortcut_models.objectives.progressive import Progressive
+from shortcut_models.objectives.reflow import Reflow
+from shortcut_models.objectives.shortcut import Shortcut
 from shortcut_models.sampling import (
     Jumps,
     dyadic_jumps,
@@ -81,7 +77,7 @@ def errors(
     def run(key: jax.Array) -> Loss:
         data_key, key = jax.random.split(key)
         label = jnp.zeros(batch, int)
-        return objective(network, draw(data_key, batch), label, key, teacher=exact, images=images)
+        return objective(network, Batch(draw(data_key, batch), label), key, Context(teacher=exact, images=images))
 
     found = {}
     for name, metric in run(jax.random.key(0)).metrics.items():
@@ -163,7 +159,7 @@ def test_the_exact_flow_map_is_where_the_gradient_of_consistency_training_vanish
 
         def loss(shift: jax.Array) -> jax.Array:
             moved = lambda x, t, d, label: exact(x, t, d, label) + shift[0] + shift[1] * (x - t[:, None] * MU)  # noqa: E731
-            return objective(moved, x1, label, key, target=exact, images=images).per_example.mean()
+            return objective(moved, Batch(x1, label), key, Context(target=exact, images=images)).per_example.mean()
 
         return jax.grad(loss)(jnp.zeros((2, 3)))
 
@@ -192,7 +188,8 @@ def test_live_reflow_tends_to_the_lines_between_a_noise_and_where_the_flow_takes
 
 def test_reflow_on_the_pairs_of_the_exact_flow_has_no_residual(starts: jax.Array) -> None:
     straight = lambda x, t, d, label: line(x, t, d + 1, label)  # noqa: E731
-    found = Reflow(label_dropout=0.0)(straight, MU + S * starts, jnp.zeros(16, int), jax.random.key(0), x0=starts)
+    pairs = Batch(MU + S * starts, jnp.zeros(16, int), starts)
+    found = Reflow(label_dropout=0.0)(straight, pairs, jax.random.key(0), Context())
     assert float(found.per_example.max()) < 1e-9
     # And then Euler's method is exact in one step.
     one = sample(straight, starts, jnp.zeros(16, int), euler_jumps(1))
@@ -256,8 +253,8 @@ def test_flow_matching_reaches_its_floor_and_not_below(kind: Any) -> None:
             times.append(t)
             return exact(x, t, d, label)
 
-        loss = objective(best, x1, label, key).per_example
-        worse = objective(lambda *inputs: exact(*inputs) + 0.3, x1, label, key).per_example
+        loss = objective(best, Batch(x1, label), key, Context()).per_example
+        worse = objective(lambda *inputs: exact(*inputs) + 0.3, Batch(x1, label), key, Context()).per_example
         return loss, worse, times[0]
 
     loss, worse, t = (np.asarray(a, np.float64) for a in run(jax.random.key(0)))

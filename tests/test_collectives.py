@@ -1,7 +1,6 @@
 """What the compiled training step sends between eight (faked) devices, to the byte."""
 
 import dataclasses
-from functools import partial
 from typing import Any
 
 import jax
@@ -11,8 +10,9 @@ from jax.sharding import NamedSharding, PartitionSpec
 from benchmarks.collectives import Collective, bytes_by_kind, collectives
 from shortcut_models import sharding
 from shortcut_models.config import Config
-from shortcut_models.objectives import FlowMatching
-from shortcut_models.train import compile_step, init_state
+from shortcut_models.objectives.flow_matching import FlowMatching
+from shortcut_models.state import shapes_of
+from shortcut_models.train import compile_step
 
 SCALARS = 256  # Room for the metrics' sums and the gradient's norm: some dozen float32.
 
@@ -22,10 +22,9 @@ def size(tree: Any) -> int:
 
 
 def compiled(config: Config, move: Any = lambda placed, _: placed) -> tuple[list[Collective], Any]:
-    mesh = sharding.make_mesh()
-    shapes = jax.eval_shape(partial(init_state, config))
-    placed = move(sharding.state_sharding(mesh, shapes, config.sharding), mesh)
-    return collectives(compile_step(config, mesh, shapes, placed).as_text()), shapes.params
+    layout = sharding.make_layout(shapes_of(config), config.sharding, config.model.stacked)
+    layout = layout._replace(placed=move(layout.placed, layout.mesh))
+    return collectives(compile_step(config, layout).as_text()), layout.shapes.params
 
 
 def assert_planned_for_fsdp(found: list[Collective], params: Any) -> None:

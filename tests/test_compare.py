@@ -3,20 +3,24 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from PIL import Image
-from shortcut_models.dry_run import step_flops
 
-from shortcut_models import InputError, cli, runs, sharding
-from shortcut_models.compare import METHODS, Comparison, hold, spread, table
+from shortcut_models import InputError, catalogue, cli, runs, sharding
+from shortcut_models.cli.compare import _seeds
+from shortcut_models.compare import METHODS, Comparison, spread, table, training_cost
 from shortcut_models.config import Config
-from shortcut_models.objectives import Progressive, Reflow, Shortcut
+from shortcut_models.costs import step_flops
+from shortcut_models.data.pairs import Pairs, read_about
+from shortcut_models.objectives.flow_matching import FlowMatching
+from shortcut_models.objectives.progressive import Progressive
+from shortcut_models.objectives.reflow import Reflow
+from shortcut_models.objectives.shortcut import Shortcut
+from shortcut_models.optimizer import Optimizer
 
 BUDGET = 16 * 15
 
@@ -74,6 +78,7 @@ def test_every_method_sees_exactly_the_budget_and_pays_for_all_its_stages(compar
     assert isinstance(own.objective, Progressive)
     assert own.objective.total_images == 8 * 16
     assert own.start_from == str(compared / "flow-seed-1")
+    assert read_about(compared / "flow-seed-1" / "pairs")["guidance"] == 1
     parts = found["progressive-seed-1"]["cost"]
     assert [part["images"] for part in parts] == [7 * 16, 8 * 16]
     assert [part["flops"] for part in parts] == [7 * step_flops(flow), 8 * step_flops(own)]
@@ -122,21 +127,21 @@ def test_two_digits_of_spread() -> None:
 def test_arithmetic_is_relative_to_the_least() -> None:
     def report(flops: float) -> dict[str, Any]:
         steps = {"1": {"distance": 1.0, "agreement-x": 0.5}}
-        return {"steps": steps, "meant_for": {"1": True}, "flops": flops, "images": 10, "seconds": 90.0}
+        return {"steps": steps, "meant_for": {"1": True}, "flops": flops, "images": 10, "seconds": 3 * flops}
 
-    found = table({"a": [report(30)], "b": [report(45), report(45)]}, [1]).splitlines()
+    found = table({"a": [report(30)], "b": [report(40), report(50)]}, [1]).splitlines()
     assert found[2] == "| a | **1.00**, 50.0 % | 1.00 | 1.5 min |"
-    assert found[3] == "| b | **1.00 ± 0.00**, 50.0 % | 1.50 | 1.5 min |"
+    assert found[3] == "| b | **1.00 ± 0.00**, 50.0 % | 1.50 | 2.2 min |"
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ([], "the first argument must be a data set that has a preset"),
+        ([], "the first argument of shortcut compare must be a preset"),
         (["faces"], "preset 'faces' is unknown"),
         (
             ["digits", "--objectives", "shortcut,magic"],
-            "objective 'magic' is unknown: the objectives are",
+            "objective 'magic' is unknown: The names are flow-matching",
         ),
         (["digits", "--objectives", "shortcut,shortcut"], "must name one or more, each once"),
         (["digits", "--budget", "1000"], "1000 / 64 = 15.625; use 960 or 1024"),
@@ -146,8 +151,8 @@ def test_arithmetic_is_relative_to_the_least() -> None:
             "two stages, a flow and what is made of it",
         ),
         (["digits", "--steps", "1,0"], "--steps 1,0 must be whole numbers from 1 up"),
-        (["digits", "--steps", "few"], "--steps few must be whole numbers separated by commas"),
-        (["digits", "--seeds", "0"], "--seeds  must name one or more"),
+        (["digits", "--steps", "few"], "--steps few must be whole numbers from 1 up"),
+        (["digits", "--seeds", "0"], "--seeds 0 must be whole numbers from 1 up"),
         (["digits", "--max-steps", "5"], "--max-steps is set by the comparison itself: use --budget"),
     ],
 )
@@ -167,18 +172,103 @@ def test_a_budget_too_small_for_the_stages_is_refused_with_the_arithmetic(tiny: 
     assert set(METHODS) <= {name for name in METHODS if Comparison(base=tiny, budget=160, objectives=(name,))}
 
 
-def test_a_lock_keeps_other_processes_out_until_its_holder_ends(tmp_path: Path) -> None:
-    path = tmp_path / "lock"
-    code = (
-        f"import fcntl, sys; f = open({str(path)!r}, 'w'); fcntl.flock(f, 2); print('in', flush=True); sys.stdin.read()"
-    )
-    with subprocess.Popen(
-        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as other:
-        assert other.stdout is not None
-        assert other.stdout.readline() == "in\n"
-        with hold(path, wait=False) as held:
-            assert not held
-        other.kill()
-    with hold(path) as held:
-        assert held
+# --- What each method trains, without training it
+
+
+@pytest.fixture(scope="module")
+def plan(tiny: Config) -> Comparison:
+    optimizer = Optimizer(learning_rate=1e-2, warmup_steps=50, schedule="cosine", decay_steps=1000)
+    base = replace(tiny, max_steps=1000, optimizer=optimizer, ema_decay=0.99)
+    return Comparison(base=base, budget=16 * 200, count=64)
+
+
+def test_every_default_method_can_be_planned_and_none_is_the_originals_but_the_papers(plan: Comparison) -> None:
+    assert plan.objectives == METHODS == tuple(n for n, entry in catalogue.OBJECTIVES.items() if entry.compared)
+    for name in METHODS:
+        stages = list(plan.stages(name, 3, Path("out")).values())
+        assert sum(config.images for config in stages) == plan.budget
+        for config in stages:
+            # The average is that of the settings, however short the training: it grows instead.
+            assert config.ema_decay == 0.99
+            assert (config.seed, config.keep, config.model) == (3, 1, plan.base.model)
+            assert config.optimizer.decay_steps == config.max_steps
+            assert config.finished() == config
+
+
+def test_the_warm_up_is_at_most_a_tenth_and_every_stage_that_restarts_has_a_cosine(plan: Comparison) -> None:
+    (whole,) = plan.stages("shortcut", 0, Path("out")).values()
+    assert (whole.max_steps, whole.optimizer.warmup_steps, whole.optimizer.cycles) == (200, 20, 1)
+    flow, own = plan.stages("progressive", 0, Path("out")).values()
+    assert isinstance(own.objective, Progressive)
+    assert (flow.max_steps, flow.optimizer.warmup_steps, flow.optimizer.cycles) == (100, 10, 1)
+    assert (own.optimizer.warmup_steps, own.optimizer.cycles) == (100 // 7 // 10, 7)
+    (stages,) = plan.stages("consistency", 0, Path("out")).values()
+    assert (stages.optimizer.cycles, stages.objective.num_stages) == (1, 7)
+    # A warm-up that is shorter anyway stays.
+    short = replace(plan, base=replace(plan.base, optimizer=replace(plan.base.optimizer, warmup_steps=5)))
+    assert next(iter(short.stages("shortcut", 0, Path("out")).values())).optimizer.warmup_steps == 5
+
+
+def test_a_method_takes_the_settings_of_the_base_only_if_they_are_its_own(plan: Comparison) -> None:
+    base = replace(plan.base, objective=Shortcut(share=0.5, averaging="constant"))
+    found = {n: list(replace(plan, base=base).stages(n, 0, Path("out")).values())[-1].objective for n in METHODS}
+    assert found["shortcut"] == base.objective
+    assert found["flow-matching"] == FlowMatching()
+
+
+def test_reflow_learns_the_pairs_of_the_flow_that_it_starts_from(plan: Comparison, tmp_path: Path) -> None:
+    flow, own = plan.stages("reflow", 2, tmp_path).items()
+    assert flow[0] == tmp_path / "flow-seed-2"
+    assert flow[1].objective == FlowMatching()
+    assert own[1].data == Pairs(path=str(flow[0] / "pairs"))
+    assert own[1].start_from == str(flow[0])
+
+
+def test_a_report_is_measured_again_once_a_setting_has_changed(plan: Comparison) -> None:
+    settings = plan.settings()
+    assert json.loads(json.dumps(settings)) == settings
+    changes: list[dict[str, Any]] = [
+        {"budget": 1600},
+        {"count": 65},
+        {"guidance": 2.0},
+        {"pairs": 7},
+        {"steps": (1,)},
+        {"base": replace(plan.base, ema_decay=0.9)},
+    ]
+    for change in changes:
+        assert replace(plan, **change).settings() != settings
+    # What the others in the table are changes nothing of a method's own numbers.
+    assert replace(plan, seeds=(5,), objectives=("shortcut",)).settings() == settings
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"count": 5}, "--count is 5, but measuring takes at least 10 samples"),
+        ({"pairs": 0}, "--pairs is 0, but at least 1 pair"),
+        ({"guidance": float("nan")}, "guidance is nan, but must be a finite number"),
+        ({"guidance": 2.0, "objectives": ("consistency-original",)}, r"consistency-original drops none"),
+        ({"seeds": ()}, "--seeds  must name one or more"),
+        ({"steps": (1, 1)}, "--steps 1,1 must name one or more, each once"),
+        ({"objectives": ("magic",)}, "objective 'magic' is unknown"),
+        ({"budget": 100}, r"100 / 16 = 6.25; use 96 or 112"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused_before_anything_is_trained(
+    plan: Comparison, changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        replace(plan, **changes)
+
+
+def test_a_number_of_seeds_counts_from_zero() -> None:
+    assert _seeds("3") == (0, 1, 2)
+    assert _seeds("5,") == (5,)
+    assert _seeds("2,7") == (2, 7)
+
+
+def test_the_time_of_a_training_is_its_images_at_the_rate_last_measured(tiny: Config, tmp_path: Path) -> None:
+    lines = [json.dumps({"step": step, "images_per_second": rate}) for step, rate in ((2, 5.0), (8, 64.0))]
+    (tmp_path / "metrics.jsonl").write_text("\n".join(lines) + "\n")
+    found = training_cost(tmp_path, tiny)
+    assert (found["images"], found["seconds"], found["flops"]) == (128, 2.0, 8 * step_flops(tiny))

@@ -1,106 +1,35 @@
-"""Configurations and their form on disk."""
+"""Configurations: what is refused, how one is chosen, and what follows the length of the training."""
 
-import json
-from collections.abc import Callable
+import math
 from dataclasses import fields, replace
 from typing import Any
 
 import pytest
 
-from shortcut_models import InputError
-from shortcut_models.config import (
-    FREE_TO_CHANGE,
-    Config,
-    Optimizer,
-    differences,
-    flatten,
-    from_json,
-    objective_kind,
-    to_json,
-    with_objective,
-)
-from shortcut_models.objectives import OBJECTIVES, FlowMatching, Shortcut
-from shortcut_models.presets import PRESETS, get_preset
+from shortcut_models import InputError, catalogue
+from shortcut_models.config import FREE_TO_CHANGE, Config, choose, configure
+from shortcut_models.data.points import Points
+from shortcut_models.networks.dit import DiT
+from shortcut_models.networks.mlp import MLP
+from shortcut_models.objectives import Times
+from shortcut_models.objectives.consistency import Consistency
+from shortcut_models.objectives.consistency_distillation import ConsistencyDistillation
+from shortcut_models.objectives.flow_matching import FlowMatching
+from shortcut_models.objectives.live_reflow import LiveReflow
+from shortcut_models.objectives.progressive import Progressive
+from shortcut_models.objectives.shortcut import ORIGINAL, Shortcut
+from shortcut_models.optimizer import Optimizer
+from shortcut_models.presets import get_preset
 
-
-@pytest.mark.parametrize("objective", OBJECTIVES)
-@pytest.mark.parametrize("preset", PRESETS)
-def test_a_configuration_survives_json(preset: str, objective: str) -> None:
-    config = with_objective(PRESETS[preset].config, objective, start_from="runs/flow")
-    text = json.dumps(to_json(config))
-    again = from_json(json.loads(text))
-    assert again == config
-    assert hash(again) == hash(config)  # So nothing in it became a list or a dict.
-
-
-def test_the_kind_on_disk_is_the_name_on_the_command_line() -> None:
-    assert to_json(Config())["objective"]["kind"] == objective_kind(Shortcut()) == "shortcut"
-    assert objective_kind(FlowMatching()) == "flow-matching"
-
-
-def test_differences_are_named_with_both_values() -> None:
-    old = Config()
-    assert differences(old, old) == {}
-    new = replace(old, seed=3, model=replace(old.model, depth=2), objective=replace(old.objective, share=0.5))
-    assert differences(old, new) == {
-        "seed": (0, 3),
-        "model.depth": (12, 2),
-        "objective.share": (Shortcut().share, 0.5),
-    }
-    times = replace(old, objective=replace(old.objective, times=replace(Shortcut().times, kind="grid")))
-    assert differences(old, times) == {"objective.times.kind": ("logit-normal", "grid")}
-
-
-def test_differences_cover_fields_that_only_one_objective_has() -> None:
-    found = differences(Config(objective=Shortcut()), Config(objective=FlowMatching()))
-    assert found["objective.kind"] == ("shortcut", "flow-matching")
-    assert found["objective.share"] == (Shortcut().share, None)
+SHARED = (FlowMatching, Shortcut, LiveReflow, Progressive, Consistency, ConsistencyDistillation)
 
 
 def test_what_may_change_exists_and_does_not_decide_what_is_learnt() -> None:
     names = {field.name for field in fields(Config)}
-    assert names >= FREE_TO_CHANGE
-    deciding = {"dataset_name", "batch_size", "seed", "ema_decay", "accumulation", "model", "objective", "optimizer"}
+    deciding = {"data", "batch_size", "seed", "ema_decay", "accumulation", "model", "objective", "optimizer"}
     deciding |= {"start_from"}
+    assert not deciding & FREE_TO_CHANGE
     assert names == FREE_TO_CHANGE | deciding
-
-
-@pytest.mark.parametrize(
-    ("spoil", "named"),
-    [
-        (lambda data: data.update(colour=1), "the fields colour are not"),
-        (lambda data: data.pop("seed"), "the fields seed are not"),
-        (lambda data: data["model"].pop("depth"), "the fields model.depth are not"),
-        (lambda data: data["model"].update(width=1), "the fields model.width are not"),
-        (lambda data: data["objective"].pop("share"), "the fields objective.share are not"),
-        (lambda data: data["objective"]["times"].update(odd=1), "the fields objective.times.odd are not"),
-        (lambda data: data["objective"].update(kind="magic"), "objective.kind is 'magic', but this version knows"),
-        (lambda data: data.pop("objective"), "objective.kind is None"),
-        (lambda data: data["model"].update(depth=0), "model.depth is 0, but must be at least 1"),
-    ],
-)
-def test_a_field_that_does_not_belong_is_named(spoil: Callable[[Any], Any], named: str) -> None:
-    data = json.loads(json.dumps(to_json(Config())))
-    spoil(data)
-    with pytest.raises(InputError, match=named):
-        from_json(data)
-
-
-def test_a_file_from_before_a_field_means_what_was_done_then() -> None:
-    data = json.loads(json.dumps(to_json(Config())))
-    del data["model"]["attention"]
-    assert from_json(data) == Config()
-
-
-def test_reading_does_not_change_what_was_read() -> None:
-    data = to_json(Config())
-    before = json.dumps(data)
-    from_json(data)
-    assert json.dumps(data) == before
-
-
-def test_flatten_puts_parts_under_dotted_names() -> None:
-    assert flatten({"a": 1, "b": {"c": 2, "d": {"e": 3}}}) == {"a": 1, "b.c": 2, "b.d.e": 3}
 
 
 @pytest.mark.parametrize(
@@ -108,12 +37,15 @@ def test_flatten_puts_parts_under_dotted_names() -> None:
     [
         ({"batch_size": 0}, "batch_size is 0, but must be at least 1"),
         ({"max_steps": 0}, "max_steps is 0, but must be at least 1"),
+        ({"accumulation": 0}, "accumulation is 0, but must be at least 1"),
         ({"seed": -1}, "seed is -1, but must be at least 0"),
+        ({"seed": 2**32}, "seed is 4294967296, but must lie between 0 and 4294967295"),
         ({"keep": 0}, "keep is 0"),
         ({"data_threads": -1}, "data_threads is -1"),
         ({"log_interval": 0}, "log_interval is 0"),
         ({"save_interval": 0}, "save_interval is 0"),
         ({"ema_decay": 1.0}, "ema_decay is 1.0, but must be at least 0 and below 1"),
+        ({"ema_decay": math.nan}, "ema_decay is nan, but must be a finite number"),
         ({"batch_size": 10, "accumulation": 4}, "batch_size 10 is not a multiple of accumulation 4"),
         # The share is taken of what one turn holds.
         ({"batch_size": 4, "accumulation": 4}, "objective.share .* x batch_size 1 = .*rounds to 0 images"),
@@ -121,30 +53,130 @@ def test_flatten_puts_parts_under_dotted_names() -> None:
             {"optimizer": Optimizer(schedule="cosine", decay_steps=10), "max_steps": 11},
             "max_steps is 11, but the learning rate is 0 from step 10 on",
         ),
+        ({"objective": Progressive()}, "objective progressive distils a trained flow: .* with --start-from"),
     ],
 )
-def test_a_run_that_cannot_work_is_refused(settings: dict[str, Any], sentence: str) -> None:
+def test_a_run_that_cannot_work_is_refused(tiny: Config, settings: dict[str, Any], sentence: str) -> None:
     with pytest.raises(InputError, match=sentence):
-        Config(**settings)
+        replace(tiny, **settings)
 
 
+def test_the_largest_seed_is_taken(tiny: Config) -> None:
+    assert replace(tiny, seed=2**32 - 1).seed == 2**32 - 1
+
+
+@pytest.mark.parametrize("objective", SHARED)
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
-        ({"learning_rate": -1.0}, "optimizer.learning_rate is -1.0, but must be at least 0"),
-        ({"warmup_steps": -1}, "optimizer.warmup_steps is -1"),
-        ({"clip_norm": -0.5}, "optimizer.clip_norm is -0.5"),
-        ({"beta2": 1.0}, "optimizer.beta2 is 1.0, but must be at least 0 and below 1"),
-        ({"schedule": "cosine", "decay_steps": 5, "warmup_steps": 5}, "the cosine must end after the warm-up's 5"),
+        ({"adaptive_floor": 0.0}, "objective.adaptive_floor is 0.0, but must be above 0"),
+        ({"adaptive_floor": -0.1}, "objective.adaptive_floor is -0.1"),
+        ({"adaptive_power": -1.0}, "objective.adaptive_power is -1.0, but must be at least 0"),
+        ({"adaptive_power": math.inf}, "objective.adaptive_power is inf, but must be a finite number"),
+        ({"noise_floor": -1e-5}, "objective.noise_floor is -1e-05, but must be at least 0"),
+        ({"noise_floor": 1.0}, "objective.noise_floor is 1.0, but must be below 1"),
+        ({"label_dropout": math.nan}, "objective.label_dropout is nan, but must be a finite number"),
+        ({"label_dropout": -0.5}, r"objective.label_dropout is -0.5, but must lie between 0 and 1"),
     ],
 )
-def test_an_optimiser_that_cannot_work_is_refused(settings: dict[str, Any], sentence: str) -> None:
+def test_shared_settings_that_cannot_work_are_refused_for_every_method(
+    objective: Any, settings: dict[str, Any], sentence: str
+) -> None:
     with pytest.raises(InputError, match=sentence):
-        Optimizer(**settings)
+        objective(**settings)
 
 
-def test_an_unknown_preset_is_refused_with_the_names() -> None:
-    with pytest.raises(
-        InputError, match="preset 'cifar' is unknown: the presets are digits, glyphs, dit-b/2, dit-xl/2"
-    ):
+@pytest.mark.parametrize(
+    ("part", "settings", "sentence"),
+    [
+        (Shortcut, {"clip": 0.0}, "objective.clip is 0.0, but must be above 0"),
+        (Progressive, {"clip": 0.0}, "objective.clip is 0.0, but must be above 0"),
+        (ConsistencyDistillation, {"clip": -4.0}, "objective.clip is -4.0, but must be above 0"),
+        (Shortcut, {"flow_weight": -1.0}, "objective.flow_weight is -1.0, but must be at least 0"),
+        (LiveReflow, {"flow_weight": -1.0}, "objective.flow_weight is -1.0, but must be at least 0"),
+        (Shortcut, {"guidance": math.nan}, "objective.guidance is nan, but must be a finite number"),
+        (Shortcut, {"target_decay": 1.0}, "objective.target_decay is 1.0, but must be at least 0 and below 1"),
+        (Consistency, {"target_decay": math.nan}, "objective.target_decay is nan"),
+        (Shortcut, {"levels": 100}, "objective.levels is 100, but must be a power of two"),
+        (Progressive, {"total_images": -1}, "objective.total_images is -1"),
+        (Times, {"mean": math.inf}, "objective.times.mean is inf, but must be a finite number"),
+        (MLP, {"time_scale": math.nan}, "model.time_scale is nan, but must be a finite number"),
+        (DiT, {"mlp_ratio": math.inf}, "model.mlp_ratio is inf, but must be a finite number"),
+        (Points, {"noise": math.nan}, "data.noise is nan"),
+    ],
+)
+def test_settings_of_parts_that_cannot_work_are_refused(
+    objective: Any, settings: dict[str, Any], sentence: str
+) -> None:
+    with pytest.raises(InputError, match=sentence):
+        objective(**settings)
+
+
+def test_more_levels_than_the_network_tells_apart_are_refused(tiny: Config) -> None:
+    log2 = replace(tiny.model, step_conditioning="log2")
+    assert replace(tiny, model=log2, objective=Shortcut(levels=128))
+    with pytest.raises(InputError, match=r"objective.levels is 256, .* at most 128 levels, or .*smooth"):
+        replace(tiny, model=log2, objective=Shortcut(levels=256))
+    assert replace(tiny, objective=Shortcut(levels=256))
+    # Nobody tells this network a step size, so there is nothing to tell apart.
+    untold = ConsistencyDistillation(levels=256, tell_step=False)
+    assert replace(tiny, model=log2, objective=untold, start_from="flow")
+
+
+def test_stages_that_do_not_fit_the_training_are_refused_with_the_arithmetic(tiny: Config) -> None:
+    small = replace(tiny, batch_size=2, max_steps=3, objective=FlowMatching())
+    with pytest.raises(InputError, match="7 stages of at least 1 image, but max_steps x batch_size = 6: train longer"):
+        replace(small, objective=Consistency())
+    assert replace(small, objective=Consistency(levels=64))
+    for total in (3, 129):
+        with pytest.raises(InputError, match=rf"7 stages over objective.total_images {total}, but .* = 128: set"):
+            replace(tiny, objective=Consistency(total_images=total))
+
+
+def test_stages_follow_the_length_of_the_training_unless_they_are_set(tiny: Config) -> None:
+    config = replace(tiny, objective=Consistency())
+    assert config.finished().objective == Consistency(total_images=128)
+    longer = replace(config, max_steps=10, batch_size=8)
+    assert longer.finished().objective == Consistency(total_images=80)
+    # Finishing does not change what is finished, nor what has no stages.
+    assert longer.finished().finished() == longer.finished()
+    own = replace(tiny, objective=Consistency(total_images=100))
+    assert own.finished() == own
+    assert tiny.finished() == tiny
+
+
+def test_a_choice_keeps_the_settings_that_it_has(tiny: Config) -> None:
+    base = replace(tiny, objective=Shortcut(share=0.5))
+    assert configure(base) == base
+    assert configure(base, objective="shortcut", model="dit") == base
+    assert configure(base, objective="flow-matching").objective == FlowMatching()
+    # A name that stands for settings brings them.
+    assert configure(base, objective="shortcut-original").objective == ORIGINAL
+    found = configure(base, objective="progressive", start_from="flow")
+    assert (found.objective, found.start_from) == (Progressive(), "flow")
+
+
+def test_the_network_takes_the_size_of_the_data(tiny: Config) -> None:
+    found = configure(tiny, data=Points(), model="mlp")
+    assert found.data == Points()
+    assert found.model == MLP(dimensions=2, num_classes=4)
+    with pytest.raises(InputError, match=r"items of shape \(2,\), but model dit takes square images"):
+        configure(tiny, data=Points())
+
+
+def test_an_unknown_name_is_refused_with_the_names(tiny: Config) -> None:
+    with pytest.raises(InputError, match="preset 'cifar' is unknown: The names are digits, points, glyphs"):
         get_preset("cifar")
+    with pytest.raises(InputError, match="objective 'shortcuts' is unknown: did you mean 'shortcut'"):
+        configure(tiny, objective="shortcuts")
+    with pytest.raises(InputError, match="model 'unet' is unknown"):
+        choose("model", catalogue.NETWORKS, "unet")
+
+
+@pytest.mark.parametrize("name", catalogue.PRESETS)
+def test_a_preset_can_be_trained(name: str) -> None:
+    from shortcut_models.train import check_fits
+
+    config = get_preset(name)
+    check_fits(config)
+    assert config.finished().images == config.max_steps * config.batch_size

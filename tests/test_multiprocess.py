@@ -34,8 +34,10 @@ def test_two_processes_train_the_same_as_one(
     assert "is complete: step 8" in said[0]
     assert "complete" not in said[1]
     assert "img" not in said[1]
-    run = json.loads((folder / "run.json").read_text())
-    assert run["device"].startswith("2 x")
+    (start,) = json.loads((folder / "run.json").read_text())["starts"]
+    assert start["device"].startswith("2 x")
+    assert start["process"] == processes[0].pid
+    assert not (folder / ".lock").exists()
     found, expected = (
         [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()] for path in (folder, trained)
     )

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from shortcut_models import InputError, catalogue, choice_json, pairs
+from shortcut_models import InputError, catalogue, pairs
+from shortcut_models.choice_json import from_json, to_json
 from shortcut_models.data import choose, take
 from shortcut_models.data.base import Data
 from shortcut_models.data.digits import Digits
@@ -37,7 +38,7 @@ class Fake:
 
 
 def make(folder: Path, count: int = 600, seed: int = 3, data: Data | None = None, **other: Any) -> Pairs:
-    settings = {"steps": 2, "guidance": 1.5, "about": {"run": "/runs/a"}} | other
+    settings: dict[str, Any] = {"steps": 2, "guidance": 1.5, "about": {"run": "/runs/a"}} | other
     pairs.make_pairs(Fake(), folder, count=count, seed=seed, data=data or Digits(), **settings)
     return Pairs(path=str(folder))
 
@@ -99,12 +100,13 @@ def test_interrupted_pairs_go_on_and_end_with_the_same_bytes(
 def test_pairs_that_cannot_be_made_or_read_are_told_in_a_sentence(tmp_path: Path) -> None:
     folder = tmp_path / "pairs"
     make(folder, 10)
-    for changed, line in (
+    changes: list[tuple[dict[str, Any], str]] = [
         ({"steps": 4}, "steps: 2 there, 4 now"),
         ({"seed": 4}, "seed: 3 there, 4 now"),
         ({"guidance": 1.0}, "guidance: 1.5 there, 1.0 now"),
         ({"about": {"run": "/runs/b"}}, "run: /runs/a there, /runs/b now"),
-    ):
+    ]
+    for changed, line in changes:
         with pytest.raises(InputError, match=rf"other settings; choose another --out:\n  {line}"):
             make(folder, 10, **changed)
     (tmp_path / "other").mkdir()
@@ -140,12 +142,12 @@ def test_pairs_show_what_their_network_learned_however_far_back_and_from_anywher
     assert first.shows() == second.shows() == shown
     assert (second.metrics, second.view, second.class_names) == (shown.metrics, "points", shown.class_names)
     # Moved or seen from elsewhere, they are the same: what they show is recorded, and their path is whole.
-    kept = json.loads(json.dumps(choice_json.to_json(catalogue.DATA, second)))
+    kept = json.loads(json.dumps(to_json(catalogue.DATA, second)))
     assert Path(kept["path"]).is_absolute()
     Path("first").rename("gone")
     monkeypatch.chdir("/")
-    assert choice_json.from_json(catalogue.DATA, kept, "data").shows() == shown
-    assert len(choice_json.from_json(catalogue.DATA, kept, "data").open()) == 10
+    assert from_json(catalogue.DATA, kept, "data").shows() == shown
+    assert len(from_json(catalogue.DATA, kept, "data").open()) == 10
     assert choose(str(tmp_path / "second")) == second
     assert Pairs(path=str(tmp_path / "second")).identity() == second.identity()
     other = np.load(tmp_path / "gone" / "x.npy")

@@ -13,6 +13,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -259,7 +260,7 @@ def test_no_number_may_stop_being_finite(name: str, value: float) -> None:
 def test_a_loss_that_overflows_stops_the_run_before_it_is_saved(
     tiny: Config, unfinished: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pixels, "LEVELS", np.full(256, 1e30, np.float32))
+    monkeypatch.setattr(pixels, "to_network", lambda images: jnp.full(images.shape, 1e30))
     with pytest.raises(InputError, match=r"stopped being finite before step 6 \(the checkpoint of step 4 is kept\)"):
         train(replace(tiny, data_threads=0), unfinished)
     assert newest(unfinished / "checkpoints") == 4

@@ -18,35 +18,30 @@ import optax
 import pytest
 
 from shortcut_models import InputError, sharding, startup
-from shortcut_models.checkpoint import Checkpoints
-from shortcut_models.config import Config, Optimizer
-from shortcut_models.data import Digits, pipeline
+from shortcut_models.checkpoint import Checkpoints, newest
+from shortcut_models.codecs.pixels import Pixels
+from shortcut_models.config import Config
+from shortcut_models.data.digits import Digits
 from shortcut_models.data.pipeline import batch_dataset
-from shortcut_models.networks import MLP, DiT
-from shortcut_models.objectives import ORIGINAL, FlowMatching, Shortcut
-from shortcut_models.train import (
-    State,
-    average,
-    check_fits,
-    compile_step,
-    init_state,
-    make_optimizer,
-    make_schedule,
-    make_step,
-    restore,
-    to_parts,
-    train,
-)
+from shortcut_models.data.points import Points
+from shortcut_models.networks.dit import DiT
+from shortcut_models.networks.mlp import MLP
+from shortcut_models.objectives import Batch, Context
+from shortcut_models.objectives.flow_matching import FlowMatching
+from shortcut_models.objectives.reflow import Reflow
+from shortcut_models.objectives.shortcut import ORIGINAL, Shortcut
+from shortcut_models.optimizer import Optimizer, make_optimizer, make_schedule
+from shortcut_models.runlog import check_finite
+from shortcut_models.state import State, init_state, restore, shapes_of, to_parts
+from shortcut_models.train import check_fits, compile_step, make_encode, make_step, train
 
 
 def saved_state(config: Config, folder: Path, step: int | None = None) -> State:
     """A checkpoint, the newest by default, on one device, whatever wrote it."""
-    shapes = jax.eval_shape(partial(init_state, config))
-    placed = sharding.state_sharding(sharding.make_mesh(jax.devices()[:1]), shapes, "dp")
+    mesh = sharding.make_mesh(jax.devices()[:1])
+    layout = sharding.make_layout(shapes_of(config), "dp", config.model.stacked, mesh)
     with Checkpoints(folder / "checkpoints", keep=10) as checkpoints:
-        newest = checkpoints.latest
-        assert newest is not None
-        return restore(checkpoints, step or newest, shapes, placed)
+        return restore(checkpoints, step or last_saved(folder), layout)
 
 
 def assert_same(a: Any, b: Any) -> None:
@@ -97,7 +92,7 @@ def test_half_the_steps_and_then_the_rest_give_the_same_bytes(
     assert_same(resumed, expected)
     assert rows(folder) == rows(trained)
     assert len(fed) == 4
-    dataset = batch_dataset(Digits(), tiny.batch_size, tiny.seed)
+    dataset = batch_dataset(Digits().open(), tiny.batch_size, tiny.seed)
     for k, batch in enumerate(fed, start=4):
         assert_same(batch, dataset[k])
 
@@ -124,9 +119,9 @@ def wait_until(happened: Callable[[], bool], process: subprocess.Popen[str]) -> 
         time.sleep(0.01)
 
 
-def newest(folder: Path) -> int:
+def last_saved(folder: Path) -> int:
     """The newest checkpoint that has its final name."""
-    return max((int(path.name) for path in (folder / "checkpoints").glob("*") if path.name.isdigit()), default=0)
+    return newest(folder / "checkpoints") or 0
 
 
 def last_row(folder: Path) -> int:
@@ -144,15 +139,18 @@ def test_a_run_killed_then_stopped_by_both_signals_ends_as_one_that_nobody_distu
     command = ["train", "digits", "--run-dir", folder, *flags, "--max-steps", 1_000_000]
 
     process = start_shortcut(*command)
-    wait_until(lambda: newest(folder) >= 50 and newest(folder) + 5 < last_row(folder) < newest(folder) + 30, process)
+    wait_until(
+        lambda: last_saved(folder) >= 50 and last_saved(folder) + 5 < last_row(folder) < last_saved(folder) + 30,
+        process,
+    )
     process.send_signal(signal.SIGKILL)
     process.communicate()
     assert process.returncode == -signal.SIGKILL
-    kept = newest(folder)
+    kept = last_saved(folder)
     assert kept < last_row(folder)  # It was killed between saves.
 
     for number, status in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
-        before, old = newest(folder), (folder / "metrics.jsonl").stat().st_ino
+        before, old = last_saved(folder), (folder / "metrics.jsonl").stat().st_ino
         process = start_shortcut(*command)
         # The file is written anew when the run goes on: only then do its rows come from this process.
         wait_until(lambda old=old: (folder / "metrics.jsonl").stat().st_ino != old, process)
@@ -161,41 +159,60 @@ def test_a_run_killed_then_stopped_by_both_signals_ends_as_one_that_nobody_distu
         _, said = process.communicate()
         assert process.returncode == status, said
         assert f"going on from step {before} of" in said
-        assert f"stopped and saved at step {newest(folder)}" in said
+        assert f"stopped and saved at step {last_saved(folder)}" in said
         assert "Traceback" not in said
-        assert newest(folder) > before
+        assert last_saved(folder) > before
 
-    end = (newest(folder) // 3 + 2) * 3
+    end = (last_saved(folder) // 3 + 2) * 3
     for run in (folder, calm):
         process = start_shortcut("train", "digits", "--run-dir", run, *flags, "--max-steps", end)
         assert process.wait() == 0, process.communicate()[1]
         process.communicate()
-    assert newest(folder) == newest(calm) == end
+    assert last_saved(folder) == last_saved(calm) == end
     assert_same(saved_state(tiny, folder), saved_state(tiny, calm))
     assert rows(folder) == rows(calm)
     assert [row["step"] for row in rows(folder)] == list(range(3, end + 1, 3))
 
 
+@pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_checkpoint(
-    tiny: Config, trained: Path, trained_copy: Path, monkeypatch: pytest.MonkeyPatch
+    tiny: Config, trained: Path, trained_copy: Path, monkeypatch: pytest.MonkeyPatch, value: float
 ) -> None:
-    nothing = lambda images: np.full(images.shape, np.nan, np.float32)  # noqa: E731
-    monkeypatch.setattr(pipeline, "to_network", nothing)
-    with pytest.raises(InputError, match=r"before step 10 \(the checkpoint of step 8 is kept\): lower --optimizer"):
-        train(replace(tiny, max_steps=16, data_threads=0), trained_copy)
-    monkeypatch.undo()
-    assert newest(trained_copy) == 8
+    with monkeypatch.context() as patch:
+        patch.setattr(Pixels, "encode", lambda *given: jnp.full(given[1]["image"].shape, value, jnp.float32))
+        with pytest.raises(InputError, match=r"before step 10 \(the checkpoint of step 8 is kept\): lower --optimizer"):
+            train(replace(tiny, max_steps=16, data_threads=0), trained_copy)
+    assert last_saved(trained_copy) == 8
     assert_same(saved_state(tiny, trained_copy), saved_state(tiny, trained))
     assert rows(trained_copy) == rows(trained)  # And no row is not a number.
 
 
-def test_the_original_recipe_takes_a_step(tiny: Config, tmp_path: Path) -> None:
-    config = replace(tiny, objective=ORIGINAL, max_steps=1)
+@pytest.mark.parametrize("name", ["loss", "gradient_norm", "error/d=1/2"])
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_whatever_number_is_not_finite_stops_the_run(name: str, value: float) -> None:
+    whole = {"loss": 1.0, "gradient_norm": 2.0, "error/d=1/2": 3.0}
+    check_finite(whole, 10, 8)
+    with pytest.raises(InputError, match=r"before step 10 \(no checkpoint was written yet\)"):
+        check_finite(whole | {name: value}, 10, 0)
+
+
+def test_the_original_recipe_takes_a_step_from_what_the_seed_says(
+    tiny: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fed, place = [], sharding.place_batch
+    monkeypatch.setattr(sharding, "place_batch", lambda mesh, batch: place(mesh, fed.append(batch) or batch))
+    config = replace(tiny, objective=ORIGINAL, max_steps=1, seed=7)
     assert train(config, tmp_path / "run") == 0
     (row,) = rows(tmp_path / "run")
     # The last layer starts at zero, so the first velocity is zero and the error is that of x1 - x0.
-    assert row["error/d=0"] == pytest.approx(1 + np.square(Digits().images / 127.5 - 1).mean(), rel=0.15)
-    assert saved_state(config, tmp_path / "run").target is not None
+    images = Digits().open().arrays["image"]
+    assert row["error/d=0"] == pytest.approx(1 + np.square(images / 127.5 - 1).mean(), rel=0.15)
+    state = saved_state(config, tmp_path / "run")
+    assert state.target is not None
+    assert_same(fed[0], batch_dataset(Digits().open(), tiny.batch_size, 7)[0])
+    first = tiny.model.init(jax.random.fold_in(jax.random.key(7), 0))["patch"]["kernel"]
+    # One step of AdamW from there: by no more than the learning rate.
+    assert np.abs(np.asarray(state.params["patch"]["kernel"]) - np.asarray(first)).max() < 1e-2
 
 
 def test_compiling_gives_back_what_it_took(tiny: Config, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -208,15 +225,20 @@ def test_compiling_gives_back_what_it_took(tiny: Config, monkeypatch: pytest.Mon
 # --- One device or many
 
 
-def take_steps(config: Config, count: int, devices: int) -> tuple[list[float], State]:
+def layout_of(config: Config, devices: int = 8) -> sharding.Layout:
     mesh = sharding.make_mesh(jax.devices()[:devices])
-    shapes = jax.eval_shape(partial(init_state, config))
-    placed = sharding.state_sharding(mesh, shapes, config.sharding)
-    state = jax.jit(partial(init_state, config), out_shardings=placed)()
-    step, dataset = compile_step(config, mesh, shapes, placed), batch_dataset(Digits(), config.batch_size, config.seed)
+    return sharding.make_layout(shapes_of(config), config.sharding, config.model.stacked, mesh)
+
+
+def take_steps(config: Config, count: int, devices: int) -> tuple[list[float], State]:
+    layout = layout_of(config, devices)
+    state = jax.jit(partial(init_state, config), out_shardings=layout.placed)()
+    step, encode = compile_step(config, layout), make_encode(config, layout)
+    dataset = batch_dataset(config.data.open(), config.batch_size, config.seed)
     sums = [0.0]
     for index in range(count):
-        state = step(state, sharding.place_batch(mesh, dataset[index]), np.uint32(index))
+        batch = encode(sharding.place_batch(layout.mesh, dataset[index]), np.uint32(index))
+        state = step(state, batch, np.uint32(index))
         sums.append(float(state.totals["loss"][0]))
     return list(np.diff(sums) / config.batch_size), state
 
@@ -245,11 +267,9 @@ def test_eight_devices_learn_what_one_does(tiny: Config, on_one_device: tuple[li
 
 def test_fsdp_spreads_every_large_array_and_never_the_depth(tiny: Config) -> None:
     # Depth 8 could be split over eight devices, but the scan walks it.
-    config = replace(tiny, model=replace(tiny.model, depth=8))
-    shapes = jax.eval_shape(partial(init_state, config))
-    placed = sharding.state_sharding(sharding.make_mesh(), shapes, "fsdp")
-    flat = jax.tree_util.tree_leaves_with_path(placed)
-    for (path, where), leaf in zip(flat, jax.tree.leaves(shapes), strict=True):
+    layout = layout_of(replace(tiny, model=replace(tiny.model, depth=8), sharding="fsdp"))
+    flat = jax.tree_util.tree_leaves_with_path(layout.placed)
+    for (path, where), leaf in zip(flat, jax.tree.leaves(layout.shapes), strict=True):
         name = jax.tree_util.keystr(path)
         spread = [axis for axis, part in enumerate(where.spec) if part is not None]
         if "'blocks'" in name:
@@ -260,16 +280,13 @@ def test_fsdp_spreads_every_large_array_and_never_the_depth(tiny: Config) -> Non
 
 
 def test_dp_copies_the_whole_state(tiny: Config) -> None:
-    shapes = jax.eval_shape(partial(init_state, tiny))
-    mesh = sharding.make_mesh()
-    placed = sharding.state_sharding(mesh, shapes, "dp")
-    assert set(jax.tree.leaves(placed)) == {sharding.replicated(mesh)}
+    layout = layout_of(tiny)
+    assert set(jax.tree.leaves(layout.placed)) == {sharding.replicated(layout.mesh)}
 
 
 def test_a_checkpoint_of_eight_fsdp_devices_loads_on_one(tiny: Config, trained: Path, tmp_path: Path) -> None:
-    shapes = jax.eval_shape(partial(init_state, tiny))
     state = saved_state(tiny, trained)
-    spread = jax.device_put(state, sharding.state_sharding(sharding.make_mesh(), shapes, "fsdp"))
+    spread = jax.device_put(state, layout_of(replace(tiny, sharding="fsdp")).placed)
     with Checkpoints(tmp_path / "checkpoints") as checkpoints:
         checkpoints.save(8, to_parts(spread))
         checkpoints.wait()
@@ -289,19 +306,19 @@ def test_a_batch_that_devices_cannot_share_is_refused_with_the_arithmetic(batch_
 # --- The step by hand, on a perceptron
 
 
-NETWORK = MLP(dimensions=3, hidden_size=8, depth=1, num_classes=10, frequencies=4)
+NETWORK = MLP(dimensions=2, hidden_size=8, depth=1, num_classes=4, frequencies=4)
 
 
 @pytest.fixture(scope="module")
 def points(tiny: Config) -> Config:
     """Settings for a step of NETWORK; flow matching, whose gradient takes few lines."""
-    return replace(tiny, objective=FlowMatching(), optimizer=Optimizer(learning_rate=0.1, weight_decay=0.5))
+    optimizer = Optimizer(learning_rate=0.1, weight_decay=0.5)
+    return replace(tiny, data=Points(), model=NETWORK, objective=FlowMatching(), optimizer=optimizer)
 
 
 @pytest.fixture(scope="module")
-def batch() -> dict[str, jax.Array]:
-    x1 = jax.random.normal(jax.random.key(3), (16, 3))
-    return {"x1": x1, "label": jnp.arange(16) % 10}
+def batch() -> Batch:
+    return Batch(jax.random.normal(jax.random.key(3), (16, 2)), jnp.arange(16) % 4)
 
 
 def state_of(config: Config, own_target: bool = False) -> State:
@@ -319,27 +336,25 @@ def state_of(config: Config, own_target: bool = False) -> State:
     )
 
 
-def by_hand(config: Config, params: Any, batch: dict[str, jax.Array], key: jax.Array) -> tuple[Any, jax.Array]:
+def by_hand(config: Config, params: Any, batch: Batch, key: jax.Array) -> tuple[Any, jax.Array]:
     """Gradient of the mean loss, and the losses, straight from the objective."""
 
     def loss(params: Any) -> Any:
-        result = config.objective(partial(NETWORK.apply, params), batch["x1"], batch["label"], key, null_label=10)
+        result = config.objective(partial(NETWORK.apply, params), batch, key, Context(null_label=4))
         return result.per_example.mean(), result.per_example
 
     return jax.grad(loss, has_aux=True)(params)
 
 
 @pytest.mark.parametrize("turns", [1, 2])
-def test_a_step_is_one_update_along_the_mean_gradient_of_its_turns(
-    points: Config, batch: dict[str, jax.Array], turns: int
-) -> None:
+def test_a_step_is_one_update_along_the_mean_gradient_of_its_turns(points: Config, batch: Batch, turns: int) -> None:
     config = replace(points, accumulation=turns, seed=4)
     state = state_of(config)
-    after = make_step(config, NETWORK)(state, batch, jnp.uint32(7))
+    after = jax.jit(make_step(config))(state, batch, jnp.uint32(7))
 
     key = jax.random.fold_in(jax.random.fold_in(jax.random.key(4), 1), 7)
     keys = jax.random.split(key, 2) if turns == 2 else [key]
-    parts = [jax.tree.map(lambda a, k=k: a[k::turns], batch) for k in range(turns)]
+    parts = [Batch(batch.x1[k::turns], batch.label[k::turns]) for k in range(turns)]
     found = [by_hand(config, state.params, part, own) for part, own in zip(parts, keys, strict=True)]
     gradient = jax.tree.map(lambda *g: sum(g) / turns, *(gradient for gradient, _ in found))
     # AdamW's first step, in full: the bias-corrected averages are the gradient and its square.
@@ -355,91 +370,86 @@ def test_a_step_is_one_update_along_the_mean_gradient_of_its_turns(
     np.testing.assert_allclose(after.totals["gradient_norm"], [5 + norm, 2 + 1], rtol=1e-5)
 
 
-def test_turns_split_a_batch_so_that_every_image_counts_once(points: Config, batch: dict[str, jax.Array]) -> None:
-    seen: list[np.ndarray] = []
+@pytest.mark.parametrize("turns", [1, 4])
+def test_every_image_counts_once_and_every_turn_is_told_what_was_seen_before(
+    points: Config, batch: Batch, turns: int
+) -> None:
+    seen: list[tuple[np.ndarray, int]] = []
 
     class Watch(FlowMatching):
-        def __call__(self, velocity: Any, x1: Any, label: Any, key: Any, **rest: Any) -> Any:
-            jax.debug.callback(lambda x: seen.append(np.asarray(x)), x1)
-            return super().__call__(velocity, x1, label, key, **rest)
+        def __call__(self, velocity: Any, batch: Any, key: Any, given: Any) -> Any:
+            jax.debug.callback(lambda x, n: seen.append((np.asarray(x), int(n))), batch.x1, given.images)
+            return super().__call__(velocity, batch, key, given)
 
-    config = replace(points, objective=Watch(), accumulation=4)
-    jax.block_until_ready(make_step(config, NETWORK)(state_of(config), batch, jnp.uint32(0)))
+    config = replace(points, objective=Watch(), accumulation=turns)
+    jax.block_until_ready(jax.jit(make_step(config))(state_of(config), batch, jnp.uint32(3)))
     jax.effects_barrier()
-    assert [len(part) for part in seen] == [4] * 4
-    np.testing.assert_array_equal(np.sort(np.concatenate(seen), axis=0), np.sort(batch["x1"], axis=0))
-
-
-def test_both_averages_follow_their_own_decay(points: Config, batch: dict[str, jax.Array]) -> None:
-    config = replace(points, ema_decay=0.75, objective=Shortcut(target_decay=0.5))
-    state = state_of(config, own_target=True)
-    state = state._replace(totals={"loss": jnp.zeros(2)})
-    after = make_step(config, NETWORK)(state, batch, jnp.uint32(0))
-    for found, old, decay in ((after.ema, state.ema, 0.75), (after.target, state.target, 0.5)):
-        expected = jax.tree.map(lambda a, b, k=decay: k * np.asarray(a) + (1 - k) * np.asarray(b), old, after.params)
-        jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-6), found, expected)
+    assert [len(part) for part, _ in seen] == [16 // turns] * turns
+    assert {images for _, images in seen} == {48}
+    np.testing.assert_array_equal(np.sort(np.concatenate([x for x, _ in seen]), axis=0), np.sort(batch.x1, axis=0))
 
 
 @pytest.mark.parametrize(("decay", "makes"), [(None, "params"), (0.9, "ema"), (0.5, "target")])
 def test_the_weights_that_make_the_targets_are_those_of_the_settings(
-    points: Config, batch: dict[str, jax.Array], decay: float | None, makes: str
+    points: Config, batch: Batch, decay: float | None, makes: str
 ) -> None:
     given: list[Any] = []
 
     class Watch(Shortcut):
-        def __call__(self, velocity: Any, x1: Any, label: Any, key: Any, **rest: Any) -> Any:
-            given.append(rest["target"].args[0] if "target" in rest else None)
-            return super().__call__(velocity, x1, label, key, **rest)
+        def __call__(self, velocity: Any, batch: Any, key: Any, context: Any) -> Any:
+            given.append(getattr(context.target, "args", [None])[0])
+            return super().__call__(velocity, batch, key, context)
 
     config = replace(points, objective=Watch(target_decay=decay))
     assert (init_state(config).target is not None) == (makes == "target")
     state = state_of(config, own_target=makes == "target")._replace(totals={"loss": jnp.zeros(2)})
-    make_step(config, NETWORK)(state, batch, jnp.uint32(0))
+    make_step(config)(state, batch, jnp.uint32(0))
     assert_same(given[-1], getattr(state, makes))
 
 
-def test_an_average_is_taken_leaf_by_leaf() -> None:
-    found = average({"a": jnp.asarray([1.0, 2.0])}, {"a": jnp.asarray([5.0, -2.0])}, 0.75)
-    np.testing.assert_array_equal(found["a"], [2.0, 1.0])
+def test_the_seed_decides_the_first_weights_the_order_of_the_data_and_the_draws_of_a_step(
+    points: Config, batch: Batch
+) -> None:
+    other = replace(points, seed=points.seed + 1)
+    first, second = (init_state(config).params["hidden0"]["kernel"] for config in (points, other))
+    assert np.abs(np.asarray(first - second)).max() > 0.01
+    assert_same(init_state(points), init_state(points))
+    orders = [batch_dataset(config.data.open(), 8, config.seed)[0]["label"] for config in (points, other)]
+    assert (orders[0] != orders[1]).any()
+    losses = [make_step(config)(state_of(config), batch, jnp.uint32(0)).totals["loss"][0] for config in (points, other)]
+    assert abs(losses[0] - losses[1]) > 1e-3  # From the same weights and data: noise and times differ.
+    again = make_step(points)(state_of(points), batch, jnp.uint32(1)).totals["loss"][0]
+    assert abs(losses[0] - again) > 1e-3  # And so they do from step to step.
 
 
-def test_weight_decay_shrinks_matrices_and_nothing_else(tiny: Config) -> None:
-    optimizer = make_optimizer(Optimizer(learning_rate=0.5, weight_decay=0.25))
-    params = jax.tree.map(jnp.ones_like, tiny.model.init(jax.random.key(0)))
-    with jax.numpy_dtype_promotion("standard"):
-        updates, _ = optimizer.update(jax.tree.map(jnp.zeros_like, params), optimizer.init(params), params)
-    decayed = set()
-    for path, update in jax.tree_util.tree_leaves_with_path(updates):
-        kind = path[-1].key
-        np.testing.assert_array_equal(update, np.full(update.shape, -0.125 if kind == "kernel" else 0.0))
-        decayed.add(kind)
-    assert decayed == {"kernel", "bias", "table"}
+def test_the_logged_rate_is_the_one_that_the_logged_step_took(tiny: Config, trained: Path) -> None:
+    schedule = make_schedule(tiny.optimizer)
+    expected = [float(jnp.asarray(schedule(step - 1))) for step in (2, 4, 6, 8)]
+    np.testing.assert_allclose([row["learning_rate"] for row in rows(trained)], expected, rtol=1e-6)
 
 
-def test_clipping_bounds_the_gradient_that_the_optimiser_sees() -> None:
-    params = {"kernel": jnp.zeros(4)}
-    optimizer = make_optimizer(Optimizer(clip_norm=0.5, learning_rate=1.0))
-    with jax.numpy_dtype_promotion("standard"):
-        _, state = optimizer.update({"kernel": jnp.full(4, 3.0)}, optimizer.init(params), params)
-    np.testing.assert_allclose(optax.tree.get(state, "mu")["kernel"], np.full(4, 0.1 * 0.25), rtol=1e-6)
+# --- What fits
 
 
-def test_the_learning_rate_rises_then_stays() -> None:
-    schedule = make_schedule(Optimizer(learning_rate=2.0, warmup_steps=4))
-    np.testing.assert_allclose([schedule(i) for i in range(7)], [0.5, 1.0, 1.5, 2.0, 2.0, 2.0, 2.0], rtol=1e-6)
-    assert [float(jnp.asarray(make_schedule(Optimizer(learning_rate=2.0))(i))) for i in range(3)] == [2.0] * 3
-    one = make_schedule(Optimizer(learning_rate=2.0, warmup_steps=1))
-    assert [float(jnp.asarray(one(i))) for i in range(3)] == [2.0] * 3
+def test_a_network_that_does_not_fit_the_data_is_refused(tiny: Config, points: Config) -> None:
+    with pytest.raises(InputError, match=r"8 x 8 x 1, but the network takes 16 x 16 x 1.*--model.image-size 8"):
+        check_fits(replace(tiny, model=replace(tiny.model, image_size=16)))
+    with pytest.raises(InputError, match=r"items are 2, but the network takes 3: choose another --model"):
+        check_fits(replace(points, model=replace(NETWORK, dimensions=3)))
+    with pytest.raises(InputError, match=r"learns pairs of noise and sample, which these data do not have"):
+        check_fits(replace(tiny, objective=Reflow()))
+    check_fits(tiny)
+    check_fits(points)
 
 
-def test_the_learning_rate_rises_then_falls_along_a_cosine_to_zero() -> None:
-    schedule = make_schedule(Optimizer(learning_rate=2.0, warmup_steps=2, schedule="cosine", decay_steps=10))
-    expected = [1.0, 2.0, *(1 + math.cos(math.pi * k / 8) for k in range(9)), 0.0]
-    np.testing.assert_allclose([schedule(i) for i in range(12)], expected, atol=1e-6)
-
-
-def test_a_network_that_does_not_fit_the_images_is_refused(tiny: Config) -> None:
-    with pytest.raises(InputError, match=r"\(8, 8, 1\), but the network takes \(16, 16, 1\).*--model.image-size 8"):
-        check_fits(replace(tiny, model=replace(tiny.model, image_size=16)), (8, 8, 1), 10)
-    with pytest.raises(InputError, match=r"10 labels, but model.num_classes is 3: set --model.num-classes 10"):
-        check_fits(replace(tiny, model=DiT(image_size=8, channels=1, num_classes=3)), (8, 8, 1), 10)
+@pytest.mark.parametrize("classes", [3, 20])
+def test_the_numbers_of_classes_must_be_equal_unless_every_label_is_dropped(tiny: Config, classes: int) -> None:
+    model = DiT(image_size=8, channels=1, num_classes=classes)
+    with pytest.raises(
+        InputError, match=rf"10 classes, but model.num_classes is {classes}: set --model.num-classes 10, or .*dropout 1"
+    ):
+        check_fits(replace(tiny, model=model))
+    check_fits(replace(tiny, model=model, objective=Shortcut(label_dropout=1.0)))
+    # As long as the jumps keep their labels, those are read.
+    with pytest.raises(InputError, match="10 classes"):
+        check_fits(replace(tiny, model=model, objective=Shortcut(label_dropout=1.0, bootstrap_dropout=False)))

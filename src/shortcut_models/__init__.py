@@ -1,18 +1,21 @@
 """Generative models that need one network call per image, and get better with more calls."""
 
+from importlib import import_module
+
 from shortcut_models.errors import InputError
 
-__all__ = ["InputError", "Model", "load"]
+_WHERE = {
+    "Model": "shortcut_models.model",
+    "load": "shortcut_models.weights",
+    "load_vae": "shortcut_models.codecs.sd_vae_file",
+    "open_data": "shortcut_models.data.opening",
+}
+
+__all__ = ["InputError", "Model", "load", "load_vae", "open_data"]  # pyrefly: ignore[bad-dunder-all]
 
 
 def __getattr__(name: str) -> object:
     # Loaded on first use: `import shortcut_models` stays quick, and the command's --help with it.
-    if name == "load":
-        from shortcut_models.weights import load
-
-        return load
-    if name == "Model":
-        from shortcut_models.model import Model
-
-        return Model
+    if name in _WHERE:
+        return getattr(import_module(_WHERE[name]), name)
     raise AttributeError(f"module 'shortcut_models' has no attribute {name!r}")

@@ -117,6 +117,9 @@ METRICS = {
 PRESETS = {
     "digits": Entry("presets.digits:PRESET", "1,797 real 8x8 digits, by class: the demo, minutes on two CPU cores"),
     "points": Entry("presets.points:PRESET", "2-D points on a few shapes, by class: seconds on a CPU"),
+    "images16": Entry("presets.images16:PRESET", "your own pictures at 16x16: --data OUT of `shortcut prepare`"),
+    "images32": Entry("presets.images32:PRESET", "your own pictures at 32x32: --data OUT of `shortcut prepare`"),
+    "images64": Entry("presets.images64:PRESET", "your own pictures at 64x64: for a GPU"),
     "glyphs": Entry("presets.glyphs:PRESET", "62 characters in colour at 32x32: for a GPU"),
 }
 

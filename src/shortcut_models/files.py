@@ -31,7 +31,7 @@ ADVICE = {
     errno.ENFILE: "close other programs: this machine has too many files open",
     errno.EIO: "check the disk or the network that holds it",
     errno.ESTALE: "check the network that holds it, and run the same command again",
-    errno.EPIPE: "whatever was reading the output has closed it",
+    errno.EPIPE: "the program that reads the output has ended, so that the rest of it is lost",
 }
 """What can be done about the failures of files that a user can mend."""
 

@@ -1,7 +1,7 @@
 """A trained network, ready to use: `velocity` for researchers, `sample` for everyone."""
 
 from collections.abc import Sequence
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import jax
@@ -12,6 +12,7 @@ from jaxtyping import Array, Float
 from tqdm import tqdm
 
 from shortcut_models import sampling, sharding
+from shortcut_models.codecs import Codec
 from shortcut_models.data.base import Data
 from shortcut_models.errors import InputError
 from shortcut_models.networks import Network, Params
@@ -40,8 +41,7 @@ class Model:
         self._mesh = sharding.make_mesh(devices or jax.local_devices())
         self.params = jax.device_put(network.prepare(params), sharding.replicated(self._mesh))
         self._velocity = jax.jit(network.apply)
-        self._codec = data.codec
-        self._decode = jax.jit(self._codec.decode)
+        self._decode = jax.jit(lambda codec, x: codec.decode(x))
         self._samplers: dict[Any, Any] = {}
 
     @property
@@ -144,8 +144,13 @@ class Model:
     def decode(self, x: ArrayLike, batch_size: int = 256) -> np.ndarray:
         """From the network's range to what the data show: for images, float32 (n, H, W, C), about [-1, 1]."""
         x = np.asarray(x, np.float32)
-        parts = [np.asarray(self._decode(x[at : at + batch_size])) for at in range(0, len(x), batch_size)]
+        parts = [np.asarray(self._decode(self._codec, x[at : at + batch_size])) for at in range(0, len(x), batch_size)]
         return np.concatenate(parts)
+
+    @cached_property
+    def _codec(self) -> Codec:
+        """Found when it is needed: a VAE is no part of a run."""
+        return self.data.codec.ready()
 
     def check_guidance(self, guidance: float) -> None:
         """Raise InputError unless the network can be sampled with this guidance."""

@@ -25,7 +25,7 @@ from shortcut_models.data.decode import BadImage, Decoded
 from shortcut_models.data.images import Images, LeftOut, Records
 from shortcut_models.data.opening import choose
 from shortcut_models.data.pixels import to_network
-from shortcut_models.data.prepared import FORMAT, MANIFEST, MIRRORED, Prepared, read_manifest
+from shortcut_models.data.prepared import FORMAT, MANIFEST, MIRRORED, read_manifest
 from shortcut_models.errors import InputError
 
 SHARD_ITEMS, SHARD_BYTES = 4096, 1 << 27
@@ -97,8 +97,9 @@ def _check(size: int, part: tuple[int, int], most_left_out: float) -> None:
 def _image_files(source: Images | str, size: int | None) -> Images:
     data = choose(source) if isinstance(source, str) else source
     if not isinstance(data, Images):
-        hint = "it is prepared already" if isinstance(data, Prepared) else "prepare takes files of images"
-        raise InputError(f"{describe(data)} cannot be prepared: {hint}.")
+        raise InputError(
+            f"{describe(data)} cannot be prepared: prepare takes files of images, not what it made of them."
+        )
     return replace(data, size=size)
 
 
@@ -162,10 +163,12 @@ class _Task:
     def settings(self) -> dict[str, Any]:
         """What decides every byte."""
         return {
-            "source": choice_json.to_json(catalogue.DATA, self.data),
-            "identity": self.data.identity(),
+            "identity": self.data.identity(),  # Not the path, which another machine may call otherwise.
             "split": self.split,
             "size": self.data.size,
+            "crop": self.data.crop,
+            "alpha": self.data.alpha,
+            "labels": self.data.labels,
             "vae": None if self.vae is None else self.vae.identity,
             "mirrored": self.mirror,
             "shard_items": self.shard_items,
@@ -185,6 +188,7 @@ class _Task:
             "flip": self.data.flip,
             "vae": None if self.vae is None else self.vae.identity,
             "mirrored": self.mirror,
+            "source": choice_json.to_json(catalogue.DATA, self.data),
             "settings": self.settings(),
         }
 

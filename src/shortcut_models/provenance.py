@@ -52,7 +52,7 @@ def _commit() -> str | None:
         if git("ls-files", "--error-unmatch", Path(__file__).name) == "":
             return None
         # Benchmarks write their tables into docs/ part by part; those compute nothing.
-        code = ("--untracked-files=no", "--", ":/", ":(exclude,top)docs")
+        code = ("--untracked-files=no", "--", ":/", ":(exclude,top)docs", ":(exclude,top)benchmarks/results")
         return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", *code) else "")
     except (OSError, subprocess.CalledProcessError):
         return None

@@ -15,6 +15,7 @@ from jaxtyping import Array, Float
 
 from shortcut_models import runs, sharding, startup, weights
 from shortcut_models.checkpoint import Checkpoints, agree
+from shortcut_models.codecs import Codec
 from shortcut_models.config import Config
 from shortcut_models.data.base import Data, Source
 from shortcut_models.data.pipeline import batch_dataset, batches
@@ -118,13 +119,13 @@ def take_steps(
 
 def make_encode(config: Config, layout: Layout) -> Callable[[dict[str, Array], Any], Batch]:
     """From a batch as it is stored to the network's range, on the devices: (stored, step number) -> Batch."""
-    codec = config.data.codec
 
-    def encode(stored: dict[str, Array], index: Array) -> Batch:
+    def encode(codec: Codec, stored: dict[str, Array], index: Array) -> Batch:
         key = jax.random.fold_in(jax.random.fold_in(jax.random.key(config.seed), 2), index)
         return Batch(codec.encode(stored, key), stored["label"], stored.get("noise"))
 
-    return jax.jit(encode, out_shardings=sharding.batch_sharding(layout.mesh))
+    # The codec's weights are an argument: closed over, they would be constants of the compiled program.
+    return partial(jax.jit(encode, out_shardings=sharding.batch_sharding(layout.mesh)), config.data.codec)
 
 
 def make_step(config: Config) -> Callable[[State, Batch, Array], State]:

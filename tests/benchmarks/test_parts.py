@@ -184,7 +184,7 @@ def test_a_step_is_told_for_both_objectives(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @pytest.mark.parametrize("guided", [False, True])
-def test_the_sampler_draws_what_a_model_draws(guided: bool) -> None:
+def test_the_sampler_draws_what_a_model_draws(guided: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     sampler = ours.Sampler(TINY, 3, guided)
     weights = jax.tree.map(lambda a: 10 * a, ours.weights(sampler.network))
     sampler.params = sampler.network.prepare(weights)
@@ -195,7 +195,7 @@ def test_the_sampler_draws_what_a_model_draws(guided: bool) -> None:
         drawn.append(np.asarray(program(*given)))
         return drawn[-1]
 
-    sampler.program = keep
+    monkeypatch.setattr(sampler, "program", keep)
     sampler(steps=4)
     objective = ours.OBJECTIVES["shortcut"]
     model = Model(sampler.network, weights, objective, ours.Digits(), step=0, weights="ema")
@@ -211,9 +211,9 @@ def test_the_demo_s_network_is_the_presets() -> None:
 
 def test_the_paper_s_networks_have_its_sizes() -> None:
     # DiT-B/2 and DiT-XL/2 of arXiv 2212.09748, table 1, on latents of 32x32x4 with 1,000 classes.
-    for size, expected in (("B/2", (768, 12, 12)), ("XL/2", (1152, 28, 16))):
+    for size, wanted in (("B/2", (768, 12, 12)), ("XL/2", (1152, 28, 16))):
         network = ours.DiT(**parts.SIZES[size])
-        assert (network.hidden_size, network.depth, network.num_heads) == expected
+        assert (network.hidden_size, network.depth, network.num_heads) == wanted
         assert (network.shape, network.patch_size, network.num_classes) == ((32, 32, 4), 2, 1000)
 
 

@@ -5,12 +5,11 @@ imports what takes time after it has answered --help, so that every help is ther
 """
 
 import difflib
-import os
 import sys
-from contextlib import suppress
 from importlib import import_module
 from typing import NamedTuple
 
+from shortcut_models import terminal
 from shortcut_models.errors import InputError
 
 
@@ -30,6 +29,7 @@ COMMANDS = {
     "sample": Command("RUN", "draw samples from a trained run in any number of steps"),
     "evaluate": Command("RUN", "measure a run at several step budgets, and draw them side by side"),
     "compare": Command("PRESET", "train and measure several objectives on an equal budget"),
+    "prepare": Command("SOURCE OUT", "check, crop and resize a folder of images for training"),
     "pairs": Command("RUN", "draw pairs of noise and sample, the data set of reflow"),
     "presets": Command("[PRESET]", "list the recipes, or show all settings of one", computes=False),
 }
@@ -56,24 +56,7 @@ def main(words: list[str] | None = None) -> int:
     """
     program = words is None
     words = sys.argv[1:] if words is None else words
-    try:
-        status = dispatch(words, program)
-        sys.stdout.flush()  # Here, where a pipe that was closed or a full disk can still be told.
-    except InputError as error:
-        return _refuse(str(error))
-    except BrokenPipeError:
-        # The interpreter flushes once more when it ends, and must not find the closed pipe again.
-        with suppress(OSError, ValueError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return _refuse("the program that reads the output has ended, so the rest of it is lost.")
-    except OSError as error:
-        from shortcut_models.files import explain
-
-        return _refuse(explain(error))
-    except KeyboardInterrupt:
-        _say("stopped.")
-        return 130
-    return status
+    return terminal.run(lambda: dispatch(words, program), program)
 
 
 def dispatch(words: list[str], program: bool = False) -> int:
@@ -97,13 +80,3 @@ def dispatch(words: list[str], program: bool = False) -> int:
 
         startup.prepare()
     return import_module(f"shortcut_models.cli.{name}").run(rest)
-
-
-def _refuse(sentence: str) -> int:
-    _say(sentence)
-    return 2
-
-
-def _say(sentence: str) -> None:
-    with suppress(OSError):  # Standard error may be closed, too; the exit status still tells.
-        print(f"shortcut: {sentence}", file=sys.stderr, flush=True)

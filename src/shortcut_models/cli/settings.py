@@ -46,7 +46,10 @@ def resolve(preset: str, line: parsing.Line, own: list[str]) -> "Config":
     config = choose(preset, line)
     known = [*parsing.settings(config), *CHOICES, *own]
     parsing.check_known(line, known)
-    return parsing.override(config, line)
+    config = parsing.override(config, line)
+    if config.data.unnamed:
+        raise InputError(f"preset {preset} trains on data of your own: say which, --data NAME_OR_PATH.")
+    return config
 
 
 def choose(preset: str, line: parsing.Line) -> "Config":

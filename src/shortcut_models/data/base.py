@@ -91,6 +91,11 @@ class Data:
         return ()
 
     @property
+    def unnamed(self) -> bool:
+        """Whether it is still to be said where the data lie, as in a preset for anybody's images."""
+        return getattr(self, "path", None) == ""
+
+    @property
     def paired(self) -> bool:
         """Whether each example brings the noise that it belongs to."""
         return False

@@ -11,7 +11,7 @@ from jaxtyping import UInt8
 from PIL import Image
 
 Crop = Literal["center", "adm"]
-Pixels = UInt8[np.ndarray, "height width channels"]
+Pixels = UInt8[np.ndarray, "_ _ channels"]
 
 
 def square(image: Pixels, size: int, crop: Crop = "center") -> Pixels:

@@ -88,7 +88,9 @@ def _parquet_splits(path: Path) -> dict[str, list[Path]]:
     """By what the files' names begin with, such as train-00000-of-00002.parquet, or else their folder's."""
     if path.is_file():
         return {"train": [path]} if path.suffix == ".parquet" else {}
-    files = sorted([*path.glob("*.parquet"), *path.glob("*/*.parquet")]) if path.is_dir() else []
+    # In the folders that have such files by custom: others may hold a million images.
+    folders = [path, path / "data", *(path / name for names in SPLITS.values() for name in names)]
+    files = sorted(file for folder in folders for file in folder.glob("*.parquet"))
     found: dict[str, list[Path]] = {}
     for file in files:
         names = [canonical(file.name.split("-")[0].split(".")[0]), canonical(file.parent.name)]

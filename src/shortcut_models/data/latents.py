@@ -46,7 +46,7 @@ class Latents(Data):
         """Files by the name that both tools give; each declares itself, so that the user has to choose."""
         path = Path(place)
         if path.is_dir():
-            found = any(next(path.glob(pattern), None) for pattern in (f"{_STEM}*.npy", f"*/{_STEM}*.npy"))
+            found = any(next(path.glob(pattern), None) for pattern in (f"{_STEM}*.npy", f"00000/{_STEM}*.npy"))
         else:
             found = zipfile.is_zipfile(path) and any(map(_is_latent, Archive(path).names))
         return [cls(path=place)] if found else []
@@ -102,10 +102,11 @@ class Edm2Latents(Latents):
 
     @property
     def codec(self) -> "Codec":
-        """(x - [5.81, 3.25, 0.12, -2.15]) * 0.5 / [4.17, 4.62, 3.71, 3.28]."""
-        from shortcut_models.codecs.sd_vae import EDM2
-
-        return EDM2
+        """Not there yet: it is (x - [5.81, 3.25, 0.12, -2.15]) * 0.5 / [4.17, 4.62, 3.71, 3.28]; raises InputError."""
+        raise InputError(
+            f"{self.path} holds EDM2's latents, of images in [0, 1], with a scale for each channel: "
+            "they can be opened, but not yet be trained on; encode the images with `shortcut prepare --vae`."
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,9 +116,14 @@ class RepaLatents(Latents):
     @property
     def codec(self) -> "Codec":
         """SD-VAE as everywhere else."""
-        from shortcut_models.codecs.sd_vae import SDVAE
+        return sd_vae()
 
-        return SDVAE()
+
+def sd_vae(identity: str = "") -> "Codec":
+    """The codec of latents of the SD-VAE with this identity; "" is one that the data do not name."""
+    from shortcut_models.codecs.sd_vae import Latents as Codec  # It needs JAX; choosing data does not.
+
+    return Codec(identity=identity)
 
 
 def _is_latent(name: str) -> bool:

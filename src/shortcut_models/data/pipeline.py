@@ -7,6 +7,7 @@ with the number of processes or threads. Images stay uint8: they are scaled on t
 
 import itertools
 from collections.abc import Iterator
+from typing import Any, Protocol, cast
 
 import grain
 import numpy as np
@@ -19,9 +20,21 @@ from shortcut_models.errors import InputError
 _FLIPS = 0x666C697073  # "flips": draws of their own, whatever else the seed decides.
 
 
+class BatchDataset(Protocol):
+    """What is used of Grain's dataset: element k is batch k."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Batch: ...
+
+    def to_iter_dataset(self, read_options: grain.ReadOptions, /) -> Any:
+        """An iterable that reads ahead."""
+        ...
+
+
 def batch_dataset(
     source: Source, batch_size: int, seed: int, rows: Int[np.ndarray, " local"] | None = None
-) -> grain.MapDataset[Batch]:
+) -> BatchDataset:
     """An endless dataset whose element k is batch k: the source's examples, stacked, with "label" as int32.
 
     `batch_size` counts the global batch; `rows` are the positions in it to read (default: all). Of a
@@ -41,7 +54,8 @@ def batch_dataset(
         return _choose(source, mirror, indices[rows], flips(seed, number, batch_size)[rows])
 
     order = grain.MapDataset.range(len(source)).seed(seed).shuffle().repeat()
-    return order.batch(batch_size, drop_remainder=True).map_with_index(read)
+    # Grain allows for elements that a filter took out; there is no filter here.
+    return cast(BatchDataset, order.batch(batch_size, drop_remainder=True).map_with_index(read))
 
 
 def flips(seed: int, number: int, batch_size: int) -> Bool[np.ndarray, " batch_size"]:
@@ -61,10 +75,10 @@ def _choose(source: Source, mirror: Source, indices: np.ndarray, flipped: np.nda
     return batch
 
 
-def batches(dataset: grain.MapDataset[Batch], start: int, threads: int) -> Iterator[Batch]:
+def batches(dataset: BatchDataset, start: int, threads: int) -> Iterator[Batch]:
     """Batches start, start + 1, ... read ahead by `threads` threads; 0 reads in the caller's thread."""
     if threads == 0:
-        return map(dataset.__getitem__, itertools.count(start))  # pyrefly: ignore[bad-return]
+        return map(dataset.__getitem__, itertools.count(start))
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads)
     iterator = iter(dataset.to_iter_dataset(options))
     iterator.set_state({"next_index": start})

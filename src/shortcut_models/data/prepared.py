@@ -15,6 +15,7 @@ from jaxtyping import Int
 
 from shortcut_models.data.base import Batch, Data, Source, whole_path
 from shortcut_models.data.images import Mirrored
+from shortcut_models.data.latents import sd_vae
 from shortcut_models.data.layout import canonical
 from shortcut_models.errors import InputError
 
@@ -132,9 +133,7 @@ class Prepared(Data):
         """Pixels, or the VAE that the latents are of."""
         if self.manifest["kind"] == "images":
             return super().codec
-        from shortcut_models.codecs.sd_vae import SDVAE
-
-        return SDVAE(identity=self.manifest["vae"])
+        return sd_vae(identity=self.manifest["vae"])
 
     @property
     def metrics(self) -> tuple[str, ...]:

@@ -18,7 +18,7 @@ import numpy as np
 from shortcut_models.data.cache import remembered
 from shortcut_models.data.decode import BadImage
 from shortcut_models.data.images import Images, LeftOut
-from shortcut_models.data.layout import SPLITS, canonical
+from shortcut_models.data.layout import SPLITS, canonical, looks_like_image
 from shortcut_models.data.tfrecord import index_file, parse_example
 from shortcut_models.errors import InputError
 
@@ -44,6 +44,11 @@ class Tfds(Images):
             path = root() / place
         # Nothing is named by what it might become.
         return [cls(path=str(found), flip=_name(found) in MIRRORED) for found in _versions(path)]
+
+    @property
+    def unnamed(self) -> bool:
+        """Names below TFDS's root will do."""
+        return not self.path and not self.names
 
     @cached_property
     def _folder(self) -> Path:
@@ -114,16 +119,15 @@ def _versions(path: Path) -> list[Path]:
     """
     if (path / INFO).is_file() and (path / "features.json").is_file():
         return [path]
-    found, building = [], []
-    for folder in _folders(path):
-        building += [folder for folder in (folder,) if folder.name.startswith("incomplete.")]
-    versions = [folder for folder in _folders(path) if re.fullmatch(r"\d+\.\d+\.\d+", folder.name)]
+    found, folders = [], _folders(path)
+    building = [folder for folder in folders if folder.name.startswith("incomplete.")]
+    versions = [folder for folder in folders if re.fullmatch(r"\d+\.\d+\.\d+", folder.name)]
     whole = [folder for folder in versions if (folder / INFO).is_file()]
     if whole:
         return [max(whole, key=lambda folder: tuple(map(int, folder.name.split("."))))]
     if building:
         raise InputError(f"{path} is still being built by TFDS: {building[0].name} is not complete.")
-    for folder in _folders(path):
+    for folder in folders:
         # A name above versions, or a name above configurations above versions; not a search of the whole disk.
         for below in (folder, *_folders(folder)):
             if any(re.fullmatch(r"\d+\.\d+\.\d+", one.name) for one in _folders(below)):
@@ -132,10 +136,18 @@ def _versions(path: Path) -> list[Path]:
 
 
 def _folders(path: Path) -> list[Path]:
+    """Folders in one of TFDS's, which holds no image files: a folder of a thousand classes is not searched through."""
+    found = []
     try:
-        return sorted(folder for folder in path.iterdir() if folder.is_dir() and not folder.name.startswith("."))[:1000]
+        with os.scandir(path) as entries:
+            for entry in entries:
+                if looks_like_image(entry.name):
+                    return []
+                if not entry.name.startswith(".") and entry.is_dir():
+                    found.append(Path(entry.path))
     except OSError:
         return []
+    return sorted(found)
 
 
 def _info(folder: Path) -> dict[str, Any]:

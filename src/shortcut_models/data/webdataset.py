@@ -63,10 +63,11 @@ def _tars(path: Path) -> dict[str, list[Path]]:
         return {}
     if own := sorted(path.glob("*.tar")):
         return {"train": own}
-    below = {
-        canonical(folder.name): sorted(folder.glob("*.tar")) for folder in sorted(path.iterdir()) if folder.is_dir()
-    }
-    return {split: below[split] for split in SPLITS if below.get(split)}
+    found = {}
+    for split, names in SPLITS.items():
+        if tars := [tar for name in names for tar in sorted((path / name).glob("*.tar"))]:
+            found[split] = tars
+    return found
 
 
 class Sample(NamedTuple):
@@ -140,8 +141,12 @@ def _samples(path: Path, left_out: list[LeftOut]) -> Iterator[Sample]:
 
 def _members(path: Path) -> Iterator[tuple[tarfile.TarInfo, bytes]]:
     """Regular files of a tar, and the bytes of those that are labels."""
-    size = path.stat().st_size
     try:
+        with path.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(-min(size, tarfile.BLOCKSIZE), os.SEEK_END)
+            if any(file.read()):  # A whole tar ends with empty blocks; Python's reader does not ask for them.
+                raise InputError(f"{path} is cut short: it lacks a tar's end; copy it again.")
         with tarfile.open(path, "r:") as archive:
             for member in archive:
                 if not member.isfile() or member.name.rpartition("/")[2].startswith("."):

@@ -78,7 +78,6 @@ class Archive:
             raise InputError(f"{path} does not exist.") from None
         except (OSError, zipfile.BadZipFile) as error:
             raise InputError(f"{path} cannot be read as a zip ({error}): it may be cut short.") from error
-        self._file = path.open("rb")  # Closed with the object; `pread` leaves its position alone.
 
     @property
     def names(self) -> Collection[str]:
@@ -90,10 +89,14 @@ class Archive:
         for name, info in sorted(self.members.items()):
             yield f"{name} {info.file_size} {info.CRC}"
 
-    def place(self, name: str) -> int:
-        """Where a member's bytes begin; raises BadImage if its header is damaged."""
+    def _stored(self, name: str) -> bytes:
+        """A member's bytes as they lie in the file; raises BadImage if its header is damaged."""
         info = self.members[name]
-        header = os.pread(self._file.fileno(), 30, info.header_offset)
+        with self.path.open("rb", buffering=0) as file:
+            header = os.pread(file.fileno(), 30, info.header_offset)
+            return os.pread(file.fileno(), info.compress_size, self._place(info, header))
+
+    def _place(self, info: zipfile.ZipInfo, header: bytes) -> int:
         # The local header's lengths, which may differ from the central directory's.
         if len(header) < 30 or header[:4] != b"PK\x03\x04":
             raise BadImage("corrupt", "member of the zip: header")
@@ -104,7 +107,7 @@ class Archive:
         info = self.members[name]
         if info.flag_bits & 1:
             raise BadImage("unreadable", "member of the zip: encrypted")
-        data = os.pread(self._file.fileno(), info.compress_size, self.place(name))
+        data = self._stored(name)
         if info.compress_type == zipfile.ZIP_DEFLATED:
             try:
                 data = zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, info.file_size + 1)

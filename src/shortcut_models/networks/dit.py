@@ -80,6 +80,8 @@ class DiT(Network):
     """Scale every query and key to unit root mean square, which keeps attention stable."""
     attention_scale: Literal["root", "width"] = "root"
     """Divide logits by the root of the head width, or, as the original does, by the width."""
+    position_dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """What the position table is rounded to: imported weights that were saved in half precision have theirs so."""
     attention: Literal["xla", "cudnn"] = "xla"
     """What computes attention. cuDNN's, on an NVIDIA GPU, never stores the logits, but needs bfloat16 and
     has no forward-mode derivative; other devices have no cuDNN, and compute the same by XLA."""
@@ -272,7 +274,7 @@ class DiT(Network):
         scale = 1 / head_width if self.attention_scale == "width" else head_width**-0.5
         # The weights of a network trained on a GPU are good everywhere, so what is asked for is what the device has.
         which = "cudnn" if self.attention == "cudnn" and jax.default_backend() == "gpu" else "xla"
-        with jax.named_scope("attention"):  # For whoever reads a profile: benchmarks/speed/breakdown.py.
+        with jax.named_scope("attention"):  # For whoever reads a profile.
             mixed = jax.nn.dot_product_attention(query, key, value, scale=scale, implementation=which)
         return dense(p["out"], mixed.reshape(batch, count, width))
 
@@ -292,7 +294,10 @@ class DiT(Network):
         angles = np.arange(side)[:, None] / 10000 ** (np.arange(quarter) / quarter)
         line = np.concatenate([np.sin(angles), np.cos(angles)], axis=1)
         column, row = np.tile(line, (side, 1)), np.repeat(line, side, axis=0)
-        return np.concatenate([column, row], axis=1)
+        table = np.concatenate([column, row], axis=1)
+        if self.position_dtype == "float32":
+            return table
+        return table.astype(np.float32).astype(jnp.dtype(self.position_dtype)).astype(np.float64)
 
 
 def _unstack(blocks: Params, depth: int) -> list[Params]:

@@ -1,12 +1,14 @@
+"""Operations counted by hand, and what a run is said to take."""
+
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import pytest
 from jax import lax
-from shortcut_models.dry_run import count_flops
 
-from shortcut_models.networks import DiT
+from shortcut_models.costs import count_flops
+from shortcut_models.networks.dit import DiT
 
 
 def flops(function: Any, *shapes: tuple[int, ...]) -> int:

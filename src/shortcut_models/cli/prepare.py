@@ -1,0 +1,141 @@
+"""`shortcut prepare SOURCE OUT --size N`."""
+
+import dataclasses
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from shortcut_models.cli import parsing
+from shortcut_models.errors import InputError
+
+
+@dataclass(frozen=True)
+class Prepare:
+    """Check every image of SOURCE, crop and resize it, and write all to OUT as arrays that training maps.
+
+    SOURCE is a folder or zip of images, or data in another format: a name or a path, as --data takes it.
+    Interrupted, the same command continues. `shortcut prepare --check SOURCE` only says what is there.
+    """
+
+    source: str
+    """Name or path of the images; KIND:PATH says how to read a path."""
+    out: Path
+    """Folder to write."""
+    size: int
+    """Height and width of the prepared images."""
+    split: str = "train"
+    """Which split of the source."""
+    crop: Literal["center", "adm"] = "center"
+    """Crop the middle and resize as the original does, or as ADM, DiT and EDM2 do."""
+    alpha: Literal["drop", "white", "black"] = "drop"
+    """What becomes of transparency: dropped, so that hidden colours appear, or laid on white or black."""
+    labels: bool = True
+    """Whether to use the classes."""
+    vae: Path | None = None
+    """Weights of an SD-VAE (.safetensors): write its latents instead of images."""
+    part: str = "1/1"
+    """K/N: do the K-th of N parts, one on each of N machines; the plain command then puts them together."""
+    most_left_out: float = 0.01
+    """Share of the images that may be unusable."""
+    threads: int | None = None
+    """Threads that read and resize; by default one a core."""
+
+
+CHECK = """
+  --check SOURCE              Read every image, say what is there and what would be left out, and
+                              write nothing."""
+
+
+def run(words: list[str]) -> int:
+    """Prepare, or check."""
+    if parsing.wants_help(words):
+        print(parsing.usage(Prepare, "prepare") + CHECK)
+        return 0
+    if "--check" in words:
+        return _check([word for word in words if word != "--check"])
+    # Of the positional arguments, the size is the one that people know as a flag.
+    given = parsing.parse(Prepare, "prepare", _positional(words))
+
+    from shortcut_models.prepare import prepare
+
+    manifest = prepare(
+        _source(given.source, crop=given.crop, alpha=given.alpha, labels=given.labels),
+        given.out,
+        size=given.size,
+        split=given.split,
+        vae=_vae(given.vae),
+        part=_part(given.part),
+        most_left_out=given.most_left_out,
+        threads=given.threads,
+    )
+    if not manifest:
+        print(f"part {given.part} of {given.out} is done; when all are, run the same command without --part.")
+        return 0
+    shape = " x ".join(map(str, manifest["shape"]))
+    print(
+        f"{manifest['count']} items of {shape} in {manifest['num_classes']} class"
+        f"{'es' * (manifest['num_classes'] != 1)}, {len(manifest['left_out'])} left out: {given.out}"
+    )
+    return 0
+
+
+def _positional(words: list[str]) -> list[str]:
+    """The words with --size N put third among the arguments."""
+    line = parsing.split(words)
+    size = line.take("size")
+    if size is None:
+        raise InputError("--size is missing: the height and width of the prepared images, such as --size 64.")
+    flags = [word for name, value in line.flags.items() for word in (parsing.flag(name), value)]
+    return [*line.arguments, *([size] if len(line.arguments) == 2 else []), *flags]
+
+
+def _source(place: str, **settings: Any) -> Any:
+    """The data, with the settings that they have."""
+    from shortcut_models.data import choose
+
+    data = choose(place)
+    known = {field.name for field in dataclasses.fields(data)}
+    return dataclasses.replace(data, **{name: value for name, value in settings.items() if name in known})
+
+
+def _vae(path: Path | None) -> Any:
+    if path is None:
+        return None
+    from shortcut_models.codecs.sd_vae_file import find_vae, load_vae
+
+    return load_vae(find_vae(path))
+
+
+def _part(text: str) -> tuple[int, int]:
+    found = re.fullmatch(r"(\d+)/(\d+)", text)
+    if not found:
+        raise InputError(f"--part {text} must be K/N, such as 1/4.")
+    return int(found[1]), int(found[2])
+
+
+def _check(words: list[str]) -> int:
+    line = parsing.split(words)
+    split = line.take("split") or "train"
+    parsing.check_known(line, ["split"])
+    if len(line.arguments) != 1:
+        raise InputError(
+            "shortcut prepare --check takes one SOURCE, and writes nothing: shortcut prepare --check SOURCE."
+        )
+
+    from shortcut_models.prepare import check
+
+    found = check(_source(line.arguments[0]), split)
+    heights, widths = found["heights"], found["widths"]
+    print(f"{found['count']} usable images, {widths[0]}x{heights[0]} to {widths[2]}x{heights[2]}")
+    for name, count in zip(found["class_names"], found["class_counts"], strict=False):
+        print(f"  {count:>8}  {name}")
+    for reason, count in found["left_out_by_reason"].items():
+        print(f"  {count:>8}  left out: {reason}")
+    for bad in found["left_out"][:20]:
+        print(f"            {bad['name']}: {bad['detail']}")
+    for note, count in found["notes"].items():
+        print(f"  {count:>8}  note: {note}")
+    for warning in found["warnings"]:
+        print(warning)
+    return 0

@@ -1,0 +1,224 @@
+"""IDX, .npz, tar files, Hugging Face's tables and latents: as the real tools write them, and damaged."""
+
+import gzip
+import importlib.util
+import io
+import json
+import shutil
+import struct
+import sys
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from shortcut_models import InputError
+from shortcut_models.data import choose, open_data, take
+from shortcut_models.data.huggingface import HuggingFace
+from shortcut_models.data.idx import FashionMnist, Idx
+from shortcut_models.data.latents import Edm2Latents, RepaLatents
+from shortcut_models.data.pipeline import batch_dataset
+from shortcut_models.data.webdataset import WebDataset
+
+GOLDEN = Path(__file__).parents[1] / "golden" / "data"
+
+needs_pyarrow = pytest.mark.skipif(importlib.util.find_spec("pyarrow") is None, reason="pyarrow is an extra")
+
+
+def labels(place: Path, split: str = "train") -> list[int]:
+    source = open_data(place, split)
+    return [source[i]["label"] for i in range(len(source))]
+
+
+# --- IDX
+
+
+def write_idx(path: Path, array: np.ndarray) -> None:
+    data = b"\0\0\x08" + bytes([array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape) + array.tobytes()
+    path.write_bytes(gzip.compress(data) if path.suffix == ".gz" else data)
+
+
+def write_mnist(root: Path, ending: str = "", before: str = "") -> np.ndarray:
+    images = np.random.default_rng(0).integers(0, 256, (6, 5, 4), np.uint8)
+    root.mkdir(exist_ok=True)
+    write_idx(root / f"{before}train-images-idx3-ubyte{ending}", images)
+    write_idx(root / f"{before}train-labels-idx1-ubyte{ending}", np.arange(6, dtype=np.uint8) % 4)
+    write_idx(root / f"{before}t10k-images-idx3-ubyte{ending}", images[:2])
+    write_idx(root / f"{before}t10k-labels-idx1-ubyte{ending}", np.zeros(2, np.uint8))
+    return images
+
+
+@pytest.mark.parametrize(("ending", "before"), [("", ""), (".gz", ""), (".gz", "emnist-letters-")])
+def test_idx_files(tmp_path: Path, ending: str, before: str) -> None:
+    images = write_mnist(tmp_path / "mnist", ending, before)
+    data = choose(str(tmp_path / "mnist"))
+    assert isinstance(data, Idx)
+    assert (data.splits, data.held_out, data.shape, data.num_classes) == (("train", "test"), "test", (5, 4, 1), 4)
+    found = take(data.open(), np.arange(6))
+    np.testing.assert_array_equal(found["image"], images[..., None])
+    assert found["label"].tolist() == [0, 1, 2, 3, 0, 1]
+    assert len(data.open("test")) == 2
+    assert open_data(tmp_path / "mnist", size=8)[0]["image"].shape == (8, 8, 1)
+
+
+def test_fashion_mnist_is_found_by_path_or_said_how_to_get(tmp_path: Path) -> None:
+    write_mnist(tmp_path / "fashion")
+    data = choose(f"fashion-mnist:{tmp_path / 'fashion'}")
+    assert isinstance(data, FashionMnist)
+    assert (len(data.open()), data.class_names[9], data.num_classes) == (6, "ankle boot", 10)
+    with pytest.raises(InputError, match=r"Fashion-MNIST is not in .*: install Debian's package dataset-fashion-mnist"):
+        FashionMnist(path=str(tmp_path / "nowhere")).open()
+
+
+def test_damaged_idx_files(tmp_path: Path) -> None:
+    root = tmp_path / "mnist"
+    write_mnist(root)
+    file = root / "train-images-idx3-ubyte"
+    whole = file.read_bytes()
+    for data, message in (
+        (whole[:-1], "should hold 6 x 5 x 4 bytes, but is of another length"),
+        (b"\0\0\x0d\x03" + whole[4:], "is no IDX file of bytes"),
+        (b"", "is no IDX file of bytes"),
+    ):
+        file.write_bytes(data)
+        with pytest.raises(InputError, match=message):
+            open_data(root)
+    file.write_bytes(whole)
+    write_idx(root / "train-labels-idx1-ubyte", np.zeros(5, np.uint8))
+    with pytest.raises(InputError, match=r"has shape \(5,\), but its images have \(6, 5, 4\)"):
+        open_data(root)
+    (root / "train-labels-idx1-ubyte").unlink()
+    with pytest.raises(InputError, match="has no labels beside it: train-labels-idx1-ubyte is missing"):
+        open_data(root)
+
+
+# --- .npz
+
+
+def test_npz_of_adm(tmp_path: Path) -> None:
+    file = GOLDEN / "latents" / "adm_samples.npz"
+    stored = np.load(file)
+    source = open_data(file)
+    np.testing.assert_array_equal(source[3]["image"], stored["arr_0"][3])
+    assert labels(file) == stored["arr_1"].tolist()
+    np.savez(tmp_path / "fid.npz", mu=np.zeros(3), sigma=np.eye(3))
+    with pytest.raises(InputError, match="holds statistics for FID, no images"):
+        open_data(f"npz:{tmp_path / 'fid.npz'}")
+    np.savez(tmp_path / "float.npz", np.zeros((2, 4, 4, 3)))
+    with pytest.raises(InputError, match=r"is float64 \(2, 4, 4, 3\), but images are uint8"):
+        open_data(tmp_path / "float.npz")
+
+
+# --- WebDataset
+
+
+@pytest.mark.parametrize(("name", "expected"), [("jpg", [0, 2, 1, 0, 2]), ("mixed", [0, 1, 2, 0])])
+def test_webdataset(name: str, expected: list[int], tmp_path: Path) -> None:
+    folder = GOLDEN / "webdataset" / name
+    assert labels(folder) == expected == labels(folder / "shard-000000.tar")
+    assert choose(str(folder)).num_classes == 3
+    assert open_data(folder, size=16)[0]["image"].shape == (16, 16, 3)
+    for split in ("train", "val"):
+        shutil.copytree(folder, tmp_path / split)
+    assert choose(str(tmp_path)).splits == ("train", "validation")
+    whole = (folder / "shard-000000.tar").read_bytes()
+    (tmp_path / "short.tar").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(InputError, match="cut short"):
+        open_data(tmp_path / "short.tar")
+
+
+def test_samples_of_a_tar_end_at_the_first_dot(tmp_path: Path) -> None:
+    def write(**members: bytes) -> Path:
+        with tarfile.open(tmp_path / "a.tar", "w") as archive:
+            for name, data in members.items():
+                info = tarfile.TarInfo(name)
+                info.size = len(data)
+                archive.addfile(info, io.BytesIO(data))
+        return tmp_path / "a.tar"
+
+    file = io.BytesIO()
+    Image.new("RGB", (4, 4)).save(file, "PNG")
+    png = file.getvalue()
+    # Equal names in two folders are two samples; the fields' order does not matter; a second image is left out.
+    found = write(**{"x/1.cls": b"3\n", "x/1.png": png, "y/1.png": png, "y/1.cls": b"0", "y/1.jpg": png})
+    assert labels(found) == [3, 0]
+    data = choose(str(found))
+    assert isinstance(data, WebDataset)
+    assert [bad.name for bad in data.records("train").left_out] == ["a.tar/y/1.jpg"]
+    assert labels(write(**{"1.png": png, "2.png": png, "2.json": b"{}"})) == [0, 0]
+    with pytest.raises(InputError, match=r"has a sample without a label, 2.png"):
+        open_data(write(**{"1.png": png, "1.cls": b"1", "2.png": png}))
+    with pytest.raises(InputError, match=r"has a label that is no whole number: 1.cls holds b'cat'"):
+        open_data(write(**{"1.png": png, "1.cls": b"cat"}))
+
+
+# --- Hugging Face
+
+
+@needs_pyarrow
+@pytest.mark.parametrize("name", ["hf_arrow", "hf_parquet"])
+def test_hugging_face(name: str) -> None:
+    data = choose(str(GOLDEN / name))
+    assert isinstance(data, HuggingFace)
+    assert (data.splits, data.class_names) == (("train", "validation"), ("ant", "bee", "crow"))
+    assert labels(GOLDEN / name) == [0, 1, 2, 0, 1, 2, 0]
+    assert labels(GOLDEN / name, "validation") == [1, 2]
+    # The same pictures as the folder of files.
+    folder = {len(p): p for p in (f.read_bytes() for f in (GOLDEN / "imagefolder" / "train").glob("*/*"))}
+    records = data.records("train")
+    assert all(records.read(i)[0] in folder.values() for i in range(7))
+
+
+@needs_pyarrow
+def test_parquet_is_not_trained_on_and_arrow_is() -> None:
+    with pytest.raises(InputError, match="parquet files are read in order, which is no way to train"):
+        batch_dataset(open_data(GOLDEN / "hf_parquet", size=8), 4, seed=0)
+    assert batch_dataset(open_data(GOLDEN / "hf_arrow", size=8), 4, seed=0)[0]["image"].shape == (4, 8, 8, 3)
+
+
+@needs_pyarrow
+def test_damaged_or_odd_tables(tmp_path: Path) -> None:
+    root = shutil.copytree(GOLDEN / "hf_arrow", tmp_path / "arrow")
+    with pytest.raises(InputError, match="has no column 'photo': it has image, label"):
+        HuggingFace(path=str(root), image="photo").open()
+    state = root / "train" / "state.json"
+    kept = json.loads(state.read_text())
+    state.write_text(json.dumps(kept | {"_indices_data_files": [{"filename": "indices.arrow"}]}))
+    with pytest.raises(InputError, match="was saved with a selection of rows apart"):
+        open_data(root)
+    state.write_text(json.dumps(kept))
+    shard = root / "train" / "data-00001-of-00002.arrow"
+    shard.write_bytes(shard.read_bytes()[:100])
+    with pytest.raises(InputError, match=r"cannot be read .*: save the data set again"):
+        open_data(root)
+
+
+def test_without_pyarrow_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
+    with pytest.raises(InputError, match=r"needs the package pyarrow: pip install 'shortcut-models\[hf\]'"):
+        open_data(GOLDEN / "hf_arrow")
+
+
+# --- Latents
+
+
+def test_latents_have_to_be_declared(tmp_path: Path) -> None:
+    file = GOLDEN / "zip" / "edm2_latents.zip"
+    with pytest.raises(InputError, match=r"several ways: name one of edm2-latents:.*, repa-latents:"):
+        choose(str(file))
+    stored = np.load(GOLDEN / "latents" / "expected_latents.npz")
+    moments, expected = stored["edm2_latents/mean_std"], stored["edm2_latents/label"].tolist()
+    shutil.unpack_archive(file, tmp_path / "folder")
+    for kind, cls in (("edm2-latents", Edm2Latents), ("repa-latents", RepaLatents)):
+        for place in (file, tmp_path / "folder"):
+            data = choose(f"{kind}:{place}")
+            assert isinstance(data, cls)
+            assert data.shape == (8, 8, 4)
+            found = take(data.open(), np.arange(4))
+            np.testing.assert_array_equal(found["mean"], moments[:, :4].transpose(0, 2, 3, 1))
+            np.testing.assert_array_equal(found["deviation"], moments[:, 4:].transpose(0, 2, 3, 1))
+            assert found["label"].tolist() == expected
+            assert data.num_classes == max(expected) + 1

@@ -1,0 +1,274 @@
+"""Prepared data: the same bytes however often it was stopped, every image's fate, and what reads it."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from shortcut_models import InputError
+from shortcut_models import prepare as prepare_module
+from shortcut_models.data import choose, open_data, take
+from shortcut_models.data.folder import Folder
+from shortcut_models.data.pipeline import batch_dataset, flips
+from shortcut_models.data.prepared import Prepared, ShardSource
+from shortcut_models.prepare import check, prepare
+
+NASTY = Path(__file__).parent / "golden" / "nasty"
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    """Twenty images in two classes and an empty one, of two sizes."""
+    rng = np.random.default_rng(0)
+    for i in range(20):
+        file = tmp_path / "source" / "ab"[i % 2] / f"{i:02}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (24 + i, 30, 3), np.uint8)).save(file)
+    (tmp_path / "source" / "aa").mkdir()
+    return tmp_path / "source"
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shards of six images."""
+    monkeypatch.setattr(prepare_module, "SHARD_ITEMS", 6)
+
+
+class Fake:
+    """A VAE whose mean is the average of 8x8 pixels, and whose deviation is their largest."""
+
+    identity = "fake"
+
+    def encode(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        assert images.min() >= -1
+        assert images.max() <= 1
+        count, side = len(images), images.shape[1] // 8
+        parts = images.reshape(count, side, 8, side, 8, 3)
+        return parts.mean(axis=(2, 4)), 2 * np.log(2 + parts.max(axis=(2, 4)))
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+
+
+def test_prepared_images_are_those_of_the_source_in_its_order(source: Path, tmp_path: Path) -> None:
+    manifest = prepare(str(source), tmp_path / "out", size=16)
+    expected = {"count": 20, "shape": [16, 16, 3], "num_classes": 3, "class_names": ["a", "aa", "b"], "left_out": []}
+    assert {name: manifest[name] for name in expected} == expected
+    assert manifest["complete"] is True
+    assert manifest == json.loads((tmp_path / "out" / "manifest.json").read_text())
+    assert manifest["class_counts"] == [10, 0, 10]
+    data, straight = choose(str(tmp_path / "out")), Folder(path=str(source), size=16)
+    assert isinstance(data, Prepared)
+    assert (data.shape, data.num_classes, data.class_names) == ((16, 16, 3), 3, ("a", "aa", "b"))
+    order = np.random.default_rng(1).permutation(20)
+    found, wanted = take(data.open(), order), take(straight.open(), order)
+    assert (found["image"].dtype, found["label"].dtype) == (np.uint8, np.int32)
+    for name in ("image", "label"):
+        np.testing.assert_array_equal(found[name], wanted[name])
+    assert isinstance(data.open()[19]["label"], int)
+    np.testing.assert_array_equal(data.open()[19]["image"], straight.open()[19]["image"])
+    with pytest.raises(IndexError, match="index 20 is outside"):
+        data.open()[20]
+
+
+def test_killed_anywhere_it_goes_on_and_ends_with_the_same_bytes(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = tmp_path / "whole"
+    prepare(str(source), whole, size=16, vae=Fake())
+    steps = 0
+
+    def stop_at(number: int, name: str) -> None:
+        """Be killed at the `number`-th write: before it, or with the file aside and not renamed."""
+        real = getattr(Path, name)
+
+        def method(self: Path, *words: Any, **options: Any) -> Any:
+            nonlocal steps
+            if str(tmp_path / "out") in str(self) and (name == "replace" or ".part" in self.name):
+                steps += 1
+                if steps == number:
+                    raise KeyboardInterrupt
+            return real(self, *words, **options)
+
+        monkeypatch.setattr(Path, name, method)
+
+    for number in range(1, 200):
+        shutil.rmtree(tmp_path / "out", ignore_errors=True)
+        steps, killed = 0, False
+        for name in ("replace", "open"):
+            with monkeypatch.context() as patch:
+                monkeypatch, kept = patch, monkeypatch
+                stop_at(number, name)
+                try:
+                    prepare(str(source), tmp_path / "out", size=16, vae=Fake())
+                except KeyboardInterrupt:
+                    killed = True
+                monkeypatch = kept
+            steps = 0
+        prepare(str(source), tmp_path / "out", size=16, vae=Fake())
+        assert contents(tmp_path / "out") == contents(whole)
+        if not killed:
+            break
+    assert number > 20
+
+
+def test_parts_are_merged_by_the_plain_command(source: Path, tmp_path: Path) -> None:
+    prepare(str(source), tmp_path / "whole", size=16)
+    for k in (2, 1, 3):
+        assert prepare(str(source), tmp_path / "out", size=16, part=(k, 3)) == {}
+        with pytest.raises(InputError, match="out is not complete: run the `shortcut prepare` command that makes it"):
+            choose(str(tmp_path / "out")).open()
+    written = {name: data for name, data in contents(tmp_path / "out").items() if name != "manifest.json"}
+    prepare(str(source), tmp_path / "out", size=16)
+    assert contents(tmp_path / "out") == contents(tmp_path / "whole")
+    assert written.items() <= contents(tmp_path / "whole").items()  # The last did nothing but merge.
+    for part in ((0, 3), (4, 3)):
+        with pytest.raises(InputError, match=rf"part is {part[0]}/3, but must be K/N with K from 1 to N"):
+            prepare(str(source), tmp_path / "out", size=16, part=part)
+
+
+def test_every_odd_file_is_left_out_for_its_reason_and_listed(tmp_path: Path) -> None:
+    fates = json.loads((NASTY / "nasty.json").read_text())["files"]
+    root = tmp_path / "flat"
+    root.mkdir()
+    for file in NASTY.iterdir():
+        if file.is_file():
+            shutil.copy(file, root)
+    expected = {name: fate for name, fate in fates.items() if "/" not in name}
+    with pytest.raises(
+        InputError, match=r"18 of 70 images are left out \(5 corrupt, 2 empty, .* more than the share 0.01"
+    ):
+        prepare(str(root), tmp_path / "out", size=16)
+    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    assert manifest["complete"] is False
+    with pytest.raises(InputError, match="is not complete"):
+        choose(str(tmp_path / "out")).open()
+    found = {bad["name"]: (bad["reason"], bad["detail"]) for bad in manifest["left_out"]}
+    assert found == {n: (f["reason"], f["detail"]) for n, f in expected.items() if f["fate"] == "left_out"}
+    manifest = prepare(str(root), tmp_path / "out", size=16, most_left_out=0.5)
+    assert manifest["complete"]
+    assert manifest["count"] == len(expected) - 18
+    notes: dict[str, int] = {}
+    for fate in expected.values():
+        for note in fate.get("notes", ()):
+            notes[note] = notes.get(note, 0) + 1
+    assert {name: count for name, count in manifest["notes"].items() if name in notes} == notes
+    assert manifest["notes"]["extreme_aspect"] == 2
+    assert manifest["notes"]["smaller_than_target"] == 4
+    assert (manifest["num_classes"], manifest["class_names"]) == (1, [])
+
+
+def test_what_out_holds_already_is_never_overwritten(source: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    prepare(str(source), out, size=16)
+    before = contents(out)
+    with pytest.raises(
+        InputError, match=r"other settings; choose another OUT:\n  identity: .*\n  size: 16 there, 8 now"
+    ):
+        prepare(str(source), out, size=8)
+    (source / "a" / "00.png").unlink()
+    with pytest.raises(InputError, match=r"other files or with other settings; choose another OUT:\n  identity"):
+        prepare(str(source), out, size=16)
+    assert contents(out) == before
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "thesis.tex").touch()
+    with pytest.raises(InputError, match="exists but holds no prepared data: choose another OUT"):
+        prepare(str(source), tmp_path / "other", size=16)
+    with pytest.raises(InputError, match="cannot be prepared: prepare takes files of images"):
+        prepare(str(out), tmp_path / "again", size=16)
+    with pytest.raises(InputError, match="digits cannot be prepared: prepare takes files of images"):
+        prepare("digits", tmp_path / "again", size=16)
+
+
+def test_a_disk_that_refuses_is_told_in_a_sentence(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(28, "No space left on device", "images-00000.npy")
+
+    monkeypatch.setattr(np.lib.format, "write_array", full)
+    with pytest.raises(InputError, match="cannot be written: No space left on device; what is done is kept"):
+        prepare(str(source), tmp_path / "out", size=16)
+
+
+def test_latents_are_moments_with_a_mirrored_copy(source: Path, tmp_path: Path) -> None:
+    manifest = prepare(str(source), tmp_path / "out", size=16, vae=Fake())
+    assert (manifest["shape"], manifest["vae"], manifest["count"]) == ([2, 2, 3], "fake", 20)
+    images = take(Folder(path=str(source), size=16).open(), np.arange(20))["image"].astype(np.float32) / 127.5 - 1
+    data = Prepared(path=str(tmp_path / "out"), flip=True)
+    assert data.shape == (2, 2, 3)
+    for name, source_now, pixels in (
+        ("plain", data.open(), images),
+        ("mirrored", cast(ShardSource, data.open()).mirror, images[:, :, ::-1]),
+    ):
+        mean, logvar = Fake().encode(pixels)
+        assert source_now is not None
+        found = take(source_now, np.arange(20))
+        assert found["mean"].dtype == np.float16, name
+        np.testing.assert_allclose(found["mean"], mean, atol=2e-3)
+        np.testing.assert_allclose(found["deviation"], np.exp(logvar / 2), atol=2e-3)
+    batch, turned = batch_dataset(data.open(), 20, seed=1)[0], flips(1, 0, 20)
+    order = batch_dataset(Prepared(path=str(tmp_path / "out")).open(), 20, seed=1)[0]
+    np.testing.assert_array_equal(batch["mean"][~turned], order["mean"][~turned])
+    assert not np.array_equal(batch["mean"][turned], order["mean"][turned])
+    prepare(str(source), tmp_path / "plain", size=16, vae=Fake(), mirror=False)
+    with pytest.raises(InputError, match="holds no mirrored latents"):
+        Prepared(path=str(tmp_path / "plain"), flip=True).open()
+    with pytest.raises(InputError, match=r"other settings; .*\n  vae: fake there, None now"):
+        prepare(str(source), tmp_path / "plain", size=16)
+    with pytest.raises(InputError, match="the VAE takes RGB of a size that 8 divides"):
+        prepare(str(source), tmp_path / "odd", size=12, vae=Fake())
+
+
+def test_splits_lie_in_folders_of_their_own(tmp_path: Path) -> None:
+    golden, out = NASTY.parent / "data" / "imagefolder", tmp_path / "out"
+    prepare(str(golden), out, size=16)
+    prepare(str(golden), out / "validation", size=16, split="val")
+    data = choose(str(out))
+    assert (data.splits, data.held_out) == (("train", "validation"), "validation")
+    assert take(data.open("val"), np.arange(2))["label"].tolist() == [1, 2]
+    assert len(open_data(out, size=16)) == 7
+    with pytest.raises(InputError, match=r"was prepared with --size 16, but data.size is 32"):
+        open_data(out, size=32)
+    with pytest.raises(InputError, match="split 'test' is unknown"):
+        data.open("test")
+
+
+def test_damaged_prepared_data_are_told_in_a_sentence(source: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    prepare(str(source), out, size=16)
+    data: Callable[[], Any] = lambda: take(Prepared(path=str(out)).open(), np.arange(20))  # noqa: E731
+    whole = (out / "images-00001.npy").read_bytes()
+    (out / "images-00001.npy").write_bytes(whole[:-5])
+    with pytest.raises(InputError, match=r"images-00001.npy is damaged"):
+        data()
+    np.save(out / "images-00001.npy", np.zeros((6, 4, 4, 3), np.uint8))
+    with pytest.raises(InputError, match=r"images-00001.npy has shape \(6, 4, 4, 3\), which is not what the manifest"):
+        data()
+    (out / "images-00001.npy").unlink()
+    with pytest.raises(InputError, match=r"images-00001.npy is missing"):
+        data()
+    (out / "manifest.json").write_text("{")
+    with pytest.raises(InputError, match=r"manifest.json is damaged"):
+        data()
+    (out / "manifest.json").write_text('{"format": 9}')
+    with pytest.raises(InputError, match="has format 9, but this version reads 1"):
+        data()
+
+
+def test_a_check_counts_and_writes_nothing(source: Path) -> None:
+    (source / "a" / "bad.jpg").touch()
+    before = contents(source)
+    found = check(str(source))
+    assert contents(source) == before
+    assert (found["count"], found["class_names"], found["class_counts"]) == (20, ["a", "aa", "b"], [10, 0, 10])
+    assert (found["heights"], found["widths"]) == ([24, 34, 43], [30, 30, 30]) or found["heights"][1] == 33
+    assert found["left_out"] == [{"name": "a/bad.jpg", "reason": "empty", "detail": "zero bytes"}]
+    assert found["left_out_by_reason"] == {"empty": 1}
+    assert found["warnings"] == ["class 'aa' has no images; it keeps its label"]
