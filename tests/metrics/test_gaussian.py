@@ -10,6 +10,7 @@ from shortcut_models.metrics.gaussian import (
     Gaussian,
     add_vectors,
     bias,
+    bias_of,
     covariance,
     fit_gaussian,
     frechet_distance,
@@ -150,9 +151,14 @@ def test_the_bias_of_a_perfect_model_is_that_of_drawn_gaussians() -> None:
 def test_the_bias_of_a_long_spectrum_is_the_published_one() -> None:
     # Of 2,048 features whose variances fall as 1 / i, 150 in all: 26,075 by the number of samples.
     spectrum = 1 / np.arange(1, 2049)
-    values = spectrum * 150 / spectrum.sum()
-    few = Gaussian(np.zeros(2048), None, np.diag(np.sqrt(values)))
-    assert bias(few, 1) == pytest.approx(26_075, rel=1e-3)
+    assert bias_of(spectrum * 150 / spectrum.sum(), 1) == pytest.approx(26_075, rel=1e-4)
+
+
+def test_the_bias_is_the_same_from_few_vectors() -> None:
+    vectors = RNG.standard_normal((5, 9))
+    assert bias(fit_gaussian(vectors), 7) == pytest.approx(
+        bias(Gaussian(np.zeros(9), np.cov(vectors, rowvar=False)), 7), rel=1e-6
+    )
 
 
 def test_the_distance_at_infinity_has_no_bias_of_the_samples() -> None:

@@ -127,8 +127,12 @@ def bias(real: Gaussian, count: int) -> float:
     if real.factor is not None:
         values = np.linalg.svd(real.factor, compute_uv=False) ** 2
     else:
-        values = np.clip(np.linalg.eigvalsh(covariance(real)), 0, None)
-    values = values[values > 0]
+        values = np.linalg.eigvalsh(covariance(real))
+    return bias_of(values[values > 0], count)
+
+
+def bias_of(values: Float[np.ndarray, " features"], count: int) -> float:
+    """The same from the eigenvalues of the covariance, all above zero."""
     pairs = np.sum(values[:, None] * values / (values[:, None] + values))
     return float((pairs / 2 + 5 / 4 * values.sum()) / count)
 
