@@ -100,6 +100,7 @@ METRICS = {
     "fid-paper": Entry("metrics.inception:FID_PAPER", "FID as the paper's code has it: from floats"),
     "fid-adm": Entry("metrics.inception:FID_ADM", "FID as ADM's evaluator, torch-fidelity and EDM2 have it"),
     "fid-clean": Entry("metrics.inception:FID_CLEAN", "FID as clean-fid has it (arXiv 2104.11222)"),
+    "fid-infinity": Entry("metrics.inception:FID_INFINITY", "fid-adm without the bias of the number of samples"),
     "sfid-adm": Entry("metrics.inception:SFID_ADM", "FID over 17x17x7 spatial features (arXiv 2103.03841)"),
     "is-adm": Entry("metrics.inception:IS_ADM", "Inception score over chunks of 5,000 images in order"),
     "is-fidelity": Entry("metrics.inception:IS_FIDELITY", "Inception score over ten shuffled parts"),

@@ -131,8 +131,21 @@ def evaluate(
         "real": real.what,
         "reference": {metric.name: given[metric.name].what for metric in kept if metric.needs_reference},
     }
+    _tell_perfect(report, kept, given, count)
     saved.remove()
     return Evaluation(report, shown)
+
+
+def _tell_perfect(report: dict[str, Any], metrics: Sequence[Metric], given: dict[str, Reference], count: int) -> None:
+    """Add what a perfect model would get, where the metrics know it."""
+    known = {metric.name: metric.perfect(given[metric.name], count) for metric in metrics}
+    found = {name: value for name, value in known.items() if value is not None}
+    if not found:
+        return
+    report["perfect"] = {f"{name}-{count}": value for name, (value, _) in found.items()}
+    low = [f"{least} samples, twice the features of {name}" for name, (_, least) in found.items() if count < least]
+    if low:
+        report["about"]["perfect"] = f"first order in 1 / N: too low below {', '.join(low)}"
 
 
 def _told(metric: Metric) -> str:

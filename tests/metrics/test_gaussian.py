@@ -9,8 +9,12 @@ from shortcut_models.metrics.gaussian import (
     FRECHET_PIXELS,
     Gaussian,
     add_vectors,
+    bias,
+    bias_of,
+    covariance,
     fit_gaussian,
     frechet_distance,
+    frechet_infinity,
     gaussian_of,
     start_sums,
 )
@@ -18,16 +22,16 @@ from shortcut_models.metrics.gaussian import (
 RNG = np.random.default_rng(0)
 
 
-def covariance(size: int, rank: int) -> np.ndarray:
+def random_covariance(size: int, rank: int) -> np.ndarray:
     factor = RNG.standard_normal((size, rank))
     return factor @ factor.T / rank
 
 
 @pytest.mark.parametrize("rank", [6, 12])
 def test_the_distance_is_that_of_scipys_matrix_square_root(rank: int) -> None:
-    a, b = (Gaussian(RNG.standard_normal(6), covariance(6, rank)) for _ in range(2))
-    root = sqrtm(a.covariance @ b.covariance)
-    expected = np.sum((a.mean - b.mean) ** 2) + np.trace(a.covariance + b.covariance - 2 * root.real)
+    a, b = (Gaussian(RNG.standard_normal(6), random_covariance(6, rank)) for _ in range(2))
+    root = sqrtm(covariance(a) @ covariance(b))
+    expected = np.sum((a.mean - b.mean) ** 2) + np.trace(covariance(a) + covariance(b) - 2 * root.real)
     assert frechet_distance(a, b) == pytest.approx(expected, rel=1e-7)
     assert frechet_distance(b, a) == pytest.approx(expected, rel=1e-7)
 
@@ -52,20 +56,20 @@ def test_singular_covariances_have_the_closed_form() -> None:
 
 @pytest.mark.parametrize("rank", [2, 30])
 def test_a_gaussian_is_at_no_distance_from_itself(rank: int) -> None:
-    same = Gaussian(RNG.standard_normal(20), covariance(20, rank))
+    same = Gaussian(RNG.standard_normal(20), random_covariance(20, rank))
     assert 0 <= frechet_distance(same, same) < 1e-6
 
 
 def test_mean_and_unbiased_covariance_are_those_of_a_slow_loop() -> None:
     features = RNG.standard_normal((7, 3)).astype(np.float32)
     found = fit_gaussian(features)
-    assert found.mean.dtype == found.covariance.dtype == np.float64
+    assert found.mean.dtype == covariance(found).dtype == np.float64
     mean = [sum(float(row[i]) for row in features) / 7 for i in range(3)]
     np.testing.assert_allclose(found.mean, mean, rtol=1e-12)
     for i in range(3):
         for j in range(3):
             expected = sum((float(r[i]) - mean[i]) * (float(r[j]) - mean[j]) for r in features) / 6
-            np.testing.assert_allclose(found.covariance[i, j], expected, rtol=1e-10)
+            np.testing.assert_allclose(covariance(found)[i, j], expected, rtol=1e-10)
 
 
 def test_a_single_feature_is_a_number_line() -> None:
@@ -91,8 +95,7 @@ def test_any_chunks_give_the_same_gaussian(chunks: tuple[int, ...], size: int) -
     assert int(sums["count"]) == 30
     found = gaussian_of(sums)
     np.testing.assert_allclose(found.mean, vectors.mean(axis=0), rtol=1e-14)
-    given = found.covariance if found.factor is None else found.factor.T @ found.factor
-    np.testing.assert_allclose(given, np.cov(vectors, rowvar=False), rtol=1e-9, atol=1e-10)
+    np.testing.assert_allclose(covariance(found), np.cov(vectors, rowvar=False), rtol=1e-9, atol=1e-10)
 
 
 def test_memory_does_not_grow_with_the_number_of_vectors() -> None:
@@ -110,13 +113,13 @@ def test_few_vectors_give_the_distance_of_their_covariances(some: int, others: i
     plain = [Gaussian(x.mean(axis=0), np.cov(x, rowvar=False)) for x in (a, b)]
     given = [fit_gaussian(x) for x in (a, b)]
     assert (given[0].factor is None, given[1].factor is None) == (some >= 12, others >= 12)
-    assert frechet_distance(*given) == pytest.approx(frechet_distance(*plain), rel=1e-6)
+    assert frechet_distance(given[0], given[1]) == pytest.approx(frechet_distance(plain[0], plain[1]), rel=1e-6)
 
 
 def test_the_offset_is_inside_the_root_alone() -> None:
     a, b = fit_gaussian(RNG.standard_normal((30, 5))), fit_gaussian(RNG.standard_normal((40, 5)))
     eye = 0.1 * np.eye(5)
-    shifted = frechet_distance(Gaussian(a.mean, a.covariance + eye), Gaussian(b.mean, b.covariance + eye))
+    shifted = frechet_distance(Gaussian(a.mean, covariance(a) + eye), Gaussian(b.mean, covariance(b) + eye))
     assert frechet_distance(a, b, offset=0.1) == pytest.approx(shifted - 2 * 0.1 * 5, rel=1e-9)
     assert frechet_distance(a, a, offset=1e-6) == pytest.approx(-2e-6 * 5, rel=1e-4)
     few = fit_gaussian(RNG.standard_normal((3, 5)))
@@ -133,3 +136,37 @@ def test_the_sums_that_are_given_are_not_changed() -> None:
     kept = {name: np.copy(array) for name, array in before.items()}
     FRECHET_PIXELS.add(before, {"vector": np.ones((4, 3), np.float32)}, np.zeros(4))
     assert all(np.array_equal(before[name], kept[name]) for name in kept)
+
+
+def test_the_bias_of_a_perfect_model_is_that_of_drawn_gaussians() -> None:
+    spectrum = 1 / np.arange(1, 17)
+    real = Gaussian(np.zeros(16), np.diag(spectrum))
+    drawn = [
+        frechet_distance(fit_gaussian(RNG.standard_normal((400, 16)) * np.sqrt(spectrum)), real) for _ in range(60)
+    ]
+    assert bias(real, 400) == pytest.approx(np.mean(drawn), rel=0.08)
+    assert bias(real, 800) == pytest.approx(bias(real, 400) / 2)
+
+
+def test_the_bias_of_a_long_spectrum_is_the_published_one() -> None:
+    # Of 2,048 features whose variances fall as 1 / i, 150 in all: 26,075 by the number of samples.
+    spectrum = 1 / np.arange(1, 2049)
+    assert bias_of(spectrum * 150 / spectrum.sum(), 1) == pytest.approx(26_075, rel=1e-4)
+
+
+def test_the_bias_is_the_same_from_few_vectors() -> None:
+    vectors = RNG.standard_normal((5, 9))
+    assert bias(fit_gaussian(vectors), 7) == pytest.approx(
+        bias(Gaussian(np.zeros(9), np.cov(vectors, rowvar=False)), 7), rel=1e-6
+    )
+
+
+def test_the_distance_at_infinity_has_no_bias_of_the_samples() -> None:
+    fake = RNG.standard_normal((3000, 12)) + 0.1
+    real = Gaussian(np.zeros(12), np.eye(12))
+    found = frechet_infinity(fake, real)
+    assert found == pytest.approx(12 * 0.01, abs=0.02)
+    assert found < frechet_distance(fit_gaussian(fake[:300]), real)
+    assert found == frechet_infinity(fake, real)
+    with pytest.raises(InputError, match="frechet_infinity takes at least 30 vectors, not 29"):
+        frechet_infinity(fake[:29], real)

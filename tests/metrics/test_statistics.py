@@ -25,7 +25,7 @@ from shortcut_models.metrics import (
 from shortcut_models.metrics.base import Metric, Reference
 from shortcut_models.metrics.features import inception
 from shortcut_models.metrics.features.inception import Inception, InceptionFeatures
-from shortcut_models.metrics.gaussian import fit_gaussian, frechet_distance
+from shortcut_models.metrics.gaussian import bias, fit_gaussian, frechet_distance
 from shortcut_models.metrics.inception import IS_ADM, IS_FIDELITY, MEMORISATION
 from shortcut_models.metrics.measure import Measurement
 from shortcut_models.metrics.statistics import read_stats, reference_of, stats
@@ -169,6 +169,15 @@ def test_a_file_gives_the_number_that_the_data_give(tmp_path: Path, quick: Quick
         )
 
 
+def test_an_fid_stands_beside_what_a_perfect_model_would_get(quick: Quick) -> None:
+    report = evaluate(Model(), Noise(), [1], 30, metrics=["fid-adm", "kid"]).report
+    expected = bias(fit_gaussian(train_features(quick, "adm")["pool"]), 30)
+    assert report["perfect"] == {"fid-adm-30": pytest.approx(expected)}
+    few = evaluate(Model(), Noise(), [1], 20, metrics=["fid-adm"]).report
+    assert few["about"]["perfect"] == "first order in 1 / N: too low below 24 samples, twice the features of fid-adm"
+    assert "perfect" not in report["about"]
+
+
 def test_the_paper_measures_floats_as_they_are_with_random_labels_and_its_offset(quick: Quick) -> None:
     model = Model()
     report = evaluate(model, Noise(), [1], 30, metrics=["fid-paper"]).report
@@ -216,7 +225,8 @@ def test_statistics_of_other_programs_are_read_under_the_protocol_that_is_said(t
         ({"sigma": None}, "lacks the array sigma"),
         ({"mu": None}, "lacks the array mu"),
     ):
-        np.savez(path, **{name: a for name, a in {**whole, **changed}.items() if a is not None})
+        given: dict[str, Any] = {name: a for name, a in {**whole, **changed}.items() if a is not None}
+        np.savez(path, **given)
         with pytest.raises(InputError, match=words):
             read_stats(path, "adm")
     path.write_bytes(b"no archive")

@@ -4,6 +4,14 @@ The functions take NumPy arrays (n, features) of vectors, as any network may giv
 """
 
 from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from shortcut_models.metrics.features.inception import Inception
+    from shortcut_models.metrics.gaussian import frechet
+    from shortcut_models.metrics.kernel import kid, kid_subsets
+    from shortcut_models.metrics.neighbours import density_coverage, precision_recall
+    from shortcut_models.metrics.scores import inception_score
 
 _WHERE = {
     "frechet": "gaussian",

@@ -107,6 +107,10 @@ class Metric:
         """What a file of reference statistics says of the real samples; None if it does not say enough."""
         return None
 
+    def perfect(self, reference: Reference, count: int) -> tuple[float, int] | None:  # noqa: ARG002
+        """What a perfect model would get with `count` samples, and below how many that is said too low, if known."""
+        return None
+
     def value(self, sums: Sums, reference: Reference) -> float:
         """The number."""
         raise NotImplementedError

@@ -118,6 +118,40 @@ def frechet(fake: Vectors, real: Others) -> float:
     return frechet_distance(fit_gaussian(fake), fit_gaussian(real))
 
 
+def bias(real: Gaussian, count: int) -> float:
+    """What a perfect model gets on average with `count` samples, to first order in 1 / count.
+
+    (1/2 sum_ij l_i l_j / (l_i + l_j) + 5/4 tr S) / count, with l the eigenvalues of the covariance S. Too low where
+    `count` is below twice the number of features. The reference's own number adds the same again.
+    """
+    if real.factor is not None:
+        values = np.linalg.svd(real.factor, compute_uv=False) ** 2
+    else:
+        values = np.linalg.eigvalsh(covariance(real))
+    return bias_of(values[values > 0], count)
+
+
+def bias_of(values: Float[np.ndarray, " features"], count: int) -> float:
+    """The same from the eigenvalues of the covariance, all above zero."""
+    pairs = np.sum(values[:, None] * values / (values[:, None] + values))
+    return float((pairs / 2 + 5 / 4 * values.sum()) / count)
+
+
+def frechet_infinity(fake: Vectors, real: Gaussian, sizes: int = 15, seed: int = 0) -> float:
+    """Where the distance would go with ever more samples: Chong & Forsyth (arXiv 1911.07023).
+
+    A line in 1 / n through the distances of `sizes` shuffled subsets, from 5,000 vectors (or a tenth, if that is
+    fewer) to all of them, met at 0. It takes out the samples' bias, not the reference's. Raises InputError for fewer
+    than twice as many vectors as sizes.
+    """
+    if len(fake) < 2 * sizes:
+        raise InputError(f"frechet_infinity takes at least {2 * sizes} vectors, not {len(fake)}: draw more samples.")
+    rng, least = np.random.default_rng(seed), min(5000, max(len(fake) // 10, 2))
+    counts = np.linspace(least, len(fake), sizes).astype(int)
+    found = [frechet_distance(fit_gaussian(fake[rng.permutation(len(fake))[:count]]), real) for count in counts]
+    return float(np.polyfit(1 / counts, found, 1)[1])
+
+
 def root_trace(a: Gaussian, b: Gaussian) -> float:
     """The trace of (S1 S2)^(1/2)."""
     if a.factor is not None and b.factor is not None:
@@ -164,6 +198,12 @@ class Frechet(Metric):
 
     def from_statistics(self, statistics: Statistics) -> Sums | None:
         return statistics.gaussians.get(self.array)
+
+    def perfect(self, reference: Reference, count: int) -> tuple[float, int] | None:
+        if self.features.prepared_by is None:
+            return None
+        real = gaussian_of(reference.sums)
+        return bias(real, count), 2 * len(real.mean)
 
     def value(self, sums: Sums, reference: Reference) -> float:
         return frechet_distance(gaussian_of(sums), gaussian_of(reference.sums), self.offset)

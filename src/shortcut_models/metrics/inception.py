@@ -11,9 +11,9 @@ from typing import ClassVar
 
 import numpy as np
 
-from shortcut_models.metrics.base import Arrays, Metric, Reference, Sums
+from shortcut_models.metrics.base import Arrays, Metric, Reference, Statistics, Sums
 from shortcut_models.metrics.features.inception import InceptionFeatures
-from shortcut_models.metrics.gaussian import Frechet
+from shortcut_models.metrics.gaussian import Frechet, fit_gaussian, frechet_infinity, gaussian_of
 from shortcut_models.metrics.kernel import kid
 from shortcut_models.metrics.neighbours import density_coverage, nearest_squared, precision_recall
 from shortcut_models.metrics.scores import chunked_score, inception_score
@@ -117,9 +117,25 @@ class Memorisation(Metric):
         }
 
 
+@dataclass(frozen=True, kw_only=True)
+class FidInfinity(Metric):
+    """FID without the bias of the samples' number; that of the reference's stays."""
+
+    rows: tuple[str, ...] = ("pool",)
+
+    def from_statistics(self, statistics: Statistics) -> Sums | None:
+        return statistics.gaussians.get("pool")
+
+    def value(self, sums: Sums, reference: Reference) -> float:
+        known = reference.sums
+        real = fit_gaussian(known["pool"]) if "pool" in known else gaussian_of(known)
+        return frechet_infinity(sums["pool"], real)
+
+
 FID_PAPER = Frechet(name="fid-paper", features=PAPER, array="pool", offset=1e-6, labels="random")
 FID_ADM = Frechet(name="fid-adm", features=ADM, array="pool")
 FID_CLEAN = Frechet(name="fid-clean", features=CLEAN, array="pool")
+FID_INFINITY = FidInfinity(name="fid-infinity", features=ADM)
 SFID_ADM = Frechet(name="sfid-adm", features=ADM, array="spatial")
 IS_ADM = AdmInceptionScore(name="is-adm", features=ADM)
 IS_FIDELITY = FidelityInceptionScore(name="is-fidelity", features=ADM)
