@@ -46,6 +46,7 @@ DATA = {
 NETWORKS = {
     "dit": Entry("networks.dit:DiT", "diffusion transformer for images and latents (arXiv 2212.09748)"),
     "mlp": Entry("networks.mlp:MLP", "multilayer perceptron for points"),
+    "epsilon-dit": Entry("interop.epsilon_dit:EpsilonDiT", "a DiT that predicts noise, as a velocity: to sample only"),
 }
 
 OBJECTIVES = {

@@ -7,8 +7,8 @@ from typing import Any
 from shortcut_models import catalogue
 from shortcut_models.errors import InputError
 
-LATER: dict[str, Any] = {}
-"""Fields that came after files of today's format were written, such as "dit.attention", and what a file without
+LATER: dict[str, Any] = {"dit.position_dtype": "float32"}
+"""Fields that came after files of today's format were written, such as these, and what a file without
 them means: the behaviour of that time, which need not be today's default."""
 
 
