@@ -202,7 +202,7 @@ def test_a_model_without_labels_knows_the_null_label_alone() -> None:
     assert model.sample(model.balanced_labels(3), steps=2).shape == (3, 2)
     with pytest.raises(InputError, match=r"label 1 was never trained: .* use 4, which stands for no label"):
         model.sample([4, 1])
-    with pytest.raises(InputError, match="guidance is 2.0, but this model was trained without labels"):
+    with pytest.raises(InputError, match=r"guidance is 2.0, but this model was trained without labels"):
         model.sample(4, guidance=2.0)
 
 
