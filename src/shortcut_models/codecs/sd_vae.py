@@ -208,7 +208,8 @@ class Latents(Codec):
     def _need(self, what: str) -> SDVAE:
         if self.vae is None:
             raise InputError(
-                f"{what} needs the VAE {self.identity[:12] or 'that made them'}: give its file, --vae or SHORTCUT_VAE."
+                f"{what} needs the VAE {self.identity[:12] or 'that made them'}: "
+                "give its file with --vae or SHORTCUT_VAE."
             )
         return self.vae
 
