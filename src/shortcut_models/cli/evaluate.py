@@ -34,6 +34,17 @@ class Evaluate:
     """Of the noise, which all budgets share."""
     weights: Literal["ema", "raw"] = "ema"
     """Averaged over training (ema), or the last ones (raw)."""
+    stats: Path | None = None
+    """Reference statistics (.npz) for the FIDs: ours of `shortcut stats`, the original's or ADM's. By default they
+    are computed from the data set."""
+    stats_protocol: Literal["", "paper", "adm", "clean"] = ""
+    """Under which protocol foreign statistics were made; files of ours say so themselves."""
+    inception: Path | None = None
+    """Weights of the Inception network of 2015-12-05; by default SHORTCUT_INCEPTION, or the hub's cache."""
+    any_inception: bool = False
+    """Take an Inception file with another hash than the published one."""
+    out: Path | None = None
+    """Where the numbers go, a .json; by default report.json in the run folder."""
 
 
 def run(words: list[str]) -> int:
@@ -64,13 +75,16 @@ def run(words: list[str]) -> int:
         "count": given.count,
         "seed": given.seed,
         "budgets": list(budgets),
+        "stats": None if given.stats is None else str(given.stats.absolute()),
+        "stats_protocol": given.stats_protocol or None,
+        "any_inception": given.any_inception,
     }
-    report, picture = given.run / "report.json", given.run / "samples.png"
+    report, picture = given.out or given.run / "report.json", given.run / "samples.png"
     known = read_report(report)
     if known is not None and known.get("protocol") == protocol and picture.exists():
         print("measured before, with the same settings:")
     else:
-        found = _measure(model, model.data, picture, protocol)
+        found = _measure(model, given, picture, protocol)
         known = {"protocol": protocol, **found, **provenance(parsing.command_line("evaluate", words))}
         _write(report, known)
     print(table(known))
@@ -78,11 +92,12 @@ def run(words: list[str]) -> int:
     return 0
 
 
-def _measure(model: Any, data: Any, picture: Path, protocol: dict[str, Any]) -> dict[str, Any]:
-    """The numbers; draws the picture."""
+def _measure(model: Any, given: Evaluate, picture: Path, protocol: dict[str, Any]) -> dict[str, Any]:
+    """The numbers; draws the picture. Killed, it goes on where it was."""
     from shortcut_models.evaluate import evaluate
     from shortcut_models.views import get_view
 
+    data = model.data
     found = evaluate(
         model,
         data,
@@ -92,6 +107,12 @@ def _measure(model: Any, data: Any, picture: Path, protocol: dict[str, Any]) -> 
         protocol["seed"],
         metrics=protocol["metrics"],
         labels=protocol["labels"],
+        inception=given.inception,
+        any_inception=given.any_inception,
+        stats=given.stats,
+        stats_protocol=protocol["stats_protocol"],
+        resume=given.run / ".evaluate",
+        model_key=f"{model.step}-{model.weights}",
     )
     view = get_view(data.view)
     # Only balanced labels go through the classes in order, so that the first samples are one of each.

@@ -15,6 +15,7 @@ import sys
 import textwrap
 import types
 import typing
+from collections import deque
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
@@ -62,15 +63,16 @@ def wants_help(words: list[str]) -> bool:
 
 
 def split(words: list[str], switches: Iterable[str] = ()) -> Line:
-    """Take a command line apart; each flag takes a value, `--flag value` or `--flag=value`, but for the switches.
+    """Take a command line apart; each flag takes a value, `--flag value` or `--flag=value`; a switch may.
 
     After `--`, every word is an argument. Raises InputError for a flag without its value, or with one dash.
     """
-    line = Line([], {})
-    rest = iter(words)
-    for word in rest:
+    line, rest = Line([], {}), deque(words)
+    while rest:
+        word = rest.popleft()
         if word == "--":
             line.arguments.extend(rest)
+            rest.clear()
         elif not word.startswith("-") or word == "-":
             line.arguments.append(word)
         elif not word.startswith("--"):
@@ -78,7 +80,10 @@ def split(words: list[str], switches: Iterable[str] = ()) -> Line:
         else:
             name, equals, value = word[2:].partition("=")
             if not equals:
-                value = "1" if name.replace("-", "_") in switches else next(rest, "--")
+                if name.replace("-", "_") in switches:
+                    value = rest.popleft() if rest and rest[0].lower() in SWITCH else "1"
+                else:
+                    value = rest.popleft() if rest else "--"
             if not equals and value.startswith("--"):
                 raise InputError(f"--{name} needs a value: --{name} VALUE.")
             line.flags[name.replace("-", "_")] = value
@@ -87,7 +92,8 @@ def split(words: list[str], switches: Iterable[str] = ()) -> Line:
 
 def parse(options: type[Options], command: str, words: list[str]) -> Options:
     """A command's options from its words; raises InputError for what is missing, too much, unknown or malformed."""
-    line, known = split(words), settings(options)
+    known = settings(options)
+    line = split(words, [name for name, setting in known.items() if setting.kind is bool])
     needed = [name for name, setting in known.items() if setting.value is dataclasses.MISSING]
     usage = " ".join([f"shortcut {command}", *(name.upper() for name in needed)])
     if len(line.arguments) < len(needed):
