@@ -2,7 +2,7 @@
 
     make demo        # or: shortcut train digits, then shortcut evaluate runs/digits
 
-Two and a half minutes on two CPU cores; docs/demo.json has the numbers to expect.
+Minutes on two CPU cores; benchmarks/results/demo.json has the numbers to expect.
 """
 
 from shortcut_models.config import Config
