@@ -187,7 +187,7 @@ def _writer(data: dict[str, Any]) -> str:
     """The version of this package that wrote a run.json of another format, as far as it can be told."""
     try:
         versions = data["starts"][-1]["versions"] if "starts" in data else data["versions"]
-        return versions["shortcut-models"]
+        return versions["shortcut-models"] or "unknown"
     except (KeyError, IndexError, TypeError):
         return "unknown"
 

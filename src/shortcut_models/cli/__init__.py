@@ -63,7 +63,7 @@ def main(words: list[str] | None = None) -> int:
 def dispatch(words: list[str], program: bool = False) -> int:
     """Find the command and run it; raises InputError for an unknown one."""
     if not words or words[0] in ("-h", "--help"):
-        lines = (f"  {f'{name} {command.takes}':<17} {command.about}" for name, command in COMMANDS.items())
+        lines = (f"  {f'{name} {command.takes}':<20} {command.about}" for name, command in COMMANDS.items())
         print(HELP.format(commands="\n".join(lines)), end="")
         return 0
     if words[0] == "--version":
