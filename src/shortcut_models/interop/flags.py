@@ -292,7 +292,8 @@ def configuration(flags: dict[str, Any]) -> "Config":
 
     data = _data(flags)
     side, _, channels = data.shape
-    sizes = {name: flags[f"model.{name}"] for name in ("hidden_size", "patch_size", "depth", "num_heads", "mlp_ratio")}
+    sizes = {name: flags[f"model.{name}"] for name in ("hidden_size", "patch_size", "depth", "num_heads")}
+    sizes |= {"mlp_ratio": float(flags["model.mlp_ratio"])}
     sizes |= {"image_size": side, "channels": channels, "num_classes": flags["model.num_classes"]}
     cosine = flags["model.use_cosine"]
     return Config(
