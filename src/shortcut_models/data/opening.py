@@ -11,7 +11,6 @@ from shortcut_models.data.base import Data, Source, describe
 from shortcut_models.data.crop import Crop
 from shortcut_models.errors import InputError
 
-
 OWN = {"path", "names", "prefix", "flip"}
 """Fields that say which data they are, or what is right for those alone: other data do not take them over."""
 

@@ -211,7 +211,7 @@ def run(words: list[str], program: bool = False) -> int:
         print(HELP.format(flags=shown), end="")
         return 0
     given = read_flags(words)
-    flags = FLAGS | given
+    flags: dict[str, Any] = FLAGS | given
     check(flags)
     from shortcut_models import startup
 
