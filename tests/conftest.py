@@ -74,6 +74,16 @@ TINY_FLAGS = """
 """.split()  # noqa: SIM905
 
 
+SLOW = ("benchmarks", "test_collectives", "test_compare", "test_multiprocess", "test_run_processes", "test_teachers")
+"""Files and folders of tests that take long, and do not differ with the version of Python or JAX."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if {item.path.stem, item.path.parent.name} & set(SLOW):
+            item.add_marker("slow")
+
+
 @pytest.fixture(scope="session")
 def tiny() -> Config:
     """The smallest run that has all parts: digits, two blocks, a target average of its own, two checkpoints."""

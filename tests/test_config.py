@@ -163,7 +163,7 @@ def test_the_network_takes_the_size_of_the_data(tiny: Config) -> None:
 
 
 def test_an_unknown_name_is_refused_with_the_names(tiny: Config) -> None:
-    with pytest.raises(InputError, match="preset 'cifar' is unknown: The names are digits, points, glyphs"):
+    with pytest.raises(InputError, match="preset 'cifar' is unknown: The names are digits, points, images16"):
         get_preset("cifar")
     with pytest.raises(InputError, match="objective 'shortcuts' is unknown: did you mean 'shortcut'"):
         configure(tiny, objective="shortcuts")
@@ -176,5 +176,6 @@ def test_a_preset_can_be_trained(name: str) -> None:
     from shortcut_models.train import check_fits
 
     config = get_preset(name)
-    check_fits(config)
+    if not config.data.unnamed:
+        check_fits(config)
     assert config.finished().images == config.max_steps * config.batch_size

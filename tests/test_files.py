@@ -215,5 +215,5 @@ def test_other_failures_are_left_as_they_are() -> None:
 
 def test_a_failure_without_a_file_is_one_of_the_output() -> None:
     assert explain(BrokenPipeError(errno.EPIPE, "Broken pipe")) == (
-        "the output: broken pipe: whatever was reading the output has closed it."
+        "the output: broken pipe: the program that reads the output has ended, so that the rest of it is lost."
     )

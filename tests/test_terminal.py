@@ -133,7 +133,10 @@ def test_a_pipe_that_closes_is_one_sentence_and_no_traceback(closed: str) -> Non
         process.stdin.close()
         said = process.stderr.read() if closed == "stdout" and process.stderr else ""
         assert process.wait() == 2
-    sentence = "shortcut: the output: broken pipe: whatever was reading the output has closed it.\n"
+    sentence = (
+        "shortcut: the output: broken pipe: the program that reads the output has ended, "
+        "so that the rest of it is lost.\n"
+    )
     assert said == (sentence if closed == "stdout" else "")
 
 

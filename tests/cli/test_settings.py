@@ -11,14 +11,25 @@ from shortcut_models.config import Config
 from shortcut_models.data import opening
 from shortcut_models.presets import get_preset
 
+NAMED = [name for name in catalogue.PRESETS if not get_preset(name).data.unnamed]
+"""Presets that say what they train on."""
+
 
 def resolve(preset: str, *words: str) -> Config:
     return settings.resolve(preset, parsing.split(list(words)), [])
 
 
 def test_without_flags_it_is_the_preset() -> None:
-    for name in catalogue.PRESETS:
+    for name in NAMED:
         assert resolve(name) == get_preset(name)
+
+
+def test_a_preset_for_anybodys_data_asks_for_them() -> None:
+    assert set(catalogue.PRESETS) - set(NAMED) == {"images16", "images32", "images64"}
+    for name in set(catalogue.PRESETS) - set(NAMED):
+        with pytest.raises(InputError, match=f"preset {name} trains on data of your own: say which, --data NAME_OR_"):
+            resolve(name)
+        assert resolve(name, "--data", "glyphs").data == opening.choose("glyphs")
 
 
 def test_a_preset_is_shown_as_the_flags_that_make_it(
@@ -26,12 +37,12 @@ def test_a_preset_is_shown_as_the_flags_that_make_it(
 ) -> None:
     made: list[Config] = []
     monkeypatch.setattr(costs, "describe", lambda config: str(made.append(config)))
-    for name in catalogue.PRESETS:
+    for name in NAMED:
         assert cli.main(["presets", name]) == 0
         shown = capsys.readouterr().out.splitlines()
         assert shown[0] == f"{name}: {catalogue.PRESETS[name].about}"
         flags = [word for line in shown[1:] for word in shlex.split(line)]
-        for other in catalogue.PRESETS:
+        for other in NAMED:
             # Upon another preset every flag has to do its part.
             assert cli.main(["train", other, *flags, "--dry-run"]) == 0
             assert made.pop() == get_preset(name).finished()

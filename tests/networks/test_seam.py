@@ -9,12 +9,16 @@ import pytest
 
 from shortcut_models import catalogue
 from shortcut_models.errors import InputError
+from shortcut_models.interop.epsilon_dit import EpsilonDiT
 from shortcut_models.networks import Network
 from shortcut_models.networks.dit import DiT
 from shortcut_models.networks.mlp import MLP
 
 SMALL: dict[str, Network] = {
     "dit": DiT(image_size=4, channels=1, num_classes=3, patch_size=2, hidden_size=8, depth=1, num_heads=2),
+    "epsilon-dit": EpsilonDiT(
+        image_size=4, channels=1, num_classes=3, patch_size=2, hidden_size=8, depth=1, num_heads=2
+    ),
     "mlp": MLP(dimensions=2, num_classes=3, hidden_size=8, depth=1, frequencies=4),
 }
 
@@ -29,9 +33,15 @@ def test_a_network_fills_the_seam(name: str) -> None:
     assert (found.shape, found.dtype) == (x.shape, jnp.float32)
     assert {field.name for field in fields(network)} >= network.computing
     assert set(network.stacked) <= set(params)
-    assert network.sized(network.shape, 7) == replace(network, num_classes=7)
-    with pytest.raises(InputError, match="choose another --model"):
+    assert network.sized(network.shape, network.num_classes) == network
+    with pytest.raises(InputError, match=r"choose another --model|use data of that kind"):
         network.sized((2, 3, 4, 5), 7)
+
+
+def test_a_network_takes_the_number_of_classes_of_its_data() -> None:
+    for name in ("dit", "mlp"):
+        network = SMALL[name]
+        assert network.sized(network.shape, 7) == replace(network, num_classes=7)
 
 
 def test_how_a_network_computes_does_not_make_it_another() -> None:
