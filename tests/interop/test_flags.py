@@ -12,13 +12,12 @@ import pytest
 
 from shortcut_models import InputError, catalogue, runs
 from shortcut_models.cli import parsing, settings
-from shortcut_models.codecs.sd_vae_network import Architecture, layout
 from shortcut_models.config import FREE_TO_CHANGE, Config
 from shortcut_models.config_json import to_json
 from shortcut_models.data.images import FOUND
 from shortcut_models.interop import flags
 from shortcut_models.presets import get_preset
-from tests.codecs.vaes import weight, write_tiny
+from tests.codecs.vaes import write_small
 
 ROOT = Path(__file__).parents[2]
 
@@ -256,11 +255,7 @@ def main(words: list[str]) -> int:
 def test_the_celeba_command_trains_goes_on_and_draws(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    # As small as can be, but with the published factor of 8.
-    sizes = Architecture(widths=(4, 4, 4, 4), layers=1, channels=4, groups=2)
-    tensors = {name: weight(name, shape, 0) for name, shape in layout(sizes).items()}
-    vae = write_tiny(tmp_path / "vae", tensors, block_out_channels=list(sizes.widths), norm_num_groups=sizes.groups)
-    monkeypatch.setenv("SHORTCUT_VAE", str(vae))
+    monkeypatch.setenv("SHORTCUT_VAE", str(write_small(tmp_path / "vae")))
     monkeypatch.chdir(tmp_path)
     words = [*SEED["celebahq256-b"].split(), *SMALL.split()]
     assert main(words) == 0

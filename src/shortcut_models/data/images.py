@@ -113,7 +113,7 @@ class Images(Data):
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Height, width, channels, of latents if there is a VAE; raises InputError if images have sizes of their own."""
+        """Height, width, channels, of latents if there is a VAE; raises InputError if images have their own sizes."""
         if self.size is None:
             raise InputError(
                 f"{describe(self)} holds images of any size: say to which they are resized, --data.size 64."
