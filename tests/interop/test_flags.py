@@ -244,6 +244,32 @@ def test_a_flag_that_a_train_type_does_not_read_is_told_in_one_line(tmp_path: Pa
         flags.check(flags.FLAGS | given)
 
 
+def test_a_run_is_gone_on_with_or_is_what_training_starts_from(trained: Path) -> None:
+    words = f"--dataset_name digits --model.use_stable_vae 0 --model.patch_size 4 --load_dir {trained}"
+    for more, starts, folder in [
+        ("", "", trained),
+        ("--save_dir runs/other", str(trained), Path("runs/other")),
+        ("--model.train_type progressive --save_dir runs/other", str(trained), Path("runs/other")),
+    ]:
+        found = flags.FLAGS | flags.read_flags(shlex.split(f"{words} {more}"))
+        config = flags.configuration(found)
+        assert (config.start_from, flags.run_folder(found, config)) == (starts, folder)
+    found = flags.FLAGS | flags.read_flags(shlex.split(f"{words} --model.train_type progressive"))
+    config = flags.configuration(found)
+    assert config.start_from == str(trained)
+    assert flags.run_folder(found, config).name.startswith("digits-progressive-")
+
+
+def test_the_folder_tells_settings_apart_but_not_how_long_or_where_they_run() -> None:
+    def name(words: str) -> str:
+        given = "--dataset_name digits --model.use_stable_vae 0 --model.patch_size 4 " + words
+        found = flags.FLAGS | flags.read_flags(shlex.split(given))
+        return flags.run_folder(found, flags.configuration(found)).name
+
+    assert name("") == name("--max_steps 7 --model.sharding fsdp --save_interval 3")
+    assert len({name(""), name("--seed 3"), name("--model.lr 1e-3"), name("--model.cfg_scale 0")}) == 4
+
+
 SMALL = "--max_steps 2 --batch_size 8 --model.hidden_size 16 --model.patch_size 8 --model.depth 1 --model.num_heads 2"
 
 

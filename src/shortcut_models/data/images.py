@@ -118,7 +118,11 @@ class Images(Data):
             raise InputError(
                 f"{describe(self)} holds images of any size: say to which they are resized, --data.size 64."
             )
-        return self.codec.shape((self.size, self.size, 3))
+        return self._encoded((self.size, self.size, 3))
+
+    def _encoded(self, image: tuple[int, ...]) -> tuple[int, ...]:
+        """The shape of what the network sees of an image of that shape."""
+        return self.codec.shape(image) if self.vae else image
 
     @property
     def codec(self) -> "Codec":

@@ -224,8 +224,6 @@ def run(words: list[str], program: bool = False) -> int:
     startup.start_processes()
     config = configuration(flags)
     folder = run_folder(flags, config)
-    if _goes_on(flags):
-        config = replace(config, start_from=_trained(flags["load_dir"]).start_from)
     for sentence in [f"run folder: {folder}", *remarks(flags, given), f"the same as: {equivalent(config, folder)}"]:
         print(sentence, flush=True)
     for name, variable in (("entity", "WANDB_ENTITY"), ("group", "WANDB_RUN_GROUP")):
@@ -380,8 +378,7 @@ def _start(flags: dict[str, Any]) -> str:
     run = flags["load_dir"]
     if not run:
         return ""
-    config = _trained(run)
-    return config.start_from or run if _goes_on(flags) else run
+    return _trained(run).start_from if _goes_on(flags) else run
 
 
 def run_folder(flags: dict[str, Any], config: "Config") -> Path:
