@@ -106,7 +106,7 @@ def configure(
     objective: str | None = None,
     start_from: str | None = None,
 ) -> Config:
-    """The configuration with other choices; the network takes the size of the data.
+    """The configuration with other choices; the network takes the size of the data, if it is told where they lie.
 
     A choice that is the configuration's own keeps its settings of it. Raises InputError, listing the
     names, for an unknown one, and if the network cannot take such data.
@@ -117,7 +117,8 @@ def configure(
     if model is not None or data is not None:
         network = base.model if model is None else choose("model", catalogue.NETWORKS, model, base.model)
         chosen = data or base.data
-        changes["model"] = network.sized(chosen.shape, chosen.num_classes)
+        # Where the data lie may be told by a setting, later; then the network's sizes have to be told too.
+        changes["model"] = network if chosen.unnamed else network.sized(chosen.shape, chosen.num_classes)
     if objective is not None:
         changes["objective"] = choose("objective", catalogue.OBJECTIVES, objective, base.objective)
     if start_from is not None:

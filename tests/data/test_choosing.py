@@ -1,5 +1,6 @@
 """From a name or a path to a choice of data, and its form on disk."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -30,6 +31,18 @@ def test_settings_of_the_base_are_taken_over_where_they_fit() -> None:
     assert choose("points", base) == base
     assert choose("points", Points()) == Points()
     assert choose("digits", base) == Digits()
+
+
+def test_what_is_right_for_some_data_alone_is_not_taken_over() -> None:
+    base = dataclasses.replace(tfds.IMAGENET256, vae="found", crop="adm")
+    assert choose("lsunchurch", base) == dataclasses.replace(tfds.LSUNCHURCH, vae="found", crop="adm")
+
+
+def test_images_of_a_run_from_before_there_was_a_vae_are_pixels() -> None:
+    for name in ("imagenet256", "folder"):
+        stored = to_json(catalogue.DATA, choose(name) if name == "imagenet256" else folder.Folder(path="pictures"))
+        assert stored.pop("vae") == ""
+        assert getattr(from_json(catalogue.DATA, stored, "data"), "vae", None) == ""
 
 
 @pytest.mark.parametrize("data", [Digits(), Glyphs(), Points(noise=0.25)])

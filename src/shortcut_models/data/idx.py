@@ -60,7 +60,7 @@ class Idx(Images):
     def shape(self) -> tuple[int, ...]:
         """Height, width, channels."""
         stored = self.records(self.splits[0]).images.shape[1:]
-        return stored if self.size is None else (self.size, self.size, stored[2])
+        return self._encoded(stored if self.size is None else (self.size, self.size, stored[2]))
 
     def fingerprint(self) -> Iterable[str]:
         """A digest of every file."""

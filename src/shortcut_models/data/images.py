@@ -4,7 +4,9 @@ import hashlib
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol, Self
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self
 
 import numpy as np
 from jaxtyping import Int
@@ -14,8 +16,15 @@ from shortcut_models.data.crop import Crop, square
 from shortcut_models.data.decode import Alpha, BadImage, Decoded, decode
 from shortcut_models.errors import InputError
 
+if TYPE_CHECKING:
+    from shortcut_models.codecs.base import Codec
+
 MOST_LEFT_OUT = 0.01
 """Share of images that may turn out unreadable while training; more, and it stops."""
+
+
+FOUND = "found"
+"""In place of a VAE's file: wherever it is found."""
 
 
 class LeftOut(NamedTuple):
@@ -74,10 +83,15 @@ class Images(Data):
     """What becomes of transparency: dropped, so that hidden colours appear, or laid on white or black."""
     labels: bool = True
     """Whether to use the classes; without, all have label 0 and there is one class, without a name."""
+    vae: str = ""
+    """File of the SD-VAE that encodes them in front of every step; `found` is what SHORTCUT_VAE names, or the hub's
+    cache has. Empty: the network sees pixels."""
 
     def __post_init__(self) -> None:
         # A run that records its data is read from other working directories.
         object.__setattr__(self, "path", whole_path(self.path))
+        if self.vae != FOUND:
+            object.__setattr__(self, "vae", whole_path(self.vae))
         if self.size is not None and self.size < 1:
             raise InputError(f"data.size is {self.size}, but images are at least 1 pixel high and wide.")
 
@@ -99,12 +113,26 @@ class Images(Data):
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Height, width, channels; raises InputError where every image may have a size of its own."""
+        """Height, width, channels, of latents if there is a VAE; raises InputError if images have their own sizes."""
         if self.size is None:
             raise InputError(
                 f"{describe(self)} holds images of any size: say to which they are resized, --data.size 64."
             )
-        return (self.size, self.size, 3)
+        return self._encoded((self.size, self.size, 3))
+
+    def _encoded(self, image: tuple[int, ...]) -> tuple[int, ...]:
+        """The shape of what the network sees of an image of that shape."""
+        return self.codec.shape(image) if self.vae else image
+
+    @property
+    def codec(self) -> "Codec":
+        """Pixels, or the VAE that encodes them."""
+        if not self.vae:
+            return super().codec
+        from shortcut_models.codecs.sd_vae_file import find_vae  # It needs JAX; choosing data does not.
+
+        file = find_vae(None if self.vae == FOUND else self.vae)
+        return _codec(file, file.stat().st_mtime_ns)
 
     @property
     def num_classes(self) -> int:
@@ -141,6 +169,19 @@ class Images(Data):
         smaller = ("smaller_than_target",) if min(height, width) < self.size else ()
         extreme = ("extreme_aspect",) if max(height, width) > 4 * min(height, width) else ()
         return Decoded(square(image, self.size, self.crop), (*notes, *smaller, *extreme))
+
+
+@lru_cache(maxsize=1)
+def _codec(file: Path, changed: int) -> "Codec":
+    """The codec of a VAE's file, read once: its shape is asked for before it is used."""
+    del changed  # Another time of change is another file.
+    import jax
+
+    from shortcut_models.codecs.sd_vae import Latents
+    from shortcut_models.codecs.sd_vae_file import load_vae
+
+    vae = load_vae(file)
+    return Latents.of(vae, at_once=vae.at_once * jax.device_count())
 
 
 class ImageSource:

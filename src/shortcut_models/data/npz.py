@@ -39,7 +39,7 @@ class Npz(Images):
     def shape(self) -> tuple[int, ...]:
         """Height, width, channels."""
         stored = self._records.images.shape[1:]
-        return stored if self.size is None else (self.size, self.size, stored[2])
+        return self._encoded(stored if self.size is None else (self.size, self.size, stored[2]))
 
     def fingerprint(self) -> Iterable[str]:
         """A digest of the file."""

@@ -11,12 +11,15 @@ from shortcut_models.data.base import Data, Source, describe
 from shortcut_models.data.crop import Crop
 from shortcut_models.errors import InputError
 
+OWN = {"path", "names", "prefix", "flip"}
+"""Fields that say which data they are, or what is right for those alone: other data do not take them over."""
+
 
 def choose(name_or_path: str | Path, base: Data | None = None) -> Data:
     """The data of this name in the catalogue, or those that lie at this path: `KIND:PATH` says how to read them.
 
     Settings of `base` that differ from its class's defaults are taken over where the chosen data have
-    such a field, all but the path. Raises InputError for what is neither a name nor a path that
+    such a field, all but those in `OWN`. Raises InputError for what is neither a name nor a path that
     exists, or can be read in several ways or in none.
     """
     place = os.fspath(name_or_path)
@@ -48,7 +51,7 @@ def _with(data: Data, name: str, **fields: Any) -> Data:
 
 def _settings(base: Data, chosen: Data) -> dict[str, Any]:
     """What `base` sets and `chosen` can take."""
-    names = {field.name for field in dataclasses.fields(chosen)} - {"path"}
+    names = {field.name for field in dataclasses.fields(chosen)} - OWN
     fields = [field for field in dataclasses.fields(base) if field.name in names]
     return {f.name: getattr(base, f.name) for f in fields if getattr(base, f.name) != f.default}
 

@@ -1,0 +1,470 @@
+"""The command line of the official code (kvfrans/shortcut-models, `train.py`): its flags, and what they mean here.
+
+`FLAGS` has every flag with its default, `TRAIN_TYPES` what each `--model.train_type` learns here and which flags
+it reads. What is translated starts from the official code's defaults, none of ours, and is what
+`shortcut train` would train; that command is printed. The root's `train.py` is this page.
+"""
+
+import hashlib
+import json
+import os
+import re
+import shlex
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from shortcut_models import catalogue, terminal
+from shortcut_models.cli import parsing
+from shortcut_models.errors import InputError
+
+if TYPE_CHECKING:
+    from shortcut_models.config import Config
+    from shortcut_models.data.base import Data
+    from shortcut_models.objectives import Objective
+
+Value = bool | int | float | str | None
+
+FLAGS: dict[str, Value] = {
+    "dataset_name": "imagenet256",
+    "load_dir": None,
+    "save_dir": None,
+    "fid_stats": None,
+    "seed": 10,
+    "log_interval": 1000,
+    "eval_interval": 20000,
+    "save_interval": 100000,
+    "batch_size": 32,
+    "max_steps": 1000000,
+    "debug_overfit": 0,
+    "mode": "train",
+    "inference_timesteps": 128,
+    "inference_generations": 4096,
+    "inference_cfg_scale": 1.0,
+    "model.lr": 0.0001,
+    "model.beta1": 0.9,
+    "model.beta2": 0.999,
+    "model.weight_decay": 0.1,
+    "model.use_cosine": 0,
+    "model.warmup": 0,
+    "model.dropout": 0.0,
+    "model.hidden_size": 64,
+    "model.patch_size": 8,
+    "model.depth": 2,
+    "model.num_heads": 2,
+    "model.mlp_ratio": 1,
+    "model.class_dropout_prob": 0.1,
+    "model.num_classes": 1000,
+    "model.denoise_timesteps": 128,
+    "model.cfg_scale": 4.0,
+    "model.target_update_rate": 0.999,
+    "model.use_ema": 0,
+    "model.use_stable_vae": 1,
+    "model.sharding": "dp",
+    "model.t_sampling": "discrete-dt",
+    "model.dt_sampling": "uniform",
+    "model.bootstrap_cfg": 0,
+    "model.bootstrap_every": 8,
+    "model.bootstrap_ema": 1,
+    "model.bootstrap_dt_bias": 0,
+    "model.train_type": "shortcut",
+    "wandb.project": "shortcut",
+    "wandb.name": "shortcut_{dataset_name}",
+    "wandb.run_id": "None",
+    "wandb.offline": False,
+    "wandb.entity": None,
+    "wandb.group": None,
+    "wandb.exp_prefix": None,
+    "wandb.exp_descriptor": None,
+    "wandb.unique_identifier": "",
+    "wandb.random_delay": 0,
+}
+"""Every flag of the official code, and its default."""
+
+REFUSED = {
+    "debug_overfit": "training on one batch alone is not there",
+    "model.dropout": "the network has no dropout",
+    "model.t_sampling": "the official code declares this flag and does not read it",
+    "model.dt_sampling": "the official code declares this flag and does not read it",
+    "wandb.project": "the project here is always 'shortcut'",
+    "wandb.name": "a run has the name of its folder here, which --save_dir gives",
+    "wandb.run_id": "a run that goes on in its folder goes on in W&B too",
+    "wandb.exp_prefix": "it is an older name of --wandb.group",
+    "wandb.exp_descriptor": "it is an older name of --wandb.name, and a run has the name of its folder here",
+    "wandb.unique_identifier": "a run has the name of its folder here, which --save_dir gives",
+    "wandb.random_delay": "nothing here needs a delay",
+}
+"""Flags that have no effect here but at their default, and why."""
+
+
+@dataclass(frozen=True)
+class TrainType:
+    """One value of `--model.train_type`."""
+
+    objective: str
+    """Our name of the method with the official code's constants."""
+    settings: Callable[[dict[str, Any]], dict[str, Any]]
+    """Fields of the objective, from the flags; what holds for all is in `_objective`."""
+    reads: frozenset[str] = frozenset()
+    """Of the flags in `CHOOSY`, those that the official code reads for it."""
+
+
+CHOOSY = (
+    "model.class_dropout_prob",
+    "model.bootstrap_cfg",
+    "model.bootstrap_ema",
+    "model.bootstrap_every",
+    "model.bootstrap_dt_bias",
+)
+"""Flags that the official code reads for some train types alone."""
+
+
+def _scale(flags: dict[str, Any]) -> float:
+    """Guidance of targets; at scale 0 every label is the null label, so that there is nothing to guide."""
+    return flags["model.cfg_scale"] or 1.0
+
+
+def _shortcut(flags: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "share": 1 / flags["model.bootstrap_every"],
+        "levels": flags["model.denoise_timesteps"],
+        "target_decay": flags["model.target_update_rate"] if flags["model.bootstrap_ema"] else None,
+        "guidance": _scale(flags) if flags["model.bootstrap_cfg"] else 1.0,
+    }
+
+
+def _progressive(flags: dict[str, Any]) -> dict[str, Any]:
+    if not flags["model.bootstrap_ema"]:
+        raise InputError(
+            "--model.bootstrap_ema 0 makes a teacher of the last weights, but here each stage's teacher is the "
+            "average: leave it at 1."
+        )
+    guidance = _scale(flags) if flags["model.bootstrap_cfg"] else 1.0
+    return {"levels": flags["model.denoise_timesteps"], "guidance": guidance}
+
+
+def _consistency(flags: dict[str, Any]) -> dict[str, Any]:
+    return {"levels": flags["model.denoise_timesteps"], "target_decay": flags["model.target_update_rate"]}
+
+
+def _live_reflow(flags: dict[str, Any]) -> dict[str, Any]:
+    share, levels = 1 / flags["model.bootstrap_every"], flags["model.denoise_timesteps"]
+    return {"share": share, "levels": levels, "guidance": _scale(flags)}
+
+
+DROPOUT, BOOTSTRAP_CFG, BOOTSTRAP_EMA, BOOTSTRAP_EVERY, BOOTSTRAP_DT_BIAS = CHOOSY
+TRAIN_TYPES = {
+    "naive": TrainType("flow-matching-original", lambda flags: {}, frozenset({DROPOUT})),  # noqa: ARG005
+    "shortcut": TrainType("shortcut-original", _shortcut, frozenset(CHOOSY)),
+    "progressive": TrainType("progressive-original", _progressive, frozenset({BOOTSTRAP_CFG, BOOTSTRAP_EMA})),
+    "consistency": TrainType("consistency-original", _consistency),
+    "consistency-distillation": TrainType("consistency-distillation-original", _consistency),
+    "livereflow": TrainType("live-reflow-original", _live_reflow, frozenset({DROPOUT, BOOTSTRAP_EVERY})),
+}
+"""What each `--model.train_type` is here."""
+
+HELP = """\
+usage: python train.py [--FLAG VALUE ...]
+
+The command line of the official code: its flags mean what they mean there. It prints the `shortcut train`
+command that does the same, and trains.
+
+{flags}
+"""
+
+
+def read_flags(words: list[str]) -> dict[str, Any]:
+    """The flags given, by name, each of its default's type; `_` may stand in numbers, as in 410_000.
+
+    Raises InputError for an unknown flag, a value of another type, and arguments that are no flags.
+    """
+    line = parsing.split(words, ["wandb.offline"])
+    if line.arguments:
+        raise InputError(f"argument {line.arguments[0]!r} is one too many: everything is a flag, --name VALUE.")
+    parsing.check_known(line, FLAGS)
+    return {name: _typed(name, text) for name, text in line.flags.items()}
+
+
+def _typed(name: str, text: str) -> Value:
+    default = FLAGS[name]
+    kind = str if default is None else type(default)
+    if kind is str:
+        return text
+    if kind is int and name == "model.mlp_ratio":
+        kind = float
+    return parsing.read(f"--{name}", kind, text)
+
+
+def main(words: list[str] | None = None) -> int:
+    """Do what the command line of the official code asks for; returns the exit status, as `shortcut` does."""
+    program = words is None
+    words = sys.argv[1:] if words is None else words
+    return terminal.run(lambda: run(words, program), program)
+
+
+def run(words: list[str], program: bool = False) -> int:
+    """Train, or draw samples, as `--mode` says; raises InputError for what cannot be."""
+    if parsing.wants_help(words):
+        shown = "\n".join(f"  --{name} ({default})" for name, default in FLAGS.items())
+        print(HELP.format(flags=shown), end="")
+        return 0
+    given = read_flags(words)
+    flags: dict[str, Any] = FLAGS | given
+    check(flags)
+    from shortcut_models import startup
+
+    if program:
+        startup.prepare()
+    if flags["mode"] != "train":
+        return _infer(flags)
+    from shortcut_models.train import train
+
+    startup.start_processes()
+    config = configuration(flags)
+    folder = run_folder(flags, config)
+    for sentence in [f"run folder: {folder}", *remarks(flags, given), f"the same as: {equivalent(config, folder)}"]:
+        print(sentence, flush=True)
+    for name, variable in (("entity", "WANDB_ENTITY"), ("group", "WANDB_RUN_GROUP")):
+        if flags[f"wandb.{name}"]:
+            os.environ[variable] = flags[f"wandb.{name}"]
+    if flags["wandb.offline"]:
+        os.environ["WANDB_MODE"] = "offline"
+    if any(name.startswith("wandb.") for name in given):
+        config = replace(config, tracker="wandb")
+    return train(config, folder, shlex.join(["python", "train.py", *words]))
+
+
+def check(flags: dict[str, Any]) -> None:
+    """Raise InputError for values that have no counterpart here."""
+    for name, why in REFUSED.items():
+        if flags[name] != FLAGS[name]:
+            raise InputError(f"--{name} {flags[name]} cannot be followed: {why}; leave it out.")
+    kind = flags["model.train_type"]
+    if kind not in TRAIN_TYPES:
+        raise InputError(f"--model.train_type {kind} is unknown: the types are {', '.join(TRAIN_TYPES)}.")
+    if flags["model.bootstrap_dt_bias"] and BOOTSTRAP_DT_BIAS in TRAIN_TYPES[kind].reads:
+        raise InputError("--model.bootstrap_dt_bias is only known as 0 here, every step size equally often.")
+    if flags["model.sharding"] not in ("dp", "fsdp"):
+        raise InputError(f"--model.sharding {flags['model.sharding']} is unknown: use dp or fsdp.")
+    if flags["model.bootstrap_every"] < 2:
+        raise InputError(
+            f"--model.bootstrap_every is {flags['model.bootstrap_every']}, but must be at least 2: a share of the "
+            "batch must be left to learn the velocity."
+        )
+    for name in ("model.use_ema", "model.use_stable_vae", "model.use_cosine", "model.bootstrap_cfg", BOOTSTRAP_EMA):
+        if flags[name] not in (0, 1):
+            raise InputError(f"--{name} is {flags[name]}, but must be 0 or 1.")
+    if flags["mode"] == "interpolate":
+        raise InputError("--mode interpolate is not there: draw samples of several seeds with `shortcut sample RUN`.")
+    if flags["fid_stats"] and Path(flags["fid_stats"]).exists():
+        _check_statistics(Path(flags["fid_stats"]))
+
+
+def remarks(flags: dict[str, Any], given: dict[str, Any]) -> list[str]:
+    """One sentence for everything that was asked for and changes nothing here."""
+    kind = flags["model.train_type"]
+    found = [
+        f"--{name} {given[name]}: --model.train_type {kind} does not read it, in the official code neither."
+        for name in CHOOSY
+        if name in given and given[name] != FLAGS[name] and name not in TRAIN_TYPES[kind].reads
+    ]
+    stats = flags["fid_stats"]
+    if stats:
+        there = "" if Path(stats).exists() else " is not there, and"
+        found.append(
+            f"--fid_stats {stats}{there or ' is well-formed, but'} no FID is computed in training yet: measure with "
+            "`shortcut evaluate`."
+        )
+    if "eval_interval" in given:
+        found.append("--eval_interval: figures and metrics are made by `shortcut evaluate`, also while it trains.")
+    return found
+
+
+def configuration(flags: dict[str, Any]) -> "Config":
+    """The training that all flags, defaults included, stand for; raises InputError if it cannot be."""
+    from shortcut_models.config import Config
+    from shortcut_models.networks.dit import DiT
+    from shortcut_models.optimizer import Optimizer
+
+    data = _data(flags)
+    side, _, channels = data.shape
+    sizes = {name: flags[f"model.{name}"] for name in ("hidden_size", "patch_size", "depth", "num_heads")}
+    sizes |= {"mlp_ratio": float(flags["model.mlp_ratio"])}
+    sizes |= {"image_size": side, "channels": channels, "num_classes": flags["model.num_classes"]}
+    cosine = flags["model.use_cosine"]
+    return Config(
+        data=data,
+        **{name: flags[name] for name in ("batch_size", "max_steps", "seed", "log_interval", "save_interval")},
+        ema_decay=flags["model.target_update_rate"],
+        sharding=flags["model.sharding"],
+        start_from=_start(flags),
+        model=replace(DiT.original(**sizes), dtype="bfloat16"),
+        objective=_objective(flags),
+        optimizer=Optimizer(
+            learning_rate=flags["model.lr"],
+            warmup_steps=flags["model.warmup"],
+            schedule="cosine" if cosine else "constant",
+            decay_steps=flags["max_steps"] if cosine else 0,
+            beta1=flags["model.beta1"],
+            beta2=flags["model.beta2"],
+            weight_decay=flags["model.weight_decay"],
+            decayed="all",
+        ),
+    )
+
+
+def _objective(flags: dict[str, Any]) -> "Objective":
+    found = TRAIN_TYPES[flags["model.train_type"]]
+    base = catalogue.find("objective", catalogue.OBJECTIVES, found.objective)
+    changes: dict[str, Any] = found.settings(flags)
+    if hasattr(base, "times"):
+        changes["times"] = replace(base.times, grid=flags["model.denoise_timesteps"])
+    if DROPOUT in found.reads:
+        changes["label_dropout"] = flags[DROPOUT]
+    if flags["model.cfg_scale"] == 0:
+        # Every label is the null label, those of the jumps and pairs too.
+        changes["label_dropout"] = 1.0
+        changes |= {name: True for name in ("bootstrap_dropout", "pair_dropout") if hasattr(base, name)}
+    return replace(base, **changes)
+
+
+def _data(flags: dict[str, Any]) -> "Data":
+    """The data set, with the VAE in front unless its items are latents or pixels are asked for."""
+    from shortcut_models.data import opening
+    from shortcut_models.data.images import FOUND
+
+    name = flags["dataset_name"]
+    known = name in catalogue.DATA or Path(name).exists()
+    if not known and "latent" in name:
+        raise InputError(
+            f"--dataset_name {name}: latents are read from a folder that `shortcut prepare SOURCE OUT --size 256 "
+            "--vae FILE` wrote: give its path."
+        )
+    data: Any = opening.choose("imagenet256" if not known and "imagenet256" in name else name)
+    if not flags["model.use_stable_vae"]:
+        return data
+    if hasattr(data, "vae"):
+        return replace(data, vae=FOUND, size=data.size or 256)
+    if data.codec.identity == "pixels":
+        raise InputError(
+            f"--model.use_stable_vae 1 encodes images as they are read, which --dataset_name {name} does not offer: "
+            "prepare them with `shortcut prepare SOURCE OUT --vae FILE`, or give --model.use_stable_vae 0."
+        )
+    return data
+
+
+def _trained(run: str) -> "Config":
+    from shortcut_models import runs
+
+    if not (Path(run) / "run.json").is_file():
+        raise InputError(
+            f"--load_dir {run} is no run folder of this package: checkpoints of the official code cannot be trained on "
+            "here yet."
+        )
+    return runs.read_config(Path(run))
+
+
+def _goes_on(flags: dict[str, Any]) -> bool:
+    """Whether `--load_dir` names the run that is to go on: one of the same method, and no other folder is named."""
+    if not flags["load_dir"] or flags["save_dir"]:
+        return False
+    return type(_trained(flags["load_dir"]).objective) is type(_objective(flags))
+
+
+def _start(flags: dict[str, Any]) -> str:
+    """The run that training starts from: the weights to go on with under another name, or the teacher."""
+    run = flags["load_dir"]
+    if not run:
+        return ""
+    return _trained(run).start_from if _goes_on(flags) else run
+
+
+def run_folder(flags: dict[str, Any], config: "Config") -> Path:
+    """Where the run lies: `--save_dir`; the run that goes on; or a name that tells the settings apart."""
+    from shortcut_models.config import FREE_TO_CHANGE
+    from shortcut_models.config_json import to_json
+
+    if flags["save_dir"]:
+        return Path(flags["save_dir"])
+    if _goes_on(flags):
+        return Path(flags["load_dir"])
+    settings = {name: value for name, value in to_json(config).items() if name not in FREE_TO_CHANGE}
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
+    name = re.sub(r"[^\w.-]+", "-", flags["dataset_name"]).strip("-")
+    return Path("runs") / f"{name}-{flags['model.train_type']}-{digest}"
+
+
+def equivalent(config: "Config", folder: Path | None = None) -> str:
+    """The `shortcut train` command of a configuration: a preset, and what differs from it."""
+    from shortcut_models.cli import settings
+
+    own = catalogue.kind_of(catalogue.DATA, config.data)
+    preset = _preset(config)
+    switches = {"objective": next(found.objective for found in TRAIN_TYPES.values() if _is(found, config))}
+    if own != "tfds":
+        path = getattr(config.data, "path", "")
+        switches["data"] = f"{own}:{path}" if path else own
+    if config.start_from:
+        switches["start_from"] = config.start_from
+    base = settings.choose(preset, parsing.Line([], dict(switches)))
+    known, there = parsing.settings(config), parsing.settings(base)
+    different = {name: parsing.write(s.value) for name, s in known.items() if s.value != there[name].value}
+    words = ["shortcut", "train", preset, *(["--run-dir", str(folder)] if folder else [])]
+    for name, value in (switches | {n: v for n, v in different.items() if n not in switches}).items():
+        words += [parsing.flag(name), value]
+    return shlex.join(words)
+
+
+def _is(found: TrainType, config: "Config") -> bool:
+    base = catalogue.find("objective", catalogue.OBJECTIVES, found.objective)
+    return type(base) is type(config.objective)
+
+
+def _preset(config: "Config") -> str:
+    """The recipe of the paper that is nearest."""
+    if getattr(config.data, "names", ()) == ("celebahq256",):
+        return "celebahq256-b"
+    return "imagenet256-xl" if getattr(config.model, "hidden_size", 0) >= 1152 else "imagenet256-b"
+
+
+def _check_statistics(path: Path) -> None:
+    import numpy as np
+
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            mean, covariance = stored["mu"], stored["sigma"]
+        fits = mean.ndim == 1 and covariance.shape == (*mean.shape, *mean.shape)
+    except Exception:  # Of an archive that is damaged, NumPy and zipfile raise what they like.
+        fits = False
+    if not fits:
+        raise InputError(f"--fid_stats {path} is no .npz with `mu` of n and `sigma` of n x n numbers.")
+
+
+def _infer(flags: dict[str, Any]) -> int:
+    """PNGs of whole batches, drawn with the weights that `--model.use_ema` names."""
+    from shortcut_models.cli import sample
+
+    run = flags["load_dir"]
+    if not run:
+        raise InputError(f"--mode {flags['mode']} needs --load_dir RUN, the run to draw from.")
+    unlabelled = _trained(run).objective.unconditional or flags["inference_cfg_scale"] == 0
+    count = flags["inference_generations"] // flags["batch_size"] * flags["batch_size"]
+    if count < 1:
+        raise InputError(
+            f"--inference_generations {flags['inference_generations']} is less than a batch of {flags['batch_size']}: "
+            "only whole batches are drawn."
+        )
+    options = {
+        "steps": flags["inference_timesteps"],
+        "count": count,
+        "labels": "none" if unlabelled else "random",
+        "guidance": 1.0 if unlabelled else flags["inference_cfg_scale"],
+        "seed": flags["seed"],
+        "weights": "ema" if flags["model.use_ema"] else "raw",
+        "out": flags["save_dir"] or str(Path(run) / f"inference-{flags['inference_timesteps']}-steps"),
+    }
+    words = [run, *(word for name, value in options.items() for word in (f"--{name}", str(value)))]
+    print(f"the same as: {parsing.command_line('sample', words)}", flush=True)
+    return sample.run(words)

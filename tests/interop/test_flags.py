@@ -1,0 +1,317 @@
+"""The official code's command line: every flag, and what it means train type by train type."""
+
+import json
+import shlex
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+from shortcut_models import InputError, catalogue, runs
+from shortcut_models.cli import parsing, settings
+from shortcut_models.config import FREE_TO_CHANGE, Config
+from shortcut_models.config_json import to_json
+from shortcut_models.data.images import FOUND
+from shortcut_models.interop import flags
+from shortcut_models.presets import get_preset
+from tests.codecs.vaes import write_small
+
+ROOT = Path(__file__).parents[2]
+
+# Written down here, one by one, from the official code's train.py.
+DEFAULTS = """
+dataset_name=imagenet256 load_dir=None save_dir=None fid_stats=None seed=10 log_interval=1000 eval_interval=20000
+save_interval=100000 batch_size=32 max_steps=1000000 debug_overfit=0 mode=train inference_timesteps=128
+inference_generations=4096 inference_cfg_scale=1.0 model.lr=0.0001 model.beta1=0.9 model.beta2=0.999
+model.weight_decay=0.1 model.use_cosine=0 model.warmup=0 model.dropout=0.0 model.hidden_size=64 model.patch_size=8
+model.depth=2 model.num_heads=2 model.mlp_ratio=1 model.class_dropout_prob=0.1 model.num_classes=1000
+model.denoise_timesteps=128 model.cfg_scale=4.0 model.target_update_rate=0.999 model.use_ema=0 model.use_stable_vae=1
+model.sharding=dp model.t_sampling=discrete-dt model.dt_sampling=uniform model.bootstrap_cfg=0 model.bootstrap_every=8
+model.bootstrap_ema=1 model.bootstrap_dt_bias=0 model.train_type=shortcut wandb.project=shortcut
+wandb.name=shortcut_{dataset_name} wandb.run_id=None wandb.offline=False wandb.entity=None wandb.group=None
+wandb.exp_prefix=None wandb.exp_descriptor=None wandb.unique_identifier= wandb.random_delay=0
+"""
+NETWORK = "--model.hidden_size 768 --model.patch_size 2 --model.depth 12 --model.num_heads 12 --model.mlp_ratio 4"
+XL = "--model.hidden_size 1152 --model.patch_size 2 --model.depth 28 --model.num_heads 16 --model.mlp_ratio 4"
+IMAGENET = (
+    "--dataset_name imagenet256 --fid_stats data/imagenet256_fidstats_ours.npz --model.cfg_scale 1.5 "
+    "--model.class_dropout_prob 0.1 --model.bootstrap_cfg 1 --batch_size 256 --max_steps 810_000 "
+    "--model.train_type shortcut"
+)
+CELEBA = (
+    "--dataset_name celebahq256 --fid_stats data/celeba256_fidstats_ours.npz --model.cfg_scale 0 "
+    "--model.class_dropout_prob 1 --model.num_classes 1 --batch_size 64 --max_steps 410_000 --model.train_type shortcut"
+)
+SEED = {
+    "celebahq256-b": f"{NETWORK} {CELEBA}",
+    "imagenet256-b": f"{NETWORK} {IMAGENET}",
+    "imagenet256-xl": f"{XL} {IMAGENET}",
+}
+"""The three commands of the official page."""
+
+
+class LatentShape:
+    """Stands for the published VAE, whose file is large: its shapes alone."""
+
+    identity = "vae"
+
+    def shape(self, image: tuple[int, ...]) -> tuple[int, ...]:
+        return (image[0] // 8, image[1] // 8, 4)
+
+
+@pytest.fixture(autouse=True)
+def places(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The golden data sets as TFDS's root, an empty cache, and nothing of the machine's."""
+    monkeypatch.setenv("TFDS_DATA_DIR", str(ROOT / "tests/golden/data/tfds"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+    for name in ("SHORTCUT_VAE", "WANDB_ENTITY", "WANDB_RUN_GROUP", "WANDB_MODE"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def published(monkeypatch: pytest.MonkeyPatch) -> None:
+    from shortcut_models.data.images import Images
+
+    pixels = Images.codec
+    monkeypatch.setattr(Images, "codec", property(lambda self: LatentShape() if self.vae else pixels.fget(self)))
+
+
+def translate(words: str, **changes: Any) -> Config:
+    found = flags.FLAGS | flags.read_flags(shlex.split(words)) | changes
+    flags.check(found)
+    return flags.configuration(found)
+
+
+def test_every_flag_has_the_default_of_the_official_code() -> None:
+    assert " ".join(f"{name}={value}" for name, value in flags.FLAGS.items()).split(" ") == DEFAULTS.split()
+
+
+def test_values_are_read_as_there() -> None:
+    words = ["--max_steps=410_000", "--model.lr", "1e-3", "--wandb.offline", "--model.mlp_ratio=4"]
+    assert flags.read_flags(words) == {
+        "max_steps": 410_000,
+        "model.lr": 1e-3,
+        "wandb.offline": True,
+        "model.mlp_ratio": 4.0,
+    }
+
+
+@pytest.mark.usefixtures("published")
+@pytest.mark.parametrize("name", SEED)
+def test_the_three_commands_are_the_presets(name: str) -> None:
+    found, preset = to_json(translate(SEED[name])), to_json(get_preset(name))
+    assert {k: v for k, v in found.items() if k not in FREE_TO_CHANGE - {"max_steps", "sharding"}} == {
+        k: v for k, v in preset.items() if k not in FREE_TO_CHANGE - {"max_steps", "sharding"}
+    }
+
+
+def objective(words: str) -> dict[str, Any]:
+    """The settings of the objective in which a command differs from the official code's constants."""
+    config = translate(f"--dataset_name lsunchurch {words}", load_dir=None)
+    kind = flags.TRAIN_TYPES[shlex.split(words)[1]].objective
+    base = catalogue.find("objective", catalogue.OBJECTIVES, kind)
+    known, there = parsing.settings(config.objective), parsing.settings(base)
+    return {name: one.value for name, one in known.items() if one.value != there[name].value}
+
+
+@pytest.mark.usefixtures("published")
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("naive", {}),
+        ("naive --model.class_dropout_prob .3", {"label_dropout": 0.3}),
+        ("naive --model.cfg_scale 0", {"label_dropout": 1.0}),
+        ("naive --model.cfg_scale 3 --model.bootstrap_cfg 1 --model.bootstrap_every 4", {}),
+        ("naive --model.denoise_timesteps 64", {"times.grid": 64}),
+        ("shortcut", {}),
+        ("shortcut --model.cfg_scale 3", {}),
+        ("shortcut --model.cfg_scale 3 --model.bootstrap_cfg 1", {"guidance": 3.0}),
+        ("shortcut --model.bootstrap_cfg 1", {"guidance": 4.0}),
+        ("shortcut --model.cfg_scale 0 --model.bootstrap_cfg 1", {"label_dropout": 1.0, "bootstrap_dropout": True}),
+        ("shortcut --model.class_dropout_prob 1", {"label_dropout": 1.0}),
+        ("shortcut --model.bootstrap_ema 0", {"target_decay": None}),
+        ("shortcut --model.target_update_rate .99", {"target_decay": 0.99}),
+        ("shortcut --model.bootstrap_every 4", {"share": 0.25}),
+        ("shortcut --model.denoise_timesteps 32", {"levels": 32, "times.grid": 32}),
+        ("livereflow", {"guidance": 4.0}),
+        ("livereflow --model.cfg_scale 1.5 --model.bootstrap_ema 0", {"guidance": 1.5}),
+        ("livereflow --model.cfg_scale 0", {"label_dropout": 1.0, "pair_dropout": True}),
+        ("livereflow --model.bootstrap_every 16", {"share": 1 / 16, "guidance": 4.0}),
+        ("consistency --model.class_dropout_prob .5 --model.cfg_scale 3 --model.bootstrap_ema 0", {}),
+        ("consistency --model.cfg_scale 0", {"label_dropout": 1.0}),
+        ("consistency --model.target_update_rate .9 --model.denoise_timesteps 8", {"target_decay": 0.9, "levels": 8}),
+    ],
+)
+def test_what_a_train_type_reads(words: str, expected: dict[str, Any]) -> None:
+    assert objective(f"--model.train_type {words}") == expected
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("progressive", {}),
+        ("progressive --model.cfg_scale 2 --model.bootstrap_cfg 1 --model.class_dropout_prob .5", {"guidance": 2.0}),
+        ("progressive --model.cfg_scale 0 --model.bootstrap_cfg 1", {"label_dropout": 1.0}),
+        ("consistency-distillation --model.cfg_scale 2 --model.bootstrap_cfg 1", {}),
+        ("consistency-distillation --model.target_update_rate .9", {"target_decay": 0.9}),
+    ],
+)
+def test_what_a_distillation_reads(words: str, expected: dict[str, Any]) -> None:
+    given = flags.FLAGS | flags.read_flags(["--model.train_type", *words.split()])
+    found = flags._objective(given)
+    base = catalogue.find("objective", catalogue.OBJECTIVES, flags.TRAIN_TYPES[words.split()[0]].objective)
+    known, there = parsing.settings(found), parsing.settings(base)
+    assert {name: one.value for name, one in known.items() if one.value != there[name].value} == expected
+
+
+@pytest.mark.usefixtures("published")
+def test_the_rest_is_the_official_code_s() -> None:
+    config = translate("--dataset_name celebahq256 --model.use_cosine 1 --model.warmup 7 --max_steps 90")
+    assert (config.seed, config.batch_size, config.ema_decay) == (10, 32, 0.999)
+    assert config.optimizer.decayed == "all"
+    assert config.optimizer.weight_decay == 0.1
+    assert (config.optimizer.schedule, config.optimizer.decay_steps, config.optimizer.warmup_steps) == ("cosine", 90, 7)
+    network = parsing.settings(config.model)
+    assert network["dtype"].value == "bfloat16"
+    assert network["attention_scale"].value == "width"
+    assert config.model.shape == (32, 32, 4)
+    assert config.model.num_classes == 1000
+    assert translate("--dataset_name celebahq256 --model.use_stable_vae 0").model.shape == (256, 256, 3)
+
+
+@pytest.mark.usefixtures("published")
+@pytest.mark.parametrize(
+    "words",
+    [
+        *SEED.values(),
+        "--model.train_type naive --dataset_name lsunchurch --model.denoise_timesteps 64",
+        "--model.train_type livereflow --dataset_name celebahq256 --model.use_cosine 1 --model.num_classes 2",
+        "--dataset_name digits --model.use_stable_vae 0 --model.patch_size 4 --model.num_classes 10",
+        "--dataset_name my-imagenet256",
+    ],
+)
+def test_the_printed_command_is_the_same_training(words: str) -> None:
+    config = translate(words)
+    printed = shlex.split(flags.equivalent(config))
+    assert printed[:2] == ["shortcut", "train"]
+    assert settings.resolve(printed[2], parsing.split(printed[3:]), []) == config
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        ("--model.dropout .1", "--model.dropout 0.1 cannot be followed: the network has no dropout"),
+        ("--model.t_sampling uniform", "declares this flag and does not read it"),
+        ("--debug_overfit 1", "training on one batch alone is not there"),
+        ("--mode interpolate", "--mode interpolate is not there"),
+        ("--model.train_type magic", "the types are naive, shortcut"),
+        ("--model.bootstrap_dt_bias 1", "only known as 0 here"),
+        ("--model.bootstrap_every 1", "must be at least 2"),
+        ("--model.use_ema 2", "must be 0 or 1"),
+        ("--model.hiden_size 3", "did you mean"),
+        ("--max_steps many", "--max_steps many must be a whole number"),
+        ("runs/x", "everything is a flag"),
+        ("--dataset_name imagenet256-latent", "`shortcut prepare SOURCE OUT --size 256"),
+        ("--dataset_name digits", "or give --model.use_stable_vae 0"),
+        ("--load_dir nowhere --dataset_name digits --model.use_stable_vae 0", "is no run folder of this package"),
+        ("--model.train_type progressive --model.bootstrap_ema 0", "each stage's teacher is the average"),
+        ("--mode inference", "needs --load_dir RUN"),
+        ("--mode inference --load_dir nowhere", "is no run folder"),
+    ],
+)
+@pytest.mark.usefixtures("published")
+def test_what_cannot_be_followed_is_refused(words: str, sentence: str) -> None:
+    with pytest.raises(InputError, match=sentence) as refused:
+        flags.run(shlex.split(words))
+    assert str(refused.value).count("\n") == 0
+
+
+def test_a_flag_that_a_train_type_does_not_read_is_told_in_one_line(tmp_path: Path) -> None:
+    given = flags.read_flags(["--model.train_type", "consistency", "--model.class_dropout_prob", ".5"])
+    assert flags.remarks(flags.FLAGS | given, given) == [
+        "--model.class_dropout_prob 0.5: --model.train_type consistency does not read it, in the official code neither."
+    ]
+    np.savez(tmp_path / "stats.npz", mu=np.zeros(3), sigma=np.eye(3))
+    given = {"fid_stats": str(tmp_path / "stats.npz")}
+    flags.check(flags.FLAGS | given)
+    (line,) = flags.remarks(flags.FLAGS | given, given)
+    assert "no FID is computed in training yet" in line
+    np.savez(tmp_path / "stats.npz", mu=np.zeros(3), sigma=np.eye(2))
+    with pytest.raises(InputError, match=r"is no \.npz with `mu`"):
+        flags.check(flags.FLAGS | given)
+
+
+def test_a_run_is_gone_on_with_or_is_what_training_starts_from(trained: Path) -> None:
+    words = f"--dataset_name digits --model.use_stable_vae 0 --model.patch_size 4 --load_dir {trained}"
+    for more, starts, folder in [
+        ("", "", trained),
+        ("--save_dir runs/other", str(trained), Path("runs/other")),
+        ("--model.train_type progressive --save_dir runs/other", str(trained), Path("runs/other")),
+    ]:
+        found = flags.FLAGS | flags.read_flags(shlex.split(f"{words} {more}"))
+        config = flags.configuration(found)
+        assert (config.start_from, flags.run_folder(found, config)) == (starts, folder)
+    found = flags.FLAGS | flags.read_flags(shlex.split(f"{words} --model.train_type progressive"))
+    config = flags.configuration(found)
+    assert config.start_from == str(trained)
+    assert flags.run_folder(found, config).name.startswith("digits-progressive-")
+
+
+def test_the_folder_tells_settings_apart_but_not_how_long_or_where_they_run() -> None:
+    def name(words: str) -> str:
+        given = "--dataset_name digits --model.use_stable_vae 0 --model.patch_size 4 " + words
+        found = flags.FLAGS | flags.read_flags(shlex.split(given))
+        return flags.run_folder(found, flags.configuration(found)).name
+
+    assert name("") == name("--max_steps 7 --model.sharding fsdp --save_interval 3")
+    assert len({name(""), name("--seed 3"), name("--model.lr 1e-3"), name("--model.cfg_scale 0")}) == 4
+
+
+SMALL = "--max_steps 2 --batch_size 8 --model.hidden_size 16 --model.patch_size 8 --model.depth 1 --model.num_heads 2"
+
+
+def main(words: list[str]) -> int:
+    with jax.numpy_dtype_promotion("standard"):  # JAX's own attention mixes bfloat16 with float32.
+        return flags.main(words)
+
+
+def test_the_celeba_command_trains_goes_on_and_draws(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("SHORTCUT_VAE", str(write_small(tmp_path / "vae")))
+    monkeypatch.chdir(tmp_path)
+    words = [*SEED["celebahq256-b"].split(), *SMALL.split()]
+    assert main(words) == 0
+    lines = capsys.readouterr().out.splitlines()
+    folder = Path(lines[0].removeprefix("run folder: "))
+    assert folder.parent == Path("runs")
+    assert folder.name.startswith("celebahq256-shortcut-")
+    assert any("no FID is computed in training yet" in line for line in lines)
+    assert runs.latest(folder) == 2
+    config = runs.read_config(folder)
+    assert parsing.settings(config.data)["vae"].value == FOUND
+    assert config.model.shape == (32, 32, 4)
+    printed = next(line for line in lines if line.startswith("the same as: "))
+    again = shlex.split(printed.removeprefix("the same as: shortcut train "))
+    line = parsing.split(again[1:])
+    assert line.take("run_dir") == str(folder)
+    assert replace(settings.resolve(again[0], line, []), max_steps=2) == config
+
+    rows = (folder / "metrics.jsonl").read_text().splitlines()
+    assert all(np.isfinite(json.loads(row)["loss"]) for row in rows)
+    assert main([*words, "--max_steps", "3", "--load_dir", str(folder)]) == 0
+    assert runs.latest(folder) == 3
+
+    draw = ["--mode", "inference", "--load_dir", str(folder), "--inference_timesteps", "1"]
+    draw += ["--inference_generations", "3", "--batch_size", "2", "--save_dir", str(tmp_path / "drawn")]
+    assert main(draw) == 0
+    assert len(list((tmp_path / "drawn").glob("*.png"))) == 2
+
+
+def test_without_flags_the_help_is_there(capsys: pytest.CaptureFixture[str]) -> None:
+    assert flags.main(["--help"]) == 0
+    shown = capsys.readouterr().out
+    assert all(f"--{name} " in shown for name in flags.FLAGS)
