@@ -9,10 +9,13 @@ from shortcut_models.cli import parsing
 
 @dataclass(frozen=True)
 class Sample:
-    """Draw samples from a trained run, images or points, in any number of steps."""
+    """Draw samples from a trained run, images or points, in any number of steps.
+
+    A model folder, or a model's owner/name on the hub, may stand for the run.
+    """
 
     run: Path
-    """Run folder that `shortcut train` wrote; or a model folder, an official checkpoint, or owner/name on the hub."""
+    """Run folder that `shortcut train` wrote."""
     steps: int = 4
     """Network calls per sample, any whole number from 1 up; more is better and slower."""
     count: int = 16
