@@ -68,6 +68,26 @@ def test_sample_takes_a_model_folder(exported: Path, tmp_path: Path) -> None:
     assert (tmp_path / "x.png").exists()
 
 
+def test_results_go_beside_the_model(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert weights.folder_of(exported) == exported
+    assert weights.folder_of(exported / "config.json") == exported
+    monkeypatch.chdir(exported.parent)
+    assert weights.folder_of("someone/digits") == Path()
+
+
+def test_pairs_are_drawn_from_a_model_folder(exported: Path, tmp_path: Path) -> None:
+    out = tmp_path / "pairs"
+    assert cli.main(["pairs", str(exported), "--count", "2", "--steps", "1", "--out", str(out)]) == 0
+    assert np.load(out / "x.npy").shape[0] == 2
+
+
+def test_a_training_does_not_start_from_a_network_that_only_samples(tiny: Config, tmp_path: Path) -> None:
+    file = Path(__file__).parent / "golden/weights/dit_tiny.pt"
+    assert cli.main(["import", str(file), str(tmp_path / "dit"), "--num-heads", "4"]) == 0
+    with pytest.raises(InputError, match="can only be sampled: draw pairs from it with `shortcut pairs`"):
+        weights.check_start(replace(tiny, start_from=str(tmp_path / "dit")))
+
+
 def test_training_starts_from_a_model_folder(tiny: Config, exported: Path) -> None:
     config = replace(tiny, start_from=str(exported))
     weights.check_start(config)

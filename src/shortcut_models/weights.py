@@ -89,8 +89,11 @@ def read_shown(source: str | Path) -> Data:
 
 
 def folder_of(source: str | Path) -> Path:
-    """Where results about a model go by default: its own folder, or the working directory if it has none."""
-    return Path(source) if Path(source).is_dir() or not model_folder.is_hub_id(source) else Path()
+    """Where results about a model go by default: its own folder, or the working directory for one on the hub."""
+    path = Path(source)
+    if path.is_file():
+        return path.parent
+    return Path() if model_folder.is_hub_id(source) else path
 
 
 def _is_official(path: Path) -> bool:
