@@ -41,6 +41,7 @@ DATA = {
     "edm2-latents": Entry("data.latents:Edm2Latents", "latents that EDM2's tool encoded, of images in [0, 1]"),
     "repa-latents": Entry("data.latents:RepaLatents", "latents that REPA's tool encoded, of images in [-1, 1]"),
     "pairs": Entry("data.pairs:Pairs", "pairs of noise and sample that `shortcut pairs` drew from a run"),
+    "unavailable": Entry("data.unavailable:Unavailable", "what is known of an imported model's data: not to train on"),
 }
 
 NETWORKS = {
@@ -83,6 +84,12 @@ OBJECTIVES = {
     ),
     "reflow-original": Entry("objectives.reflow:ORIGINAL", "with the official code's constants"),
 }
+
+SAMPLERS = {
+    "few-step": Entry("interop.samplers:FewStep", "even jumps of a length that the network is told; to sample only"),
+    "ddim": Entry("interop.samplers:Ddim", "DDIM's steps without noise (arXiv 2010.02502); to sample only"),
+}
+"""What stands for the objective of an imported model that none of ours has trained."""
 
 TEACHER = "flow-matching"
 """The objective that trains the flow which methods in two stages make something of."""

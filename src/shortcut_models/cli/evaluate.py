@@ -15,6 +15,8 @@ class Evaluate:
 
     Writes report.json and samples.png into the run folder, replacing those of an earlier evaluation,
     and prints the table.
+
+    A model folder may stand for the run.
     """
 
     run: Path

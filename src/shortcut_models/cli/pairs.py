@@ -13,6 +13,8 @@ class Pairs:
 
     Interrupted, the same command continues. Then train on them, starting from the run:
     `shortcut train PRESET --objective reflow --data OUT --start-from RUN`.
+
+    A model folder, or a model's owner/name on the hub, may stand for the run.
     """
 
     run: Path
@@ -44,11 +46,11 @@ def run(words: list[str]) -> int:
 
     from shortcut_models import outputs, runs
     from shortcut_models.pairs import make_pairs
-    from shortcut_models.weights import load
+    from shortcut_models.weights import folder_of, load
 
-    data = runs.read_config(given.run).data
     model = load(given.run, given.weights)
-    out = given.out or given.run / "pairs"
+    data = runs.read_config(given.run).data if (given.run / "run.json").exists() else model.data
+    out = given.out or folder_of(given.run) / "pairs"
     make_pairs(
         model,
         out,

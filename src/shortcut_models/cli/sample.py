@@ -9,7 +9,10 @@ from shortcut_models.cli import parsing
 
 @dataclass(frozen=True)
 class Sample:
-    """Draw samples from a trained run, images or points, in any number of steps."""
+    """Draw samples from a trained run, images or points, in any number of steps.
+
+    A model folder, or a model's owner/name on the hub, may stand for the run.
+    """
 
     run: Path
     """Run folder that `shortcut train` wrote."""
@@ -39,13 +42,13 @@ def run(words: list[str]) -> int:
     given = parsing.parse(Sample, "sample", words)
     parsing.check_counts(given.steps, given.count)
 
-    from shortcut_models import outputs, runs
+    from shortcut_models import outputs
     from shortcut_models.views import get_view
-    from shortcut_models.weights import load
+    from shortcut_models.weights import folder_of, load, read_shown
 
-    data = runs.read_config(given.run).data.shows()
+    data = read_shown(given.run)
     view = get_view(data.view)
-    out = given.out or given.run / f"sample-{given.steps}-steps-seed-{given.seed}.png"
+    out = given.out or folder_of(given.run) / f"sample-{given.steps}-steps-seed-{given.seed}.png"
     view.check_out(out)
     model = load(given.run, given.weights)
     wish = given.labels or outputs.default_labels(model.unconditional)

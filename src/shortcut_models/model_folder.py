@@ -1,0 +1,313 @@
+"""A model folder: one network's weights with all that is needed to use them, to be kept and shared.
+
+`model.safetensors` has the parameters by their flat names, `config.json` what they belong to, and
+`README.md` is the model card. A hub's repository `owner/name` with these files is the same thing.
+"""
+
+import hashlib
+import json
+import os
+import re
+import secrets
+import shutil
+from pathlib import Path
+from typing import Any
+
+import jax
+import ml_dtypes
+import numpy as np
+
+from shortcut_models import catalogue, choice_json
+from shortcut_models.data.base import Data
+from shortcut_models.errors import InputError
+from shortcut_models.files import explained, write_json, write_text
+from shortcut_models.interop import hub
+from shortcut_models.interop.file_bytes import bytes_of, reading
+from shortcut_models.interop.safetensors_file import parse_json, read_safetensors
+from shortcut_models.model import Model
+from shortcut_models.networks import Network, Params
+from shortcut_models.objectives import Objective
+
+LIBRARY = "shortcut-models"
+FORMAT = 1
+TENSORS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
+DTYPES = {"float32": np.dtype(np.float32), "bfloat16": np.dtype(ml_dtypes.bfloat16)}
+CODES = {"float32": "F32", "bfloat16": "BF16"}
+"""What safetensors calls them."""
+DEEPEST = 1000
+"""More blocks than any network has: a file that promises more is damaged."""
+SAMPLED_BY = {**catalogue.OBJECTIVES, **catalogue.SAMPLERS}
+
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
+
+
+def is_model_folder(folder: Path) -> bool:
+    """Whether a folder says that it is one of ours; it may still be damaged."""
+    try:
+        return json.loads((folder / CONFIG).read_text(encoding="utf-8")).get("library") == LIBRARY
+    except (OSError, ValueError, AttributeError, RecursionError):
+        return False
+
+
+def is_hub_id(source: str | Path) -> bool:
+    """Whether this reads as `owner/name`, and is nothing that lies here."""
+    return _HUB_ID.fullmatch(str(source)) is not None and not Path(source).exists()
+
+
+def save_pretrained(
+    model: Model, folder: str | Path, *, dtype: str = "float32", about: dict[str, Any] | None = None
+) -> Path:
+    """Write a model folder, whole or not at all; returns it.
+
+    Args:
+        model: The model, as `load` returns it.
+        folder: Where to; it must not exist, or be empty.
+        dtype: "float32", or "bfloat16" for half the size at three significant digits.
+        about: Plain facts to keep, such as where the weights come from.
+
+    Raises:
+        InputError: The folder holds something, cannot be written, or dtype is unknown.
+    """
+    if dtype not in DTYPES:
+        raise InputError(f"dtype {dtype!r} is unknown: use float32 or bfloat16.")
+    folder = Path(folder)
+    with explained():
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise InputError(f"{folder} is there already: choose another folder, or empty it.")
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        aside = folder.with_name(f".aside-{secrets.token_hex(6)}")
+        try:
+            aside.mkdir()
+            _write_tensors(aside / TENSORS, model.params, DTYPES[dtype])
+            config = _describe(model, dtype, _sha256(aside / TENSORS), about or {})
+            write_json(aside / CONFIG, config)
+            write_text(aside / CARD, card(config, folder.name))
+            aside.replace(folder)
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
+    return folder
+
+
+def from_pretrained(source: str | Path, *, revision: str | None = None, dtype: str = "float32") -> Model:
+    """The model of a model folder, or of a hub's repository `owner/name`; what lies here goes first.
+
+    It computes in float32, or with `dtype="trained"` as in training. Raises InputError if it is not
+    there, damaged, or of another version.
+    """
+    config, tensors = _files(source, revision)
+    network, objective, data, about = read_config(config)
+    params = _read_tensors(tensors, network, about)
+    network = network.exact() if dtype == "float32" else network
+    return Model(network, params, objective, data, step=about["step"], weights=about["weights"])
+
+
+def push_to_hub(folder: str | Path, repo_id: str, *, private: bool | None = None, revision: str | None = None) -> str:
+    """Upload a model folder to the hub, as the user that huggingface_hub is logged in as; returns the commit's address.
+
+    Raises InputError for what is no model folder, when HF_HUB_OFFLINE is set, and if the hub refuses.
+    """
+    if not is_model_folder(Path(folder)):
+        raise InputError(f"{folder} is no model folder: write one with save_pretrained or `shortcut export`.")
+    try:
+        import huggingface_hub
+        from huggingface_hub import constants
+    except ImportError:
+        raise InputError("the package huggingface_hub is needed to upload a model: install it.") from None
+    if constants.HF_HUB_OFFLINE:
+        raise InputError(f"{repo_id} cannot be uploaded while HF_HUB_OFFLINE is set: unset it.")
+    try:
+        api = huggingface_hub.HfApi()
+        api.create_repo(repo_id, private=private, exist_ok=True)
+        found = api.upload_folder(
+            repo_id=repo_id,
+            folder_path=str(folder),
+            revision=revision,
+            allow_patterns=[TENSORS, CONFIG, CARD],
+        )
+    except Exception as error:  # The network, the hub, permissions, a name that it does not allow.
+        first = next(iter(str(error).strip().splitlines()), "").rstrip(".:")
+        raise InputError(f"{repo_id} cannot be uploaded ({type(error).__name__}: {first}).") from None
+    return str(found)
+
+
+def read_data(source: str | Path) -> Data:
+    """What a model's samples show, without its weights."""
+    return read_config(_files(source, None, tensors=False)[0])[2]
+
+
+def read_start(folder: Path) -> tuple[Network, Objective]:
+    """Network and objective of a model folder, without its weights."""
+    return read_config(folder / CONFIG)[:2]
+
+
+def read_params(folder: Path) -> Params:
+    """The parameters of a model folder, float32, on the host."""
+    network, _, _, about = read_config(folder / CONFIG)
+    return _read_tensors(folder / TENSORS, network, about)
+
+
+def read_config(path: Path) -> tuple[Network, Objective, Data, dict[str, Any]]:
+    """What config.json says: the three choices, and all of it as plain values. Raises InputError."""
+    raw = bytes_of(path)
+    with reading(path):
+        if len(raw) > 10_000_000:
+            raise InputError("it is larger than any configuration")
+        about = parse_json(bytes(raw))
+        if about.get("library") != LIBRARY:
+            raise InputError("it is not the config.json of a model folder, which `shortcut export` and `import` write")
+        if about.get("format") != FORMAT:
+            raise InputError(f"its format is not {FORMAT}, the one that this version of {LIBRARY} reads")
+        for name, kind in (("step", int), ("weights", str), ("sha256", str), ("dtype", str)):
+            if type(about.get(name)) is not kind:
+                raise InputError(f"its field {name} is missing, or of another kind")
+        network = choice_json.from_json(catalogue.NETWORKS, about.get("network"), "network")
+        objective = choice_json.from_json(SAMPLED_BY, about.get("objective"), "objective")
+        data = choice_json.from_json(catalogue.DATA, about.get("shows"), "shows")
+        if not 0 <= getattr(network, "depth", 0) <= DEEPEST:
+            raise InputError("its network is deeper than any")
+    return network, objective, data, about
+
+
+def card(config: dict[str, Any], name: str) -> str:
+    """The model card: README.md with the front matter that the hub reads."""
+    network, objective, shows = (config[part]["kind"] for part in ("network", "objective", "shows"))
+    rows = {
+        "network": _sentence(network, config["network"]),
+        "objective": f"{objective} ({SAMPLED_BY[objective].about})",
+        "data": f"{shows} ({catalogue.DATA[shows].about})",
+        "codec": config["codec"]["identity"] or "latents of Stable Diffusion's VAE; which one is not recorded",
+        "steps of training": config["step"] or "not recorded",
+        "weights": f"{config['weights']}, {config['dtype']}",
+        "SHA-256": f"`{config['sha256']}` (of {TENSORS})",
+        **config["about"],
+    }
+    table = "\n".join(f"| {key} | {str(value).replace('|', '/')} |" for key, value in rows.items())
+    return CARD_TEXT.format(name=name, table=table)
+
+
+CARD_TEXT = """\
+---
+library_name: shortcut-models
+tags:
+- flow-matching
+- image-generation
+---
+
+# {name}
+
+A generative model that is sampled in any number of network calls.
+
+| | |
+|---|---|
+{table}
+
+## How to sample
+
+```python
+from shortcut_models import load
+model = load("{name}")  # This folder, or its owner/name on the hub.
+images = model.decode(model.sample(model.balanced_labels(8), steps=4))
+```
+
+## Measured quality
+
+None is recorded here: `shortcut evaluate` measures it, with the protocol in every number's name.
+
+## Licence
+
+That of the weights and of the data they were trained on: whoever shares this folder states it here.
+"""
+
+
+def _sentence(kind: str, fields: dict[str, Any]) -> str:
+    """A network's kind and fields in a line."""
+    return f"{kind} ({', '.join(f'{name} {value}' for name, value in fields.items() if name != 'kind')})"
+
+
+def _describe(model: Model, dtype: str, sha256: str, about: dict[str, Any]) -> dict[str, Any]:
+    codec = model.data.codec
+    scale = getattr(codec, "scale", None)
+    return {
+        "library": LIBRARY,
+        "format": FORMAT,
+        "network": choice_json.to_json(catalogue.NETWORKS, model.network),
+        "objective": choice_json.to_json(SAMPLED_BY, model.objective),
+        "shows": choice_json.to_json(catalogue.DATA, model.data),
+        "codec": {"identity": codec.identity, **({} if scale is None else {"scale": scale})},
+        "class_names": list(model.data.class_names),
+        "step": int(model.step),
+        "weights": model.weights,
+        "dtype": dtype,
+        "sha256": sha256,
+        "about": about,
+    }
+
+
+def _write_tensors(path: Path, params: Params, dtype: np.dtype) -> None:
+    # What a network has unrolled for speed is stacked again, as it is drawn.
+    whole = {
+        name: jax.tree.map(lambda *leaves: np.stack(leaves), *map(jax.device_get, part))
+        if isinstance(part, tuple)
+        else jax.device_get(part)
+        for name, part in params.items()
+    }
+    tensors = {name: np.ascontiguousarray(np.asarray(leaf).astype(dtype)) for name, leaf in _flat(whole).items()}
+    header: dict[str, Any] = {"__metadata__": {"format": "np"}}
+    end = 0
+    for name, array in tensors.items():
+        begin, end = end, end + array.nbytes
+        header[name] = {"dtype": CODES[dtype.name], "shape": list(array.shape), "data_offsets": [begin, end]}
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)  # So that the numbers are aligned.
+    with path.open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for array in tensors.values():
+            file.write(array.tobytes())
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _read_tensors(path: Path, network: Network, about: dict[str, Any]) -> Params:
+    """The parameters in the layout of `network.init`; raises InputError naming what does not fit."""
+    tensors = read_safetensors(path)
+    with reading(path):
+        if _sha256(path) != about["sha256"]:
+            raise InputError("its SHA-256 is not the one in config.json: download or copy it again")
+        drawn = jax.eval_shape(network.init, jax.random.key(0))
+        wanted = _flat(drawn)
+        if odd := sorted(set(wanted) ^ set(tensors)):
+            raise InputError(f"it has not just the tensors of the network in config.json: {odd[0]} differs")
+        for name, leaf in wanted.items():
+            if tensors[name].shape != leaf.shape or tensors[name].dtype != np.float32:
+                raise InputError(
+                    f"{name} is {tensors[name].dtype} of shape {tensors[name].shape}, but the network in config.json "
+                    f"has shape {leaf.shape}"
+                )
+        return jax.tree.unflatten(jax.tree.structure(drawn), [tensors[name] for name in wanted])
+
+
+def _flat(params: Params) -> dict[str, Any]:
+    """Leaves by their path, as blocks.qkv.kernel, in the order of jax.tree."""
+    return {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in _paths(params)}
+
+
+def _paths(params: Params) -> list[Any]:
+    return jax.tree_util.tree_flatten_with_path(params)[0]
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _files(source: str | Path, revision: str | None, tensors: bool = True) -> tuple[Path, Path]:
+    """Paths of config.json and the tensors."""
+    if is_hub_id(source):
+        config = hub.find(str(source), CONFIG, revision=revision)
+        return config, hub.find(str(source), TENSORS, revision=revision) if tensors else config
+    folder = Path(source)
+    if not folder.is_dir():
+        raise InputError(f"{folder} is neither a model folder nor the name of a hub's repository, owner/name.")
+    if not (folder / CONFIG).is_file():
+        raise InputError(f"{folder} is no model folder: it holds no {CONFIG}, which `shortcut export` writes.")
+    return folder / CONFIG, folder / TENSORS

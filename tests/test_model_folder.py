@@ -1,0 +1,166 @@
+"""Model folders: what is written, what comes back, and what is refused."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import huggingface_hub
+import huggingface_hub.constants
+import jax
+import numpy as np
+import pytest
+
+from shortcut_models import InputError, cli, load, sharding, weights
+from shortcut_models.config import Config
+from shortcut_models.data.unavailable import Unavailable
+from shortcut_models.interop import hub
+from shortcut_models.interop.safetensors_file import read_safetensors
+from shortcut_models.model_folder import from_pretrained, push_to_hub, save_pretrained
+
+
+def same(a: Any, b: Any) -> bool:
+    return all(jax.tree.leaves(jax.tree.map(np.array_equal, jax.device_get(a), jax.device_get(b))))
+
+
+@pytest.fixture(scope="module")
+def exported(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("exported") / "digits"
+    assert cli.main(["export", str(trained), str(out)]) == 0
+    return out
+
+
+def test_a_run_comes_back_whole(trained: Path, exported: Path) -> None:
+    run, model = load(trained), load(exported)
+    assert same(run.params, model.params)
+    assert (model.network, model.objective, model.data) == (run.network, run.objective, run.data)
+    assert (model.step, model.weights) == (run.step, "ema")
+    assert from_pretrained(exported, dtype="trained").network == load(trained, dtype="trained").network
+    assert sorted(path.name for path in exported.parent.iterdir()) == ["digits"]  # Nothing is left aside.
+    tensors = read_safetensors(exported / "model.safetensors")
+    assert tensors["blocks.qkv.kernel"].shape[0] == run.network.depth
+    card = (exported / "README.md").read_text()
+    assert card.startswith("---\nlibrary_name: shortcut-models\n")
+    assert json.loads((exported / "config.json").read_text())["sha256"] in card
+
+
+def test_unrolled_blocks_are_stacked_again(trained: Path, tmp_path: Path) -> None:
+    model = load(trained)
+    unrolled = replace(model.network, scan=False)
+    model.params, model.network = unrolled.prepare(model.params), unrolled
+    assert isinstance(model.params["blocks"], tuple)
+    save_pretrained(model, tmp_path / "out")
+    assert same(from_pretrained(tmp_path / "out").params, model.params)
+
+
+def test_bfloat16_is_half_the_size_and_rounds(exported: Path, tmp_path: Path) -> None:
+    model = load(exported)
+    save_pretrained(model, tmp_path / "half", dtype="bfloat16")
+    sizes = [(folder / "model.safetensors").stat().st_size for folder in (tmp_path / "half", exported)]
+    assert sizes[0] < 0.7 * sizes[1]
+    whole, half = (np.asarray(m.params["label"]["table"]) for m in (model, load(tmp_path / "half")))
+    np.testing.assert_array_equal(half, whole.astype(jax.numpy.bfloat16).astype(np.float32))
+    assert not np.array_equal(half, whole)
+
+
+def test_sample_takes_a_model_folder(exported: Path, tmp_path: Path) -> None:
+    assert cli.main(["sample", str(exported), "--count", "2", "--steps", "1", "--out", str(tmp_path / "x.png")]) == 0
+    assert (tmp_path / "x.png").exists()
+
+
+def test_results_go_beside_the_model(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert weights.folder_of(exported) == exported
+    assert weights.folder_of(exported / "config.json") == exported
+    monkeypatch.chdir(exported.parent)
+    assert weights.folder_of("someone/digits") == Path()
+
+
+def test_pairs_are_drawn_from_a_model_folder(exported: Path, tmp_path: Path) -> None:
+    out = tmp_path / "pairs"
+    assert cli.main(["pairs", str(exported), "--count", "2", "--steps", "1", "--out", str(out)]) == 0
+    assert np.load(out / "x.npy").shape[0] == 2
+
+
+def test_a_training_does_not_start_from_a_network_that_only_samples(tiny: Config, tmp_path: Path) -> None:
+    file = Path(__file__).parent / "golden/weights/dit_tiny.pt"
+    assert cli.main(["import", str(file), str(tmp_path / "dit"), "--num-heads", "4"]) == 0
+    with pytest.raises(InputError, match="can only be sampled: draw pairs from it with `shortcut pairs`"):
+        weights.check_start(replace(tiny, start_from=str(tmp_path / "dit")))
+
+
+def test_training_starts_from_a_model_folder(tiny: Config, exported: Path) -> None:
+    config = replace(tiny, start_from=str(exported))
+    weights.check_start(config)
+    expected = load(exported).params
+    placed = jax.tree.map(lambda _: sharding.replicated(sharding.make_mesh()), expected)
+    assert same(weights.to_start_from(config, placed), expected)
+    with pytest.raises(InputError, match=r"model\.hidden_size: 16 there, 32 here"):
+        weights.check_start(replace(config, model=replace(tiny.model, hidden_size=32)))
+
+
+def test_a_hub_id_is_found_by_its_two_files(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def find(repository: str, name: str, revision: str | None) -> Path:
+        assert (repository, revision) == ("someone/digits", None)
+        return exported / name
+
+    monkeypatch.setattr(hub, "find", find)
+    assert same(load("someone/digits").params, load(exported).params)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"sha256": "0" * 64}, "SHA-256 is not the one"),
+        ({"format": 99}, "its format is not 1"),
+        ({"step": "many"}, "its field step is missing"),
+        ({"objective": {"kind": "magic"}}, "objective.kind is 'magic'"),
+    ],
+)
+def test_damage_is_told(exported: Path, tmp_path: Path, change: dict[str, Any], told: str) -> None:
+    config = json.loads((exported / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | change))
+    (tmp_path / "model.safetensors").write_bytes((exported / "model.safetensors").read_bytes())
+    with pytest.raises(InputError, match=told):
+        load(tmp_path)
+
+
+def test_other_places_are_refused(exported: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no weights")
+    for place in (tmp_path, tmp_path / "missing", tmp_path / "file"):
+        with pytest.raises(InputError):
+            load(place)
+    with pytest.raises(InputError, match="num_heads 3 is not that of"):
+        load(exported, num_heads=3)
+    with pytest.raises(InputError, match="not raw ones"):
+        load(exported, "raw")
+    with pytest.raises(InputError, match="dtype 'int8' is unknown"):
+        save_pretrained(load(exported), tmp_path / "out", dtype="int8")
+
+
+def test_onnx_is_not_exported_yet(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["export", str(trained), str(tmp_path / "out.onnx")]) == 2
+    assert "exports model folders alone" in capsys.readouterr().err
+
+
+def test_uploads_say_in_a_sentence_what_fails(exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(InputError, match="is no model folder"):
+        push_to_hub(tmp_path, "someone/digits")
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(InputError, match="HF_HUB_OFFLINE"):
+        push_to_hub(exported, "someone/digits")
+
+    class Refusing:
+        def create_repo(self, *_: Any, **__: Any) -> None:
+            raise ValueError("not allowed\nmore")
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(huggingface_hub, "HfApi", Refusing)
+    with pytest.raises(InputError, match=r"cannot be uploaded \(ValueError: not allowed\)\.$"):
+        push_to_hub(exported, "someone/digits")
+
+
+def test_data_that_did_not_come_say_so() -> None:
+    with pytest.raises(InputError, match="name data of your own"):
+        Unavailable().open()
+    assert Unavailable(latent_scale=0.18215).codec.identity == ""
+    assert Unavailable(x_shape=(8, 8, 3)).codec.identity == "pixels"
