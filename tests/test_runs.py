@@ -60,7 +60,7 @@ def empty(run: Path) -> None:
 SPOILT = {
     "missing": (lambda run: shutil.rmtree(run), "does not exist: give the --run-dir of a training run"),
     "empty": (empty, "is not a run folder: it holds no run.json"),
-    "a file": (lambda run: (shutil.rmtree(run), run.write_text("")), "does not exist"),
+    "a file": (lambda run: (shutil.rmtree(run), run.write_text("")), "is empty: download or copy it again"),
     "no run.json": (remove("run.json"), "is not a run folder: it holds no run.json"),
     "no checkpoints": (remove("checkpoints"), "has no whole checkpoint yet"),
     "empty run.json": (lambda run: (run / "run.json").write_text(""), "run.json is damaged"),
