@@ -151,7 +151,7 @@ def test_weights_are_arguments_of_a_compiled_program(tiny):
 
 def test_log_variances_are_clipped(tiny):
     params = dict(tiny.params)
-    params["quant_conv.bias"] = np.float32([0] * 4 + [1e3, -1e3, 0, 0])
+    params["quant_conv.bias"] = np.asarray([0] * 4 + [1e3, -1e3, 0, 0], np.float32)
     logvar = SDVAE(params=params, architecture=TINY).encode(images(1))[1]
     assert np.all(logvar[..., 0] == 20) and np.all(logvar[..., 1] == -30)
 

@@ -75,7 +75,7 @@ def places(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyP
 def published(monkeypatch: pytest.MonkeyPatch) -> None:
     from shortcut_models.data.images import Images
 
-    pixels = Images.codec
+    pixels: Any = Images.codec
     monkeypatch.setattr(Images, "codec", property(lambda self: LatentShape() if self.vae else pixels.fget(self)))
 
 

@@ -27,7 +27,7 @@ def test_noise_times_step_sizes_and_dropped_labels_are_drawn_independently(name:
     # Every second label is dropped, so that an association with the drop can be seen.
     objective = replace(named(name), label_dropout=0.5)
     # With no data and a network at rest, the noise can be read off the point.
-    x1, label = jnp.zeros((count, 1)), jnp.zeros(count, jnp.int32)
+    x1, labels = jnp.zeros((count, 1)), jnp.zeros(count, jnp.int32)
 
     @jax.jit
     def run(key: jax.Array) -> Any:
@@ -39,7 +39,7 @@ def test_noise_times_step_sizes_and_dropped_labels_are_drawn_independently(name:
 
         still = lambda x, *_: jnp.zeros_like(x)  # noqa: E731
         x0 = jax.random.normal(jax.random.key(9), x1.shape) if objective.needs_pairs else None
-        objective(rest, Batch(x1, label, x0), key, Context(still, still, IMAGES - 1, NULL))
+        objective(rest, Batch(x1, labels, x0), key, Context(still, still, IMAGES - 1, NULL))
         return calls[-1]
 
     x, t, d, label = (np.asarray(a, np.float64) for a in run(jax.random.key(3)))
