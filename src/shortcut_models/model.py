@@ -87,8 +87,13 @@ class Model:
         return self._velocity(self.params, x, t, d, label)
 
     def noise(self, seed: int, first: int, count: int) -> np.ndarray:
-        """The noise that samples first, first + 1, ... of this seed start from, float32 (count, *network.shape)."""
+        """The noise that samples first, first + 1, ... of this seed start from, float32 (count, *network.shape).
+
+        Raises InputError for a seed, first or count that is no whole number in range, as `sample` does.
+        """
         _check_whole("seed", seed, 0, 2**32 - 1)
+        _check_whole("count", count, 1)
+        _check_whole("first", first, 0, 2**32 - 1 - count)
         indices = jnp.arange(first, first + count, dtype=jnp.uint32)
         return np.asarray(sampling.noise(seed, indices, self.network.shape))
 
