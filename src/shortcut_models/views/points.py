@@ -9,11 +9,13 @@ from jaxtyping import Float32, Int
 from numpy.typing import ArrayLike
 
 from shortcut_models.errors import InputError
-from shortcut_models.figures import new_figure, save
 from shortcut_models.files import whole_file
 from shortcut_models.outputs import check_new
+from shortcut_models.views.canvas import COLOURS, Row, new_figure, save
 
 NOUN = "points"
+SINGLE = False
+READABLE = 1000
 MOST_POINTS = 2000
 """Points in a panel of a picture, so that its shapes are not painted over."""
 SIDE = 2.4
@@ -93,6 +95,29 @@ def draw_methods(path: Path, samples: dict[str, dict[int, Points]]) -> None:
             if index == 0:
                 panel.set_title(f"{steps} step" + "s" * (steps > 1), fontsize=9)
         row[0].set_ylabel(name, rotation=0, ha="right", va="center", fontsize=8)
+    save(figure, path)
+
+
+def draw_rows(path: Path, rows: Sequence[Row], titles: Sequence[str], foot: str = "") -> None:
+    """Write a PNG with a scatter per row and block, on the same scale; rows of one block stand side by side too."""
+    wrapped = 1 if len(titles) > 1 else min(len(rows), 5)
+    lines = -(-len(rows) // wrapped)
+    limits = sorted(_limits([block]) for row in rows for block in row.blocks)[len(rows) * len(titles) // 2]
+    figure = new_figure(0.8 * SIDE * len(titles) * wrapped + 0.9, 0.8 * SIDE * lines + 0.6)
+    axes = figure.subplots(lines, len(titles) * wrapped, squeeze=False)
+    panels = axes.reshape(-1, len(titles))
+    for panel in panels[len(rows) :].flat:
+        panel.axis("off")
+    for index, (row, line) in enumerate(zip(rows, panels, strict=False)):
+        for panel, title, points in zip(line, titles, row.blocks, strict=True):
+            _scatter(panel, points, limits, COLOURS[0])
+            if wrapped > 1:
+                panel.set_title(row.name, fontsize=9)
+            elif index == 0:
+                panel.set_title(title, fontsize=9)
+        if wrapped == 1:
+            line[0].set_ylabel(row.name, rotation=0, ha="right", va="center", fontsize=9)
+    figure.supxlabel(foot, fontsize=7, color="0.35", x=0.01, ha="left")
     save(figure, path)
 
 
