@@ -107,6 +107,11 @@ class Given:
         return [names[label] if label < len(names) else "" for label in labels]
 
     @property
+    def budget(self) -> str:
+        """The number of steps, in words."""
+        return f"{self.steps} step" + "s" * (self.steps > 1)
+
+    @property
     def settings(self) -> str:
         """What samples were drawn with, for the foot of a picture."""
         guidance = f", guidance {self.guidance:g}" if self.guidance != 1 else ""

@@ -32,8 +32,7 @@ class Interpolation(Figure):
         ]
         names = given.class_names(labels)
         lines = [Row(name, (line,)) for name, line in zip(names, np.stack(drawn, axis=1), strict=True)]
-        budget = f"{given.steps} step" + "s" * (given.steps > 1)
-        given.view.draw_rows(path, lines, ("from one noise to another",), foot=f"{budget}; {given.settings}")
+        given.view.draw_rows(path, lines, (f"from one noise to another, {given.budget}",), given.settings)
 
 
 FIGURE = Interpolation(

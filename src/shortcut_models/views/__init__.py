@@ -49,10 +49,12 @@ class View(Protocol):
         samples: dict[int, np.ndarray],
         names: Sequence[str] | None = (),
         examples: np.ndarray | None = None,
+        foot: str = "",
     ) -> None:
         """Draw the samples of several step budgets, from the same noise.
 
-        `names` are the classes' titles, () for their numbers, None if the samples are not of one class each.
+        `names` are the classes' titles, () for their numbers, None if the samples are not of one class each;
+        `foot` stands below all.
         """
         ...
 

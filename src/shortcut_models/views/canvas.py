@@ -1,7 +1,8 @@
 """What all pictures are drawn on: a figure, its file, and colours that everybody can tell apart."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -12,6 +13,8 @@ if TYPE_CHECKING:
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 """Of things without an order: Okabe & Ito's, "Color Universal Design" (2008), which differ in brightness too."""
+FOOT: dict[str, Any] = {"fontsize": 7, "color": "0.35", "ha": "left"}
+"""How the line below a picture looks, which says how its samples were drawn."""
 MARKERS = "osD^vP*X"
 
 
@@ -20,10 +23,10 @@ class Row(NamedTuple):
 
     name: str
     """What stands to its left."""
-    blocks: tuple[np.ndarray, ...]
+    blocks: Sequence[np.ndarray]
     """Samples side by side, one or more blocks of them."""
-    notes: tuple[str, ...] = ()
-    """What stands below the samples, one note each in the order of the blocks; () for nothing."""
+    notes: Sequence[str] = ()
+    """What stands below the samples, one note each, block after block; () for nothing."""
 
 
 def ramp(count: int) -> list[str]:
@@ -39,6 +42,12 @@ def new_figure(width: float, height: float, layout: Literal["constrained"] | Non
     from matplotlib.figure import Figure  # Slow to import.
 
     return Figure(figsize=(width, height), dpi=150, layout=layout)
+
+
+def write_foot(figure: "Figure", text: str) -> None:
+    """Write the line below a picture, if there is one."""
+    if text:
+        figure.supxlabel(text, x=0.01, **FOOT)
 
 
 def save(figure: "Figure", path: Path) -> None:

@@ -13,7 +13,7 @@ from PIL import Image
 from shortcut_models.errors import InputError
 from shortcut_models.files import whole_file
 from shortcut_models.outputs import check_new
-from shortcut_models.views.canvas import Row, new_figure, save
+from shortcut_models.views.canvas import FOOT, Row, new_figure, save, write_foot
 
 NOUN = "images"
 SINGLE = True
@@ -61,6 +61,7 @@ def draw_budgets(
     samples: dict[int, UInt8[np.ndarray, "classes height width channels"]],
     names: Sequence[str] | None = (),
     examples: None = None,
+    foot: str = "",
 ) -> None:
     """Write a labelled PNG: a row per step budget, a column per class, at most MOST_CLASSES of them.
 
@@ -84,6 +85,7 @@ def draw_budgets(
                 cell.set_ylabel(name, rotation=0, ha="right", va="center", fontsize=9)
     if titles is not None:
         figure.suptitle("class", fontsize=9)
+    write_foot(figure, foot)
     save(figure, path)
 
 
@@ -112,7 +114,7 @@ def draw_rows(path: Path, rows: Sequence[Row], titles: Sequence[str], foot: str 
     cell = min(max(0.55, width / 160), 1.1)  # Inches; one of 256 pixels still shows them all in a column of a page.
     tall, gap, note = cell * height / width, 0.2, 0.16 * any(row.notes for row in rows)
     left, top = 0.15 + 0.075 * max(len(line) for row in rows for line in row.name.splitlines() or [""]), 0.35
-    wide = left + cell * sum(sizes) + gap * (len(sizes) - 1) + 0.1
+    wide = max(left + cell * sum(sizes) + gap * (len(sizes) - 1) + 0.1, 0.2 + 0.055 * len(foot))
     high = top + (tall + note + 0.05) * len(rows) + 0.3
     figure = new_figure(wide, high, layout=None)
     axes = figure.add_axes((0, 0, 1, 1))
@@ -129,7 +131,7 @@ def draw_rows(path: Path, rows: Sequence[Row], titles: Sequence[str], foot: str 
             _place(axes, image, (x + 0.01, x + cell - 0.01, y + tall - 0.01, y + 0.01))
         for x, text in zip(places, row.notes, strict=False):
             axes.text(x + cell / 2, y + tall + 0.02, text, ha="center", va="top", fontsize=7)
-    axes.text(0.1, high - 0.08, foot, ha="left", va="bottom", fontsize=7, color="0.35")
+    axes.text(0.1, high - 0.08, foot, va="bottom", **FOOT)
     save(figure, path)
 
 

@@ -1,0 +1,5 @@
+"""`shortcut report RUN`."""
+
+
+def run(words: list[str]) -> int:
+    return 0
