@@ -44,7 +44,7 @@ def run(words: list[str]) -> int:
     for name in names or ():
         catalogue.check("figure", catalogue.FIGURES, name)
 
-    from shortcut_models.figures import Given
+    from shortcut_models.figures import Given, check
     from shortcut_models.figures.folder import draw_folder
     from shortcut_models.weights import folder_of, load
 
@@ -57,6 +57,7 @@ def run(words: list[str]) -> int:
         seed=given.seed,
         guidance=given.guidance,
     )
+    check(wish, names or ())
     drawn = draw_folder(wish, place / "figures", names, parsing.command_line("figures", words), progress=True)
     for name, reason in drawn.left_out.items():
         print(f"{name} is left out: {reason}")

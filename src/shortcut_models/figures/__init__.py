@@ -44,11 +44,18 @@ def draw_figures(
         InputError: A name is unknown or cannot be drawn, or the model cannot be sampled with these settings.
     """
     given = Given(model=model, run=run, count=count, steps=steps, seed=seed, guidance=guidance)
-    reasons = left_out(given, names)
-    if names is not None and reasons:
-        raise InputError(" ".join(f"figure {name} cannot be drawn: {reason}" for name, reason in reasons.items()))
-    chosen = [name for name in names or catalogue.FIGURES if name not in reasons]
-    return list(draw(given, folder, chosen, progress))
+    if names is None:
+        missing = left_out(given)
+        names = [name for name in catalogue.FIGURES if name not in missing]
+    else:
+        check(given, names)
+    return list(draw(given, folder, names, progress))
+
+
+def check(given: Given, names: Sequence[str]) -> None:
+    """Raise InputError, saying why, if one of these figures cannot be drawn."""
+    for name, reason in left_out(given, names).items():
+        raise InputError(f"figure {name} cannot be drawn: {reason}")
 
 
 def left_out(given: Given, names: Sequence[str] | None = None) -> dict[str, str]:

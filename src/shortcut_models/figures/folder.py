@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from shortcut_models import catalogue
-from shortcut_models.errors import InputError
 from shortcut_models.evaluate import read_report
 from shortcut_models.figures import draw, left_out
 from shortcut_models.figures.base import Given
@@ -24,13 +23,11 @@ class Drawn(NamedTuple):
 
 
 def draw_folder(given: Given, folder: Path, names: Sequence[str] | None, command: str, progress: bool = False) -> Drawn:
-    """Draw figures, by default all that can be drawn, and note in figures.json how; others there stay as they are.
+    """Draw figures, by default all, and note in figures.json how; others there stay as they are.
 
-    Raises InputError if all that are named cannot be drawn.
+    What cannot be drawn is left out, and figures.json says why.
     """
     reasons = left_out(given, names)
-    if names is not None and reasons:
-        raise InputError(" ".join(f"figure {name} cannot be drawn: {reason}" for name, reason in reasons.items()))
     how = {**_settings(given), **provenance(command)}
     found = read_folder(folder)
     chosen = [name for name in names or catalogue.FIGURES if name not in reasons]
@@ -41,8 +38,8 @@ def draw_folder(given: Given, folder: Path, names: Sequence[str] | None, command
         found["figures"][path.stem] = how
         found["left_out"].pop(path.stem, None)
         write_json(folder / ABOUT, found)
-    if names is None:
-        found["left_out"] = reasons
+    if reasons:
+        found["left_out"] |= reasons
         folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / ABOUT, found)
     return Drawn(paths, reasons)

@@ -84,8 +84,8 @@ def _note(distances: np.ndarray, index: int) -> str:
 FIGURE = Nearest(
     needs_data=True,
     needs_single=True,
-    how="Left: samples and the training images nearest to each. Right: the same for held-out examples, which cannot "
-    "be copies: samples should be about as far from the training images as these. A first neighbour closer than a "
-    'third of the second is marked "copy?". Distances are root mean squares of pixels (or latents), so that a '
-    "shifted copy is not found.",
+    how="Samples, and the training images nearest to each; where data are held out, the same for those on the right, "
+    "which cannot be copies: samples should be about as far from the training images as they are. A first neighbour "
+    'closer than a third of the second is marked "copy?". Distances are root mean squares of pixels (or latents), so '
+    "that a shifted copy is not found.",
 )
