@@ -132,6 +132,7 @@ figcaption strong { color: var(--ink); }
 .wide { overflow-x: auto; }
 .beside { columns: 19rem; }
 .beside div { break-inside: avoid; }
+.beside h3 { margin-top: .4rem; }
 table { margin: .5rem 0; border-collapse: collapse; font-size: .9rem; }
 th, td { padding: .25rem .7rem; border-bottom: 1px solid var(--line); text-align: left; vertical-align: top; }
 thead th { background: var(--tint); }

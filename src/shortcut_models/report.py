@@ -274,20 +274,24 @@ def _origin(subject: Subject) -> list[Html]:
 
 
 def _repeat(folder: Path, subject: Subject) -> list[Html]:
-    """Every command, in order, and what it makes."""
-    made: dict[str, list[str]] = {}
-    for begin in subject.starts:
-        made.setdefault(_plain(begin.get("command")), []).append(f"training from step {begin.get('step')}")
+    """Every command, in order, with what it made and where."""
+    made = [(f"training from step {begin.get('step')}", begin) for begin in subject.starts]
     for path in [*sorted(folder.glob("*.json")), *sorted((folder / "evaluations").glob("*.json"))]:
         found = _read(path)
-        if path.name not in OWN and found and is_evaluation(found) and "command" in found:
-            made.setdefault(str(found["command"]), []).append(str(path.relative_to(folder)))
-    for name, how in read_folder(folder / "figures")["figures"].items():
-        made.setdefault(_plain(how.get("command")), []).append(f"figures/{name}.png")
-    parts = [page.text("On the commit, versions and device that stand with each; samples depend on the seed alone.")]
-    for command, results in made.items():
-        parts += [page.text(f"{', '.join(dict.fromkeys(results))}:"), page.code(command)]
-    return parts if made else [page.text("No command is recorded.")]
+        if path.name not in OWN and found and is_evaluation(found):
+            made.append((str(path.relative_to(folder)), found))
+    made += [(f"figures/{name}.png", how) for name, how in read_folder(folder / "figures")["figures"].items()]
+    commands: dict[tuple[str, ...], list[str]] = {}
+    for what, how in made:
+        if how.get("command"):
+            key = tuple(_plain(how.get(name)) for name in ("command", "commit", "device"))
+            commands.setdefault(key, []).append(what)
+    if not commands:
+        return [page.text("No command is recorded.")]
+    parts = [page.text("Samples depend on the seed alone, up to rounding, which differs between devices.")]
+    for (command, commit, device), results in commands.items():
+        parts += [page.text(f"{', '.join(results)} (commit {commit[:12]}, {device}):"), page.code(command)]
+    return parts
 
 
 def _read(path: Path) -> dict[str, Any] | None:

@@ -27,6 +27,6 @@ class Budgets(Figure):
 
 
 FIGURE = Budgets(
-    how="Each column starts from one noise; each row finishes it in another number of steps. With an exact flow map "
-    "all rows are alike; blur at the top means that long jumps are not learnt yet.",
+    how="The same noise, finished in different numbers of steps. With an exact flow map all would be alike; blur in "
+    "few steps means that long jumps are not learnt yet.",
 )

@@ -44,6 +44,6 @@ class Classes(Figure):
 
 
 FIGURE = Classes(
-    how="Each row is a class, each sample has noise of its own. Within a row, look for variety and for samples of "
-    "another class; samples that look alike mean that the model has forgotten part of the data.",
+    how="Samples of each class, each from noise of its own. Look for variety, and for samples of another class; "
+    "samples that look alike mean that the model has lost a part of the data.",
 )

@@ -186,7 +186,8 @@ FIGURE = Error(
     needs_data=True,
     needs_decoding=False,
     how="Left: the error of the velocity at each time, which no network brings to zero (the band is two standard "
-    "errors of the mean); where the training split falls below held-out examples, the network learns those by heart. "
-    "Right: how far one jump of length d ends from where the network's own flow goes, as a velocity. Learnt jumps have "
-    "low curves; a long jump that is not learnt (d = 1 is a single point, at t = 0) shows as blur in few steps.",
+    "errors of the mean); a training split well below the held-out one means that its examples are learnt by heart. "
+    "Right: the squared distance between where one jump of length d ends and where the network's own flow goes, over d "
+    "squared. Learnt jumps have low curves; a long jump that is not learnt (d = 1 is a single point, at t = 0) shows as "
+    "blur in few steps.",
 )

@@ -48,6 +48,6 @@ def _name(t: float) -> str:
 
 FIGURE = Reconstruction(
     needs_data=True,
-    how="Each row noises the same examples to time t (left) and takes one jump from there to the end (right). Near "
-    "the data a jump only cleans up; at t = 0 the example is gone, and the jump is a sample in one step.",
+    how="The same examples, noised to time t, and one jump from there to the end. Near the data a jump only cleans up; "
+    "at t = 0 the example is gone, and the jump is a sample in one step.",
 )
