@@ -24,7 +24,7 @@ class Figures:
     steps: int = 4
     """Network calls per sample, of the figures that show one budget."""
     count: int | None = None
-    """Samples in a row, or points in a panel; by default as many as are readable."""
+    """Samples in a row, or points in a panel; by default as many as are readable. The figure budgets has 16 at most."""
     guidance: float = 1.0
     """Push towards the label; 1 is none."""
     seed: int = 0

@@ -14,6 +14,8 @@ from shortcut_models.errors import InputError
 from shortcut_models.model import Model
 from shortcut_models.views import View, get_view
 
+PIECE = 64
+"""Examples that are encoded at once: for images of 256x256, a VAE needs gigabytes for so many."""
 Labels = Int[np.ndarray, " count"]
 
 
@@ -84,9 +86,13 @@ class Given:
 
     def examples(self, split: str, indices: Int[np.ndarray, " count"]) -> tuple[Float[np.ndarray, "count ..."], Labels]:
         """Examples in the network's range, and the labels that the network knows them by."""
-        stored = take(self.source(split), indices)
-        label = stored.pop("label")
-        x1 = np.asarray(_encode(self.model.data.codec, stored, jax.random.key(self.seed)))
+        codec, key, parts, labels = self.model.data.codec, jax.random.key(self.seed), [], []
+        for start in range(0, len(indices), PIECE):
+            stored = take(self.source(split), indices[start : start + PIECE])
+            labels.append(stored.pop("label"))
+            parts.append(np.asarray(_encode(codec, stored, jax.random.fold_in(key, start))))
+        label = np.concatenate(labels)
+        x1 = np.concatenate(parts)
         return x1, np.full_like(label, self.model.null_label) if self.model.unconditional else label
 
     def noise(self, count: int) -> Float[np.ndarray, "count ..."]:
@@ -137,8 +143,8 @@ class Figure:
             return f"one of the {given.view.NOUN} says nothing by itself."
         try:
             if self.needs_data:
-                given.source(given.split)
-                given.source(given.model.data.splits[0])
+                for split in {given.split, given.model.data.splits[0]}:
+                    given.examples(split, np.arange(1))  # Reading and encoding one tells all that may be missing.
             if self.needs_decoding:
                 given.model.data.codec.ready()
         except InputError as error:

@@ -16,7 +16,7 @@ VELOCITY = "d=0"
 class Curves(Figure):
     """A panel per group of numbers ("error/d=0" is of the group "error"), a line per number, against images seen."""
 
-    most: int = 4
+    most: int = 6
     """Panels, and the first one always shows the errors by step size."""
 
     def lacks(self, given: Given) -> str | None:
@@ -77,7 +77,8 @@ def _draw(panel: Any, group: str, lines: Lines) -> None:
         panel.plot(
             images, values, style, color=colours[name], marker=marker, markersize=4, markevery=every, label=label
         )
-    panel.set(title=f"{group} in training", xlabel="images seen", ylabel=f"{group} (mean since the row before)")
+    what = "mean squared error since the row before" if group == "error" else group
+    panel.set(title=f"{group} in training", xlabel="images seen", ylabel=what)
     if all(value > 0 for line in lines.values() for _, value in line):
         panel.set_yscale("log")
     panel.xaxis.set_major_formatter(EngFormatter(sep=""))

@@ -73,10 +73,14 @@ class Error(Figure):
         save(figure, path)
 
     def _draw_jumps(self, given: Given, panel: Any) -> None:
+        positive = False
         for n, colour, marker in zip(self.budgets, ramp(len(self.budgets)), MARKERS, strict=False):
             t, error = self.jump_error(given, n)
+            positive = positive or bool((error > 0).any())
             panel.plot(t, error, color=colour, marker=marker, markersize=4, label=f"d = {Fraction(1, n)}")
-        panel.set(title=f"jumps of length d, against the flow ({given.split} split)", yscale="log")
+        panel.set(title=f"jumps of length d, against the flow ({given.split} split)")
+        if positive:  # An untrained network's jumps, all of them nothing, are its flow.
+            panel.set_yscale("log")
         panel.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
 
     def data_error(self, given: Given, split: str) -> tuple[Times, Times, Times]:
@@ -188,6 +192,6 @@ FIGURE = Error(
     how="Left: the error of the velocity at each time, which no network brings to zero (the band is two standard "
     "errors of the mean); a training split well below the held-out one means that its examples are learnt by heart. "
     "Right: the squared distance between where one jump of length d ends and where the network's own flow goes, over d "
-    "squared. Learnt jumps have low curves; a long jump that is not learnt (d = 1 is a single point, at t = 0) shows as "
-    "blur in few steps.",
+    "squared. Learnt jumps have low curves; a long jump that is not learnt (d = 1 is a single point, at t = 0) shows "
+    "as blur in few steps.",
 )

@@ -20,7 +20,7 @@ class Nearest(Figure):
     Distances are root mean squares in the network's range: of pixels, or of latents.
     """
 
-    images: int = 50_000
+    images: int = 20_000
     """The most training images that are searched; of more, so many are drawn by the seed."""
     neighbours: int = 4
 
@@ -31,31 +31,27 @@ class Nearest(Figure):
         if data.held_out is not None:
             asked["held-out"] = given.examples(data.held_out, given.indices(data.held_out, given.shown))[0]
         rows = min(map(len, asked.values()))
-        queries = np.concatenate([x[:rows] for x in asked.values()])
         searched = given.indices(data.splits[0], self.images)
-        indices, distances = self.find(given, queries, searched)
-        shape = model.network.shape
-        near = given.examples(data.splits[0], indices.ravel())[0].reshape(*indices.shape, *shape)
-        blocks, notes = [], []
-        for first in range(0, len(queries), rows):
-            own, found = queries[first : first + rows], near[first : first + rows]
-            blocks += [given.picture(own)[:, None], _by_row(given, found)]
-            notes += [[[""] + [_note(line, i) for i in range(len(line))] for line in distances[first : first + rows]]]
-        titles = [title for name in asked for title in (name, "nearest training images")]
+        blocks: list[np.ndarray] = []
+        notes: list[list[list[str]]] = []
+        for x in asked.values():
+            indices, distances = self.find(given, x[:rows], searched)
+            near = given.examples(data.splits[0], indices.ravel())[0]
+            drawn = given.picture(near)
+            blocks += [given.picture(x[:rows])[:, None], drawn.reshape(*indices.shape, *drawn.shape[1:])]
+            notes.append([["", *_notes(line)] for line in distances])
         lines = [
-            Row("", tuple(block[i] for block in blocks), tuple(note for part in notes for note in part[i]))
-            for i in range(rows)
+            Row("", [block[i] for block in blocks], [note for part in notes for note in part[i]]) for i in range(rows)
         ]
+        titles = [title for name in asked for title in (name, "nearest training images")]
         whole = len(given.source(data.splits[0]))
-        of = (
-            f"{len(searched):,} of {whole:,} training images" if len(searched) < whole else f"{whole:,} training images"
-        )
+        of = f"{len(searched):,} of " * (len(searched) < whole) + f"{whole:,} training images"
         given.view.draw_rows(path, lines, titles, f"searched: {of}; {given.budget}; {given.settings}")
 
     def find(
         self, given: Given, queries: Float[np.ndarray, "queries ..."], searched: Int[np.ndarray, " images"]
     ) -> tuple[Int[np.ndarray, "queries near"], Float[np.ndarray, "queries near"]]:
-        """Indices of the nearest training examples, in order, and their distances; of equals the first."""
+        """Indices of the nearest training examples, in order, and their distances; of equal ones the first."""
         train, flat = given.model.data.splits[0], queries.reshape(len(queries), -1)
         count = min(self.neighbours, len(searched))
         best, where = np.full((len(flat), count), np.inf), np.zeros((len(flat), count), np.int64)
@@ -71,14 +67,10 @@ class Nearest(Figure):
         return where, np.sqrt(best)
 
 
-def _by_row(given: Given, found: np.ndarray) -> np.ndarray:
-    drawn = given.picture(found.reshape(-1, *found.shape[2:]))
-    return drawn.reshape(*found.shape[:2], *drawn.shape[1:])
-
-
-def _note(distances: np.ndarray, index: int) -> str:
-    copied = index == 0 and len(distances) > 1 and distances[0] < distances[1] / 3
-    return f"{distances[index]:.2f}" + " copy?" * bool(copied)
+def _notes(distances: np.ndarray) -> list[str]:
+    """The distances in words; the first with a mark if it is less than a third of the second."""
+    copied = len(distances) > 1 and bool(distances[0] < distances[1] / 3)
+    return [f"{distance:.2f}" + " copy?" * (copied and i == 0) for i, distance in enumerate(distances)]
 
 
 FIGURE = Nearest(

@@ -178,7 +178,6 @@ def _place(axes: Any, image: UInt8[np.ndarray, "height width channels"], where: 
     """Draw an image at (left, right, bottom, top)."""
     grey = image[..., 0] if image.shape[-1] == 1 else image
     axes.imshow(grey, cmap="gray", vmin=0, vmax=255, interpolation="nearest", extent=where, aspect="auto")
-    axes.set(xlim=axes.get_xlim(), ylim=axes.get_ylim())
 
 
 def _evenly(count: int, most: int) -> Int[np.ndarray, " shown"]:
