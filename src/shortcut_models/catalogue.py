@@ -122,6 +122,16 @@ METRICS = {
     ),
 }
 
+FIGURES = {
+    "curves": Entry("figures.curves:FIGURE", "learning curves of each step size"),
+    "error": Entry("figures.error:FIGURE", "error of velocity and jumps against time"),
+    "budgets": Entry("figures.budgets:FIGURE", "the same noise in 1, 2, 4, ..., 128 steps"),
+    "classes": Entry("figures.classes:FIGURE", "a sheet of samples, a row per class"),
+    "reconstruction": Entry("figures.reconstruction:FIGURE", "examples noised to each level, and one jump back"),
+    "interpolation": Entry("figures.interpolation:FIGURE", "samples between two noises"),
+    "nearest": Entry("figures.nearest:FIGURE", "samples beside their nearest training images"),
+}
+
 PRESETS = {
     "digits": Entry("presets.digits:PRESET", "1,797 real 8x8 digits, by class: the demo, minutes on two CPU cores"),
     "points": Entry("presets.points:PRESET", "2-D points on a few shapes, by class: seconds on a CPU"),

@@ -8,15 +8,14 @@ import pytest
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from shortcut_models import figures
-from shortcut_models.figures import Line, draw_quality
+from shortcut_models.figures import Line, draw_quality, quality
 
 
 def test_quality_is_the_mean_over_seeds_hollow_where_a_method_is_not_made_for_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made: list[Figure] = []
-    monkeypatch.setattr(figures, "save", lambda figure, _: made.append(figure))
+    monkeypatch.setattr(quality, "save", lambda figure, _: made.append(figure))
     lines = {
         "flow": Line([1, 128], [[4.0, 6.0], [0.1, 0.3]], [False, True]),
         "jump": Line([1, 4], [[0.2, 0.2], [0.1, 0.1]], [True, True]),
