@@ -7,6 +7,7 @@ only modules that are imported after it.
 import dataclasses
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -19,6 +20,10 @@ import pytest
 from beartype import BeartypeConf, beartype
 from beartype.roar import BeartypeDecorHintPep673Exception, BeartypeDecorHintPep3119Exception
 from jaxtyping import install_import_hook
+
+# Processes that tests start are to heed Ctrl-C also where the tests themselves run in the background and do not.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_num_cpu_devices", 8)
