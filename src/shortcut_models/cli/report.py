@@ -12,8 +12,8 @@ from shortcut_models.cli import parsing
 class Report:
     """Put figures, numbers, settings and their origin on one page, RUN/report.html, which needs no network.
 
-    Numbers are those that `shortcut evaluate` wrote; figures that are missing, or older than the weights, are drawn
-    first, as `shortcut figures RUN` does.
+    Numbers are those that `shortcut evaluate` wrote. Figures that are missing, or older than the weights, are
+    drawn first, as `shortcut figures RUN` does.
 
     A model folder may stand for the run.
     """
