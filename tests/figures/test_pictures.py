@@ -113,8 +113,8 @@ def test_a_reconstruction_jumps_from_each_level_with_the_label_of_each_example(
 
 
 def test_budgets_are_finished_samples_of_the_same_noise(monkeypatch: pytest.MonkeyPatch) -> None:
-    taken: dict[str, Any] = {}
-    monkeypatch.setattr(images, "draw_budgets", lambda *words: taken.update(enumerate(words)))
+    taken: list[Any] = []
+    monkeypatch.setattr(images, "draw_budgets", lambda *words: taken.extend(words))
     # The velocity x multiplies x by 1 + 1/n in each of n steps.
     given = given_of(lambda at: at.x, IMAGES, count=3, seed=2)
     BUDGETS.draw(given, NOWHERE)

@@ -32,6 +32,7 @@ CHUNK = 256
 """Examples that go through the network at once, whatever is asked for: one program is compiled."""
 
 Times = Float[np.ndarray, " times"]
+Rows = Int[np.ndarray, " rows"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,27 +91,30 @@ class Error(Figure):
         """
         jumps = self._answers(given)
         x0, x1, label = _pairs(given, split, self.examples)
-        x_t, v = _spread(given, jumps.t, x0, x1)
-        answers = _ask(given, x_t, jumps.t, jumps.d, label)
-        errors = _by_time(squared_error(answers, v), len(jumps.t))
+
+        def error(time: Rows, example: Rows) -> Array:
+            t = jumps.t[time]
+            x_t, v = _on_path(given, x0[example], x1[example], t)
+            return squared_error(given.model.velocity(x_t, t, jumps.d[time], label[example]), v)
+
+        errors = _by_time(error, len(jumps.t), len(x1))
         return jumps.t, errors.mean(axis=1), errors.std(axis=1) / np.sqrt(len(x1))
 
     def jump_error(self, given: Given, budget: int) -> tuple[Times, Times]:
         """Times, and the error there of the jumps that sampling in `budget` steps takes, against the flow."""
         jumps = _thin(given.model.objective.jumps(budget), self.times)
         x0, x1, label = _pairs(given, given.split, self.jumped)
-        x_t, _ = _spread(given, jumps.t, x0, x1)
-        answers = _ask(given, x_t, jumps.t, jumps.d, label)
-        steps = max(1, round(float(jumps.length.max()) * self.flow_steps))
+        steps = np.int32(max(1, round(float(jumps.length.max()) * self.flow_steps)))
         network, params = given.model.network, given.model.params
 
-        def follow(*rows: np.ndarray) -> Array:
-            return _follow(network, params, *rows, np.int32(steps))
+        def error(time: Rows, example: Rows) -> Array:
+            t, length = jumps.t[time], jnp.asarray(jumps.length[time])
+            x_t, _ = _on_path(given, x0[example], x1[example], t)
+            end = _follow(network, params, x_t, t, length, label[example], steps)
+            answer = given.model.velocity(x_t, t, jumps.d[time], label[example])
+            return squared_error(answer, (end - x_t) / broadcast(length, x_t))
 
-        rows = [np.repeat(a, len(x0)) for a in (jumps.t, jumps.length)]
-        end = _in_chunks(follow, x_t, *rows, np.tile(label, len(jumps.t)))
-        mean_velocity = (end - x_t) / broadcast(jnp.asarray(rows[1]), jnp.asarray(x_t))
-        return jumps.t, _by_time(squared_error(answers, mean_velocity), len(jumps.t)).mean(axis=1)
+        return jumps.t, _by_time(error, len(jumps.t), len(x1)).mean(axis=1)
 
     def _answers(self, given: Given) -> Jumps:
         """Where to ask the network about the data, and with which d."""
@@ -140,31 +144,20 @@ def _pairs(given: Given, split: str, count: int) -> tuple[np.ndarray, np.ndarray
     return given.noise(len(x1)), x1, label
 
 
-def _spread(given: Given, t: Times, x0: np.ndarray, x1: np.ndarray) -> tuple[np.ndarray, Array]:
-    """Every pair at every t, one t after the other: x_t and the velocity."""
-    both = [jnp.tile(a, (len(t), *(1,) * (a.ndim - 1))) for a in (x0, x1)]
-    times = jnp.repeat(jnp.asarray(t), len(x0))
-    x_t, v = interpolate(both[0], both[1], times, given.model.objective.noise_floor)
-    return np.asarray(x_t), v
+def _on_path(given: Given, x0: np.ndarray, x1: np.ndarray, t: Times) -> tuple[Array, Array]:
+    """x_t and its velocity."""
+    return interpolate(jnp.asarray(x0), jnp.asarray(x1), jnp.asarray(t), given.model.objective.noise_floor)
 
 
-def _ask(given: Given, x_t: np.ndarray, t: Times, d: Times, label: Labels) -> Array:
-    """The network's velocity of every row of `_spread`."""
-    rows = [np.repeat(a, len(label)) for a in (t, d)]
-    return _in_chunks(given.model.velocity, x_t, *rows, np.tile(label, len(t)))
-
-
-def _by_time(error: Float[Array, " rows"], times: int) -> Float[np.ndarray, "times examples"]:
-    return np.asarray(error, np.float64).reshape(times, -1)
-
-
-def _in_chunks(function: Callable[..., Array], *arrays: np.ndarray) -> Array:
-    """`function` of all rows, CHUNK at a time; the last chunk is filled up."""
-    parts = []
-    for start in range(0, len(arrays[0]), CHUNK):
-        rows = np.minimum(np.arange(start, start + CHUNK), len(arrays[0]) - 1)
-        parts.append(np.asarray(function(*(array[rows] for array in arrays)))[: len(arrays[0]) - start])
-    return jnp.asarray(np.concatenate(parts))
+def _by_time(
+    error: Callable[[Rows, Rows], Array], times: int, examples: int
+) -> Float[np.ndarray, "{times} {examples}"]:
+    """The error of every example at every time, CHUNK of them at once; the last chunk is filled up."""
+    total, parts = times * examples, []
+    for start in range(0, total, CHUNK):
+        rows = np.minimum(np.arange(start, start + CHUNK), total - 1)
+        parts.append(np.asarray(error(*np.divmod(rows, examples)), np.float64)[: total - start])
+    return np.concatenate(parts).reshape(times, examples)
 
 
 @partial(jax.jit, static_argnums=0)
