@@ -10,7 +10,8 @@ import numpy as np
 from jaxtyping import Int
 from tqdm import tqdm
 
-from shortcut_models import processes
+from shortcut_models import catalogue, processes
+from shortcut_models.data import choose
 from shortcut_models.data.base import Data, Source, describe
 from shortcut_models.errors import InputError
 from shortcut_models.metrics.base import Labels, Metric, Reference, to_bytes
@@ -18,6 +19,7 @@ from shortcut_models.metrics.measure import chunk_size
 from shortcut_models.metrics.references import Real, exact, read, sample_shape
 from shortcut_models.metrics.saved import Saved
 from shortcut_models.metrics.yardstick import Wish, Yardstick, choose_yardstick
+from shortcut_models.model_folder import is_model_folder
 
 SHOWN_POINTS = 2000
 MOST_IMAGES = 2**22
@@ -127,17 +129,8 @@ def measure_model(
         if processes.from_first(np.bool_(name in saved.found)):
             continue
         asked = choose_labels(yardstick.labels, plan.count, model.num_classes, seed)
-
-        def draw(own: slice, asked: np.ndarray = asked, seed: int = seed, steps: int = steps) -> np.ndarray:
-            return np.asarray(
-                model.decode(model.sample(asked[own], steps, plan.guidance, seed, first=own.start))  # fmt: skip
-            )
-
-        def show(samples: np.ndarray, seed: int = seed, steps: int = steps) -> None:
-            if seed == plan.seed:
-                saved.shown[steps] = _shown(samples, yardstick.shape, max(model.num_classes, 1))
-
-        if not _measure(yardstick, saved, given, name, draw, asked, show, stopping):
+        draw = _drawing(model, plan, yardstick, asked, steps, seed, saved.shown if seed == plan.seed else {})
+        if not _measure(yardstick, saved, given, name, draw, asked, stopping):
             return None
     report = _report(yardstick, plan, saved.found, given) if first else {}
     saved.remove()
@@ -171,13 +164,34 @@ def measure_images(
         return samples
 
     if "images" not in saved.found:
-        _measure(yardstick, saved, given, "images", draw, labels, lambda _: None, lambda: False)
+        _measure(yardstick, saved, given, "images", draw, labels, lambda: False)
     real = yardstick.real(len(indices), given)
     report = _compare(yardstick, {"images": saved.found["images"]}, real, given, len(indices))
+    report["about"]["labels"] = "none" if yardstick.labels == "none" else "those of the images"
     report["about"]["images"] = {"name": describe(target), "identity": target.identity(), "split": split}
     report["about"]["images"] |= {"count": len(indices), "of": len(source), "grey": getattr(source, "grey", 0)}
     saved.remove()
     return report
+
+
+def find_images(target: str) -> Data | None:
+    """The images that a target names or holds; None where it is a model's place, or nothing is there.
+
+    Raises InputError for a folder that holds neither images nor a run.
+    """
+    path = Path(target)
+    if target in catalogue.DATA and not path.exists():
+        return choose(target)
+    if not path.exists():
+        return choose(target) if target.partition(":")[0] in catalogue.DATA else None
+    if (path / "run.json").exists() or is_model_folder(path):
+        return None
+    kinds = [catalogue.find("data set", catalogue.DATA, name) for name in catalogue.DATA]
+    if any(kind.recognise(target) for kind in kinds if isinstance(kind, type)):
+        return choose(target)
+    if path.is_dir() and not (path / f"{path.name}.tmp").is_file():
+        raise InputError(f"{target} holds no images, and is no run either: it holds no run.json.")
+    return None
 
 
 def _refuse_grey(name: str, metrics: Sequence[Metric]) -> None:
@@ -203,6 +217,27 @@ def _choose_images(name: str, source: Source, count: int | None, seed: int) -> I
     return np.sort(np.random.default_rng(seed).choice(there, count, replace=False))
 
 
+def _drawing(
+    model: Sampler,
+    plan: Plan,
+    yardstick: Yardstick,
+    asked: np.ndarray,
+    steps: int,
+    seed: int,
+    shown: dict[int, np.ndarray],
+) -> Callable[[slice], np.ndarray]:
+    """The function from places in a set of samples to these; the first of them are kept to be shown."""
+
+    def draw(own: slice) -> np.ndarray:
+        drawn = model.sample(asked[own], steps, plan.guidance, seed, first=own.start)
+        samples = np.asarray(model.decode(drawn))
+        if own.start == 0:
+            shown[steps] = _shown(samples, yardstick.shape, max(model.num_classes, 1))
+        return samples
+
+    return draw
+
+
 def _measure(
     yardstick: Yardstick,
     saved: Saved,
@@ -210,7 +245,6 @@ def _measure(
     name: str,
     draw: Callable[[slice], np.ndarray],
     labels: np.ndarray,
-    show: Callable[[np.ndarray], None],
     stopping: Callable[[], bool],
 ) -> bool:
     """Draw and measure one set of samples, chunk by chunk, from where it was; False if asked to stop."""
@@ -228,8 +262,6 @@ def _measure(
             features: {key: processes.join(array[: own.stop - own.start], rows) for key, array in arrays.items()}
             for features, arrays in measurement.examine(drawn).items()
         }
-        if first == 0:
-            show(drawn)
         if writes:
             measurement.take(found, labels[first : first + rows])
             saved.keep(name, measurement)

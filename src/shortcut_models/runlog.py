@@ -1,6 +1,7 @@
 """What a training run tells: the terminal and, on the first process, the trackers."""
 
 import math
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,10 @@ class RunLog:
         """Tell the trackers something else about step `done`, at once."""
         for tracker in self._trackers:
             tracker.log(done, {"images": done * self._size, **numbers})
+
+    def paused(self) -> AbstractContextManager[None]:
+        """While the training waits for something else."""
+        return self._progress.paused()
 
     def show(self, done: int, pictures: dict[str, Path]) -> None:
         """Show the trackers pictures of step `done`."""

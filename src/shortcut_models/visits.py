@@ -50,7 +50,7 @@ class Visits:
         if not waiting:
             return True
         model = self._model_of(step, state)
-        try:
+        with log.paused():
             for visitor in waiting:
                 Progress.say(f"step {step}: {visitor.doing} ...")
                 found = visitor(step, model, lambda: agree(stop.asked))
@@ -58,8 +58,7 @@ class Visits:
                     return False
                 log.tell(step, found.numbers)
                 log.show(step, found.pictures)
-        finally:
-            model.params = None  # The next step reuses the buffers.
+        model.params = None  # The next step reuses the buffers.
         return True
 
     def _waiting(self, step: int) -> list[Visitor]:
