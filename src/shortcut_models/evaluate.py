@@ -186,8 +186,8 @@ def find_images(target: str) -> Data | None:
         return choose(target) if target.partition(":")[0] in catalogue.DATA else None
     if (path / "run.json").exists() or is_model_folder(path):
         return None
-    kinds = [catalogue.find("data set", catalogue.DATA, name) for name in catalogue.DATA]
-    if any(kind.recognise(target) for kind in kinds if isinstance(kind, type)):
+    kinds: list[Any] = [catalogue.find("data set", catalogue.DATA, name) for name in catalogue.DATA]
+    if any(kind.recognise(target) for kind in kinds):
         return choose(target)
     if path.is_dir() and not (path / f"{path.name}.tmp").is_file():
         raise InputError(f"{target} holds no images, and is no run either: it holds no run.json.")
@@ -292,7 +292,7 @@ def _report(yardstick: Yardstick, plan: Plan, found: dict[str, Values], given: d
     seeds = range(plan.seed, plan.seed + plan.seeds)
     sets = {str(steps): [found[_turn(steps, seed)] for seed in seeds] for steps in plan.budgets}
     means = {steps: {name: float(np.mean([one[name] for one in of])) for name in of[0]} for steps, of in sets.items()}
-    report = {"steps": means}
+    report: dict[str, Any] = {"steps": means}
     if plan.seeds > 1:
         report["deviation"] = {
             steps: {name: float(np.std([one[name] for one in of], ddof=1)) for name in of[0]}

@@ -19,8 +19,8 @@ from shortcut_models.files import naming, write_text
 
 Service = Literal["none", "wandb", "tensorboard"]
 Metrics = dict[str, float]
-Rename = Callable[[str], str]
-"""What a service calls one of our metrics."""
+Rename = Callable[[Metrics], Metrics]
+"""From a row of our metrics to what a service is to call them."""
 
 
 class Tracker(Protocol):
@@ -68,7 +68,7 @@ class JsonLines:
 class TensorBoard:
     """TensorBoard event files under `folder` (extra: tensorboard)."""
 
-    def __init__(self, folder: Path, start: int, rename: Rename) -> None:
+    def __init__(self, folder: Path, start: int, rename: Rename = dict) -> None:
         try:
             import tensorboardX  # noqa: F401 - a submodule may be there although the package is not.
             from tensorboardX.event_file_writer import EventsWriter
@@ -87,8 +87,8 @@ class TensorBoard:
         self._write(start + 1, session_log=self._proto.SessionLog(status=self._proto.SessionLog.START))
 
     def log(self, step: int, metrics: Metrics) -> None:
-        for name, value in metrics.items():
-            self._write(step, summary=self._scalar(self._rename(name), value))
+        for name, value in self._rename(metrics).items():
+            self._write(step, summary=self._scalar(name, value))
         with naming(self._folder):
             self._writer.flush()
 
@@ -96,7 +96,7 @@ class TensorBoard:
         for name, path in pictures.items():
             with Image.open(path) as picture:
                 pixels = np.asarray(picture.convert("RGB"))
-            self._write(step, summary=self._image(self._rename(name), pixels, dataformats="HWC"))
+            self._write(step, summary=self._image(name, pixels, dataformats="HWC"))
         with naming(self._folder):
             self._writer.flush()
 
@@ -112,7 +112,7 @@ class TensorBoard:
 class WandB:
     """Weights & Biases (extra: wandb). The run's id is kept in its folder, so resuming continues it."""
 
-    def __init__(self, folder: Path, config: dict[str, Any], rename: Rename) -> None:
+    def __init__(self, folder: Path, config: dict[str, Any], rename: Rename = dict) -> None:
         try:
             import wandb  # pyrefly: ignore[missing-import]
         except ImportError as error:
@@ -135,12 +135,11 @@ class WandB:
 
     def log(self, step: int, metrics: Metrics) -> None:
         with _answering("wandb"):
-            self._run.log({"step": step, **{self._rename(name): value for name, value in metrics.items()}})
+            self._run.log({"step": step, **self._rename(metrics)})
 
     def show(self, step: int, pictures: dict[str, Path]) -> None:
         with _answering("wandb"):
-            shown = {self._rename(name): self._wandb.Image(str(path)) for name, path in pictures.items()}
-            self._run.log({"step": step, **shown})
+            self._run.log({"step": step, **{name: self._wandb.Image(str(path)) for name, path in pictures.items()}})
 
     def close(self) -> None:
         with _answering("wandb"):
@@ -164,9 +163,9 @@ def open_trackers(
 
         add(JsonLines(folder / "metrics.jsonl", start))
         if service == "tensorboard":
-            add(TensorBoard(folder / "tensorboard", start, rename or str))
+            add(TensorBoard(folder / "tensorboard", start, rename or dict))
         elif service == "wandb":
-            add(WandB(folder, config, rename or str))
+            add(WandB(folder, config, rename or dict))
         yield trackers
 
 

@@ -39,7 +39,7 @@ def train(
     """Train until `config.max_steps` or Ctrl-C, from the newest checkpoint in `folder` if there is one.
 
     Writes run.json (configuration, versions, commit), metrics.jsonl and checkpoints/ there, and what `during` asks
-    for. `rename` says what a tracking service calls our metrics. Returns the exit status: 0 when complete, 128 + the
+    for; `rename` gives a tracking service its own names of metrics. Returns the exit status: 0 when complete, 128 + the
     signal's number when stopped. Raises InputError for settings that cannot work, a folder of another run, or a loss
     that is no longer finite.
     """

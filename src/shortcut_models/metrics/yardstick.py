@@ -9,14 +9,16 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from shortcut_models import catalogue
-from shortcut_models.data.base import Data, describe
+from shortcut_models.data.base import Data, Source, describe
 from shortcut_models.errors import InputError
 from shortcut_models.metrics.base import Labels, Metric, Reference, Statistics
 from shortcut_models.metrics.features.protocols import find_protocol
 from shortcut_models.metrics.measure import check_metrics
-from shortcut_models.metrics.references import Real, real_values, references, unreadable
-from shortcut_models.metrics.statistics import read_stats, reference_of
+from shortcut_models.metrics.references import Real, measure_source, real_values, references, unreadable
+from shortcut_models.metrics.statistics import read_stats, reference_images, reference_of
 
 SUITES = {
     "fid-paper": ("fid-paper",),
@@ -62,10 +64,18 @@ class Yardstick:
     statistics: Statistics | None
     from_file: dict[str, Reference]
     """By the metric's name what the file says of real samples."""
+    images: Source | None
+    """Real images that the file holds besides."""
 
     def references(self) -> dict[str, Reference]:
         """By the metric's name the real samples that it compares with; computed once per process."""
         rest = [metric for metric in self.metrics if metric.name not in self.from_file]
+        with_images = [metric for metric in rest if metric.needs_reference]
+        if self.images is not None and with_images:
+            measured = measure_source(self.images, np.arange(len(self.images)), with_images)
+            what = f"{measured.count} images of {self.statistics.path.name}" if self.statistics else ""
+            own = {m.name: Reference(what, measured.count, measured.sums(m)) for m in with_images}
+            return self.from_file | {m.name: Reference("none", 0, {}) for m in rest} | own
         if self.data is not None and self.no_real is None:
             return self.from_file | references(self.data, rest)
         return self.from_file | {metric.name: Reference("none", 0, {}) for metric in rest}
@@ -132,8 +142,10 @@ def choose_yardstick(data: Data | None, shape: tuple[int, ...], wish: Wish, unco
     left_out = {metric.name: silent for metric in chosen if labels == "none" and metric.needs_labels}
     known = _from_file(statistics, [metric for metric in chosen if metric.name not in left_out])
     no_real = "no data were named, --data NAME_OR_PATH" if data is None else unreadable(data)
-    for metric in chosen:
-        if metric.name not in known and metric.needs_reference and metric.name not in left_out and no_real:
+    wanting = [metric for metric in chosen if metric.needs_reference and metric.name not in known]
+    images = reference_images(statistics.path) if statistics and wanting else None
+    for metric in wanting if images is None else ():
+        if metric.name not in left_out and no_real:
             if not suite:
                 raise InputError(f"{metric.name} compares with real images, and there are none: {no_real}")
             left_out[metric.name] = f"it compares with real images, and there are none: {no_real}"
@@ -156,6 +168,7 @@ def choose_yardstick(data: Data | None, shape: tuple[int, ...], wish: Wish, unco
         no_real=no_real,
         statistics=statistics,
         from_file=known,
+        images=images,
     )
 
 
@@ -205,7 +218,7 @@ def _from_file(statistics: Statistics | None, metrics: Sequence[Metric]) -> dict
         return {}
     found = {metric.name: reference_of(statistics, metric) for metric in metrics}
     known = {name: reference for name, reference in found.items() if reference is not None}
-    if not known:
+    if not known and reference_images(statistics.path) is None:
         raise InputError(f"{statistics.path} serves none of {', '.join(found)}: choose metrics such as fid-adm.")
     return known
 
