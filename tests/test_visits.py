@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,11 @@ from shortcut_models.encoding import make_encode
 from shortcut_models.metrics import saved
 from shortcut_models.model import Model
 from shortcut_models.networks.mlp import MLP
+from shortcut_models.objectives import Context
 from shortcut_models.objectives.flow_matching import FlowMatching
-from shortcut_models.state import init_state, shapes_of, to_parts
+from shortcut_models.state import shapes_of, to_parts
 from shortcut_models.terminal import StopSignal
-from shortcut_models.train import make_gradient, train
+from shortcut_models.train import train
 from shortcut_models.visits import crosses
 
 EVERY = During(evaluate_every=48, evaluate_steps=(1, 2), evaluate_count=40, evaluate_guidance=2.0)
@@ -174,18 +176,18 @@ def test_loss_valid_is_the_loss_of_a_held_out_batch_with_the_weights_in_training
     points: Config, tmp_path: Path
 ) -> None:
     folder = tmp_path / "run"
-    config = replace(points, max_steps=4, accumulation=2, log_interval=3)
+    config = replace(points, max_steps=4, log_interval=3)
     assert train(config, folder, "", During(validate_every=32)) == 0
     found = [row for row in rows(folder) if "loss_valid" in row]
     assert [(row["step"], row["images"]) for row in found] == [(2, 32), (4, 64)]
     layout = sharding.make_layout(shapes_of(config), "dp", (), sharding.make_mesh())
-    parts = jax.device_put(learnt(folder, config)[1], sharding.replicated(layout.mesh))
-    state = init_state(config)._replace(params=parts["params"], ema=parts["ema"], **parts["rest"])
+    params = learnt(folder, config)[1]["params"]
     held_out = batch_dataset(config.data.open("test"), 16, config.seed)[4]
     batch = make_encode(config, layout)(sharding.place_batch(layout.mesh, held_out), np.uint32(4))
-    total, count = make_gradient(config)(state, batch, np.uint32(4))[1]["loss"]
-    assert found[-1]["loss_valid"] == pytest.approx(float(total / count), rel=1e-5)
-    assert count == 16
+    key = jax.random.fold_in(jax.random.fold_in(jax.random.key(config.seed), 1), 4)
+    given = Context(null_label=config.model.null_label)
+    loss = config.objective(partial(config.model.apply, params), batch, key, given)
+    assert found[-1]["loss_valid"] == pytest.approx(float(loss.per_example.mean()), rel=1e-5)
 
 
 def test_intervals_are_counted_in_images() -> None:

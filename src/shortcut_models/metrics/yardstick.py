@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from shortcut_models import catalogue
-from shortcut_models.data.base import Data, Source, describe
+from shortcut_models.data.base import Data, Source
 from shortcut_models.errors import InputError
 from shortcut_models.metrics.base import Labels, Metric, Reference, Statistics
 from shortcut_models.metrics.features.protocols import find_protocol
@@ -108,7 +108,7 @@ class Yardstick:
             "metrics": {metric.name: constants(metric) for metric in self.metrics},
         }
         if self.data is not None:
-            found["data"] = {"name": describe(self.data), "identity": self.data.identity()}
+            found["data"] = {"path": getattr(self.data, "path", None), "identity": self.data.identity()}
         if self.statistics is not None:
             path, sha256 = self.statistics.path, sha256_of(self.statistics.path)
             known = {"protocol": self.statistics.protocol, "count": self.statistics.count or None}
