@@ -26,6 +26,8 @@ COUNT = 40
 COLOURS = RNG.integers(0, 256, (COUNT, 8, 8, 3), dtype=np.uint8)
 OTHERS = RNG.integers(0, 200, (50, 8, 8, 3), dtype=np.uint8)
 
+PIXELS = Wish(metrics=("frechet-pixels",))
+
 
 def write(folder: Path, images: np.ndarray) -> Path:
     folder.mkdir()
@@ -85,9 +87,7 @@ def test_a_part_is_drawn_by_the_seed_and_a_split_can_be_named(tmp_path: Path) ->
     np.savez(tmp_path / "made.npz", COLOURS)
     target = Npz(path=str(tmp_path / "made.npz"))
     np.savez(tmp_path / "real.npz", OTHERS)
-    yardstick = choose_yardstick(
-        Npz(path=str(tmp_path / "real.npz")), (8, 8, 3), Wish(metrics=("frechet-pixels",)), True
-    )
+    yardstick = choose_yardstick(Npz(path=str(tmp_path / "real.npz")), (8, 8, 3), PIXELS, True)
     found = [measure_images(target, yardstick, 30, seed)["images"]["frechet-pixels-30"] for seed in (0, 0, 1)]
     assert found[0] == found[1] != found[2]
     picked = np.sort(np.random.default_rng(1).choice(COUNT, 30, replace=False))
@@ -96,7 +96,7 @@ def test_a_part_is_drawn_by_the_seed_and_a_split_can_be_named(tmp_path: Path) ->
         measure_images(target, yardstick, split="validation")
 
 
-def test_labels_of_the_images_are_what_a_classifier_is_to_agree_with(tmp_path: Path) -> None:
+def test_labels_of_the_images_are_what_a_classifier_is_to_agree_with() -> None:
     found = measure_images(Digits(), choose_yardstick(Digits(), (8, 8, 1), Wish()))
     assert found["images"]["agreement-digitnet1-1797"] > 0.98
     assert found["images"]["frechet-pixels-1797"] == pytest.approx(0, abs=1e-9)
@@ -110,7 +110,7 @@ class Killed(BaseException):
 
 def test_killed_it_goes_on_with_the_same_number(tmp_path: Path, real: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     target = Folder(path=str(as_folder(tmp_path)))
-    yardstick = choose_yardstick(Npz(path=str(real)), (8, 8, 3), Wish(metrics=("frechet-pixels",)), True)
+    yardstick = choose_yardstick(Npz(path=str(real)), (8, 8, 3), PIXELS, True)
     monkeypatch.setattr("shortcut_models.evaluate.chunk_size", lambda shape: 16)  # noqa: ARG005
     monkeypatch.setattr(saved, "SECONDS", 0.0)
     whole, read = measure_images(target, yardstick), []
@@ -134,14 +134,11 @@ def test_killed_it_goes_on_with_the_same_number(tmp_path: Path, real: Path, monk
 # --- What cannot be measured
 
 
-class Never(Inception):
-    """There, but not to be asked."""
+class There(Inception):
+    """A network that is there."""
 
     def __init__(self) -> None:
         self.sha256 = "0" * 64
-
-    def features(self, images: np.ndarray, protocol: str) -> Any:
-        raise AssertionError("nothing is left to look at")
 
 
 def nothing(place: Path) -> Path:
@@ -203,7 +200,7 @@ def test_bad_input_is_refused_in_a_sentence(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(inception, "find_inception", lambda file, any_file: Never())  # noqa: ARG005
+    monkeypatch.setattr(inception, "find_inception", lambda file, any_file: There())  # noqa: ARG005
     monkeypatch.setattr(InceptionFeatures, "__call__", lambda *_: {"pool": np.zeros((50, 4), np.float32)})
     out = [] if "--out" in words else ["--out", str(tmp_path / "numbers.json")]
     metric = [] if {"--metrics", "--protocol"} & set(words) else ["--metrics", "frechet-pixels"]
@@ -229,7 +226,7 @@ def test_a_file_that_is_no_report_is_not_overwritten(
     assert (tmp_path / "letter.json").read_text() == '{"dear": "friend"}'
 
 
-def test_a_target_is_a_model_or_images(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_target_is_a_model_or_images(trained: Path, tmp_path: Path) -> None:
     assert find_images(str(trained)) is None  # Although it may hold pictures.
     assert find_images("somebody/model") is None
     assert find_images(str(tmp_path / "missing")) is None
