@@ -154,8 +154,9 @@ def test_a_number_that_was_not_told_is_told_without_being_measured_again(
 def test_figures_are_drawn_once_and_shown(points: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     drawn, shown = [], []
 
-    def draw(model: Model, folder: Path) -> None:
+    def draw(model: Model, folder: Path, *, run: Path) -> None:
         drawn.append((model.step, sorted(folder.iterdir())))
+        assert run == tmp_path / "run"
         (folder / "error.png").write_bytes(b"a picture")
         if len(drawn) == 1:
             raise Killed

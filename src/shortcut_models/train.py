@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import lax
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
 from shortcut_models import runs, sharding, startup, weights
 from shortcut_models.checkpoint import Checkpoints, agree
@@ -25,12 +25,10 @@ from shortcut_models.objectives import Batch, Context, Loss
 from shortcut_models.optimizer import make_optimizer
 from shortcut_models.runlog import RunLog
 from shortcut_models.sharding import Layout
-from shortcut_models.state import State, average, decay_at, init_state, restore, shapes_of, stage_starts, to_parts
+from shortcut_models.state import State, Sums, average, decay_at, init_state, restore, shapes_of, stage_starts, to_parts
 from shortcut_models.terminal import Progress, StopSignal
 from shortcut_models.tracking import Rename, Tracker
 from shortcut_models.visits import Validation, Visits
-
-Sums = dict[str, Float[Array, " 2"]]
 
 
 def train(
@@ -97,8 +95,7 @@ def take_steps(
     Progress.say("compiling the training step ...")
     step = compile_step(config, layout)
     validation = Validation(config, layout, visits.during, make_gradient(config))
-    zeros = {name: np.zeros(2, np.float32) for name in state.totals}
-    done = start
+    done, zeros = start, {name: np.zeros(2, np.float32) for name in state.totals}
     with RunLog(config, trackers, start) as log:
         finished = visits.make(start, state, log, stop)  # What was cut short goes on.
         for index in range(start, config.max_steps if finished else start):

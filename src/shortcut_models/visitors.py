@@ -154,6 +154,6 @@ class Figures:
         aside = place.with_name(f".{place.name}")
         shutil.rmtree(aside, ignore_errors=True)  # What a kill left.
         aside.mkdir(parents=True)
-        import_module("shortcut_models.figures").draw_figures(model, aside)
+        import_module("shortcut_models.figures").draw_figures(model, aside, run=self._run)
         aside.rename(place)
         return Found({}, {path.stem: path for path in sorted(place.glob("*.png"))})
