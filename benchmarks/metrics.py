@@ -33,7 +33,7 @@ from shortcut_models import catalogue
 from shortcut_models.evaluate import evaluate, read_report
 from shortcut_models.files import write_json
 from shortcut_models.metrics.base import Arrays, Features
-from shortcut_models.metrics.gaussian import Frechet, Gaussian, frechet_distance
+from shortcut_models.metrics.gaussian import Frechet, Gaussian, covariance, frechet_distance
 from shortcut_models.metrics.inception import AdmInceptionScore
 from shortcut_models.metrics.measure import Measurement, chunk_size
 from shortcut_models.model import Model
@@ -107,8 +107,8 @@ def frechet(rounds: int) -> dict[str, Any]:
     values = {}
 
     def theirs() -> None:
-        root = sqrtm(one.covariance @ two.covariance)
-        trace = np.trace(one.covariance) + np.trace(two.covariance) - 2 * np.trace(root).real
+        a, b = covariance(one), covariance(two)
+        trace = np.trace(a) + np.trace(b) - 2 * np.trace(sqrtm(a @ b)).real
         values["scipy"] = float(np.sum((one.mean - two.mean) ** 2) + trace)
 
     def ours() -> None:

@@ -26,6 +26,8 @@ MOST_IMAGES = 2**22
 """More than this are not measured without being asked for: data that are drawn on demand have no end."""
 
 Values = dict[str, float]
+Drawn = tuple[np.ndarray, np.ndarray]
+"""Samples and their labels."""
 
 
 class Sampler(Protocol):
@@ -130,7 +132,7 @@ def measure_model(
             continue
         asked = choose_labels(yardstick.labels, plan.count, model.num_classes, seed)
         draw = _drawing(model, plan, yardstick, asked, steps, seed, saved.shown if seed == plan.seed else {})
-        if not _measure(yardstick, saved, given, name, draw, asked, stopping):
+        if not _measure(yardstick, saved, given, name, draw, plan.count, stopping):
             return None
     report = _report(yardstick, plan, saved.found, given) if first else {}
     saved.remove()
@@ -154,22 +156,24 @@ def measure_images(
     source = exact(target, target.open(split))
     indices = _choose_images(describe(target), source, count, seed)
     key = {"images": target.identity(), "settings": [len(indices), seed, split, yardstick.labels]}
-    saved = Saved(resume, yardstick.key() | key)
-    given, labels = yardstick.references(), np.zeros(len(indices), np.int32)
+    saved = Saved(resume if processes.is_first() else None, yardstick.key() | key)
+    given = yardstick.references() if processes.is_first() else {}
 
-    def draw(own: slice) -> np.ndarray:
-        samples, labels[own] = read(source, indices[own])
-        if samples.shape[-1] == 1 or getattr(source, "grey", 0) == own.stop:
+    def draw(own: slice) -> Drawn:
+        samples, labels = read(source, indices[own])
+        if samples.shape[-1] == 1 or getattr(source, "all_grey", False):
             _refuse_grey(describe(target), yardstick.metrics)
-        return samples
+        return samples, labels
 
-    if "images" not in saved.found:
-        _measure(yardstick, saved, given, "images", draw, labels, lambda: False)
+    if not processes.from_first(np.bool_("images" in saved.found)):
+        _measure(yardstick, saved, given, "images", draw, len(indices), lambda: False)
+    if not processes.is_first():
+        return {}
     real = yardstick.real(len(indices), given)
     report = _compare(yardstick, {"images": saved.found["images"]}, real, given, len(indices))
     report["about"]["labels"] = "none" if yardstick.labels == "none" else "those of the images"
-    report["about"]["images"] = {"name": describe(target), "identity": target.identity(), "split": split}
-    report["about"]["images"] |= {"count": len(indices), "of": len(source), "grey": getattr(source, "grey", 0)}
+    of = {"split": split, "count": len(indices), "of": len(source)}
+    report["about"]["images"] = {"name": describe(target), "identity": target.identity(), **of}
     saved.remove()
     return report
 
@@ -225,15 +229,15 @@ def _drawing(
     steps: int,
     seed: int,
     shown: dict[int, np.ndarray],
-) -> Callable[[slice], np.ndarray]:
+) -> Callable[[slice], Drawn]:
     """The function from places in a set of samples to these; the first of them are kept to be shown."""
 
-    def draw(own: slice) -> np.ndarray:
+    def draw(own: slice) -> Drawn:
         drawn = model.sample(asked[own], steps, plan.guidance, seed, first=own.start)
         samples = np.asarray(model.decode(drawn))
         if own.start == 0:
             shown[steps] = _shown(samples, yardstick.shape, max(model.num_classes, 1))
-        return samples
+        return samples, asked[own]
 
     return draw
 
@@ -243,13 +247,13 @@ def _measure(
     saved: Saved,
     given: dict[str, Reference],
     name: str,
-    draw: Callable[[slice], np.ndarray],
-    labels: np.ndarray,
+    draw: Callable[[slice], Drawn],
+    count: int,
     stopping: Callable[[], bool],
 ) -> bool:
     """Draw and measure one set of samples, chunk by chunk, from where it was; False if asked to stop."""
     measurement, start = saved.measurement(yardstick.metrics, name)
-    size, count, writes = chunk_size(yardstick.shape), len(labels), processes.is_first()
+    size, writes = chunk_size(yardstick.shape), processes.is_first()
     for first in range(int(processes.from_first(np.int64(start))), count, size):
         if stopping():
             saved.keep(name, measurement, now=True)
@@ -257,13 +261,16 @@ def _measure(
         rows = min(size, count - first)
         own = processes.share(rows)
         # A process without a share of a short chunk draws a row for nothing.
-        drawn = draw(slice(first + min(own.start, rows - 1), first + max(own.stop, min(own.start, rows - 1) + 1)))
+        drawn, labels = draw(
+            slice(first + min(own.start, rows - 1), first + max(own.stop, min(own.start, rows - 1) + 1))
+        )
         found = {
             features: {key: processes.join(array[: own.stop - own.start], rows) for key, array in arrays.items()}
             for features, arrays in measurement.examine(drawn).items()
         }
+        labels = processes.join(labels[: own.stop - own.start], rows)
         if writes:
-            measurement.take(found, labels[first : first + rows])
+            measurement.take(found, labels)
             saved.keep(name, measurement)
     if writes:
         saved.found[name] = measurement.values(given)

@@ -7,11 +7,14 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 
-def share(count: int) -> slice:
-    """The rows of `count` that are this process's: equal parts, the last ones shorter or empty."""
+def share(count: int) -> tuple[slice, int]:
+    """The rows of `count` that this process draws, and how many of them are its own.
+
+    Equal parts, the last ones shorter; where nothing is left, a row is drawn for nothing, and none is its own.
+    """
     size = -(-count // jax.process_count())
-    start = min(jax.process_index() * size, count)
-    return slice(start, min(start + size, count))
+    start, stop = (min((jax.process_index() + turn) * size, count) for turn in (0, 1))
+    return slice(min(start, count - 1), max(stop, min(start, count - 1) + 1)), stop - start
 
 
 def join(rows: np.ndarray, count: int) -> np.ndarray:

@@ -81,12 +81,14 @@ def test_a_protocol_measures_what_is_published_with_it(ours: Path) -> None:
 def test_what_cannot_be_measured_of_a_protocol_is_left_out_and_said(foreign: Path) -> None:
     report = measure(Wish(protocol="fid-adm", stats=foreign))
     assert list(report["steps"]["1"]) == ["fid-adm-30", "is-adm-30"]
-    assert report["left_out"].startswith("sfid-adm, pr-adm: it compares with real images, and there are none")
+    assert report["left_out"].startswith("sfid-adm, pr-adm: there are no real images to compare with: no data were")
     assert report["real"] == {}
     assert "ratio" not in report
-    assert " real" not in table(report)
+    assert [line.split()[0] for line in table(report).splitlines()] == ["steps", "1", "perfect", "left"]
     # What is asked for by its own name is refused instead.
-    with pytest.raises(InputError, match="pr-adm compares with real images, and there are none"):
+    with pytest.raises(
+        InputError, match="pr-adm cannot be measured: there are no real images to compare with: no data were named"
+    ):
         measure(Wish(metrics=("fid-adm", "pr-adm"), stats=foreign, stats_protocol="adm"))
 
 
@@ -165,7 +167,10 @@ def test_ratios_stand_beside_every_distance_and_nothing_else() -> None:
         (Wish(protocol="fid-mine"), "--protocol fid-mine is unknown: the protocols are fid-paper, fid-adm, fid-clean"),
         (Wish(protocol="fid-adm", metrics=("kid",)), "--protocol fid-adm stands for metrics: give it or --metrics"),
         (Wish(), "there is nothing to compare with: give --stats FILE or --data NAME_OR_PATH"),
-        (Wish(metrics=("kid",)), "kid compares with real images, and there are none: no data were named"),
+        (
+            Wish(metrics=("kid",)),
+            "kid cannot be measured: there are no real images to compare with: no data were named",
+        ),
     ],
 )
 def test_wishes_that_cannot_be_are_refused(wish: Wish, message: str) -> None:
@@ -185,5 +190,7 @@ def test_a_model_of_latents_is_measured_by_statistics(ours: Path) -> None:
     report = measure(Wish(stats=ours), Latents())
     assert list(report["steps"]["1"]) == ["fid-adm-30"]
     assert report["about"]["real"].startswith("none: the data set holds latents")
-    with pytest.raises(InputError, match="fid-adm compares with real images, and there are none: the data set holds"):
+    with pytest.raises(
+        InputError, match="fid-adm cannot be measured: there are no real images to compare with: the data set holds"
+    ):
         measure(Wish(metrics=("fid-adm",)), Latents())

@@ -106,6 +106,7 @@ def _wish(given: Evaluate, **changes: Any) -> Any:
 
 
 def _measure_model(model: Any, given: Evaluate, budgets: tuple[int, ...], command: str) -> int:
+    from shortcut_models import processes
     from shortcut_models.data import choose
     from shortcut_models.evaluate import Plan, measure_model
     from shortcut_models.metrics.references import sample_shape
@@ -137,14 +138,16 @@ def _measure_model(model: Any, given: Evaluate, budgets: tuple[int, ...], comman
     def measure() -> dict[str, Any]:
         found = measure_model(model, yardstick, plan, resume, f"{model.step}-{model.weights}")
         assert found is not None, "nobody asked it to stop"
+        if not processes.is_first():
+            return {}
         view = get_view(model.data.view)
         # Only balanced labels go through the classes in order, so that the first samples are one of each.
         names = model.data.class_names if yardstick.labels == "balanced" else None
         view.draw_budgets(picture, found.samples, names, view.examples(model.data))
         return found.report
 
-    _tell(report, protocol, measure, command, needs=(picture,))
-    print(f"the samples: {picture}\nthe numbers: {report}")
+    if _tell(report, protocol, measure, command, needs=(picture,)):
+        print(f"the samples: {picture}\nthe numbers: {report}")
     return 0
 
 
@@ -164,25 +167,36 @@ def _measure_images(images: Any, given: Evaluate, command: str) -> int:
     def measure() -> dict[str, Any]:
         return measure_images(images, yardstick, given.count, given.seed, given.split or None, resume)
 
-    _tell(given.out, protocol, measure, command)
-    if given.out:
+    if _tell(given.out, protocol, measure, command) and given.out:
         print(f"the numbers: {given.out}")
     return 0
 
 
 def _tell(
     path: Path | None, protocol: dict[str, Any], measure: Any, command: str, needs: tuple[Path, ...] = ()
-) -> None:
-    """Print the table, and write the report to `path`; measured only if it does not hold the same already."""
+) -> bool:
+    """Print the table, and write the report to `path`; measured only if it does not hold the same already.
+
+    Of several processes the first does so; returns whether this is it.
+    """
+    import numpy as np
+
+    from shortcut_models import processes
     from shortcut_models.evaluate import read_report, table
     from shortcut_models.files import write_json
     from shortcut_models.provenance import provenance
 
-    known = read_report(path) if path is not None and path.exists() else None
-    if known is not None and known.get("protocol") == protocol and all(place.exists() for place in needs):
+    known = (read_report(path) if path is not None and path.exists() else None) or {}
+    done = known.get("protocol") == protocol and all(place.exists() for place in needs)
+    done = bool(processes.from_first(np.bool_(done)))
+    found = {} if done else measure()
+    if not processes.is_first():
+        return False
+    if done:
         print("measured before, with the same settings:")
     else:
-        known = {"protocol": protocol, **measure(), **provenance(command)}
+        known = {"protocol": protocol, **found, **provenance(command)}
         if path is not None:
             write_json(path, known)
     print(table(known))
+    return True

@@ -57,8 +57,8 @@ class Exact:
 
     def __init__(self, name: str, source: Any) -> None:
         self._name, self._source, self._shape = name, source, ()
-        self.grey = 0
-        """Images read so far that have one channel of light, which stands three times in what is read."""
+        self.all_grey = True
+        """Whether all that were read so far have one channel of light, which stands three times in what is read."""
 
     def __len__(self) -> int:
         return len(self._source)
@@ -74,7 +74,7 @@ class Exact:
                 f"{self._source.records.name(int(index))} of {self._name} is {own}, but others are {first}: images "
                 "are measured at one size; give all one with `shortcut prepare`."
             )
-        self.grey += "gray_replicated" in notes
+        self.all_grey &= "gray_replicated" in notes
         return example
 
 

@@ -141,14 +141,14 @@ def choose_yardstick(data: Data | None, shape: tuple[int, ...], wish: Wish, unco
     silent = "no labels were asked for, so there are none to agree with"
     left_out = {metric.name: silent for metric in chosen if labels == "none" and metric.needs_labels}
     known = _from_file(statistics, [metric for metric in chosen if metric.name not in left_out])
-    no_real = "no data were named, --data NAME_OR_PATH" if data is None else unreadable(data)
-    wanting = [metric for metric in chosen if metric.needs_reference and metric.name not in known]
+    no_real = "no data were named by --data." if data is None else unreadable(data)
+    wanting = [m for m in chosen if m.needs_reference and m.name not in known and m.name not in left_out]
     images = reference_images(statistics.path) if statistics and wanting else None
-    for metric in wanting if images is None else ():
-        if metric.name not in left_out and no_real:
-            if not suite:
-                raise InputError(f"{metric.name} compares with real images, and there are none: {no_real}")
-            left_out[metric.name] = f"it compares with real images, and there are none: {no_real}"
+    if images is None and no_real and wanting:
+        reason = f"there are no real images to compare with: {no_real}"
+        if not suite:
+            raise InputError(f"{wanting[0].name} cannot be measured: {reason}")
+        left_out |= {metric.name: reason for metric in wanting}
     kept = [metric for metric in chosen if metric.name not in left_out]
     if not kept:
         without = "without labels " if labels == "none" else ""
