@@ -259,16 +259,13 @@ def _measure(
             saved.keep(name, measurement, now=True)
             return False
         rows = min(size, count - first)
-        own = processes.share(rows)
-        # A process without a share of a short chunk draws a row for nothing.
-        drawn, labels = draw(
-            slice(first + min(own.start, rows - 1), first + max(own.stop, min(own.start, rows - 1) + 1))
-        )
+        own, kept = processes.share(rows)
+        drawn, labels = draw(slice(first + own.start, first + own.stop))
         found = {
-            features: {key: processes.join(array[: own.stop - own.start], rows) for key, array in arrays.items()}
+            features: {key: processes.join(array[:kept], rows) for key, array in arrays.items()}
             for features, arrays in measurement.examine(drawn).items()
         }
-        labels = processes.join(labels[: own.stop - own.start], rows)
+        labels = processes.join(labels[:kept], rows)
         if writes:
             measurement.take(found, labels)
             saved.keep(name, measurement)

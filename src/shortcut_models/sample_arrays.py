@@ -52,11 +52,10 @@ def write_arrays(
     done = int(processes.from_first(np.int64(done)))
     for start in tqdm(range(done, len(labels), CHUNK), unit="batch", disable=not first, initial=done // CHUNK):
         rows = min(CHUNK, len(labels) - start)
-        own = processes.share(rows)
-        begin = min(own.start, rows - 1)  # A process without a share of a short chunk draws a row for nothing.
-        part = labels[start + begin : start + max(own.stop, begin + 1)]
-        samples = to_bytes(model.decode(model.sample(part, steps, guidance, seed, first=start + begin)))
-        samples = processes.join(samples[: own.stop - own.start], rows)
+        own, kept = processes.share(rows)
+        part = labels[start + own.start : start + own.stop]
+        samples = to_bytes(model.decode(model.sample(part, steps, guidance, seed, first=start + own.start)))
+        samples = processes.join(samples[:kept], rows)
         if first:
             with drawn.open("r+b") as file:
                 file.seek(start * samples[0].nbytes)
