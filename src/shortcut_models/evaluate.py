@@ -254,7 +254,7 @@ def _measure(
     """Draw and measure one set of samples, chunk by chunk, from where it was; False if asked to stop."""
     measurement, start = saved.measurement(yardstick.metrics, name)
     size, writes = chunk_size(yardstick.shape), processes.is_first()
-    for first in range(int(processes.from_first(np.int64(start))), count, size):
+    for first in range(int(processes.from_first(np.int32(start))), count, size):
         if stopping():
             saved.keep(name, measurement, now=True)
             return False
