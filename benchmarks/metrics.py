@@ -175,7 +175,7 @@ def kills(_: int) -> dict[str, Any]:
     count = "30000"
     with tempfile.TemporaryDirectory() as place:
         run = Path(place, "run")
-        train = ["train", "points", "--run-dir", str(run), "--max-steps", "20", "--optimizer.decay-steps", "20"]
+        train = ["train", "points", "--run-dir", str(run), "--max-steps", "20"]
         subprocess.run([sys.executable, "-m", "shortcut_models", *train], check=True, capture_output=True)
         # Saved twice a second, or what a kill leaves would rarely be more than nothing.
         program = "import sys; from shortcut_models.metrics import saved; saved.SECONDS = .5\n"

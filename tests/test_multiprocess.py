@@ -57,7 +57,7 @@ def test_two_processes_measure_what_one_does(
     tmp_path: Path, start_shortcut: Callable[..., subprocess.Popen[str]]
 ) -> None:
     folder = tmp_path / "run"
-    sizes = ["--max-steps", 4, "--batch-size", 16, "--optimizer.decay-steps", 4, "--model.hidden-size", 16]
+    sizes = ["--max-steps", 4, "--batch-size", 16, "--model.hidden-size", 16]
     during = ["--evaluate-every", 32, "--evaluate-steps", "1,2", "--evaluate-count", 101, "--validate-every", 32]
     flags = [*sizes, *during, "--sharding", "fsdp", "--log-interval", 4]
     processes = start_two(start_shortcut, "train", "points", "--run-dir", folder, *flags)

@@ -126,7 +126,7 @@ def measure_model(
     saved = Saved(resume if first else None, yardstick.key() | {"settings": settings, "model": model_key})
     given = yardstick.references() if first else {}
     turns = [(seed, steps) for seed in range(plan.seed, plan.seed + plan.seeds) for steps in plan.budgets]
-    for seed, steps in tqdm(turns, unit="budget", desc="evaluating", disable=not first):
+    for seed, steps in tqdm(turns, unit="budget", desc="evaluating", disable=not first, leave=None):
         name = _turn(steps, seed)
         if processes.from_first(np.bool_(name in saved.found)):
             continue

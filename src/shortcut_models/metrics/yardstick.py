@@ -5,7 +5,7 @@ A protocol is a metric together with what is published beside it under the same 
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -66,9 +66,16 @@ class Yardstick:
     """By the metric's name what the file says of real samples."""
     images: Source | None
     """Real images that the file holds besides."""
+    _known: dict[Any, Any] = field(default_factory=dict, compare=False, repr=False)
+    """What was measured of real samples: a training asks again and again."""
 
     def references(self) -> dict[str, Reference]:
-        """By the metric's name the real samples that it compares with; computed once per process."""
+        """By the metric's name the real samples that it compares with; computed once."""
+        if "references" not in self._known:
+            self._known["references"] = self._references()
+        return self._known["references"]
+
+    def _references(self) -> dict[str, Reference]:
         rest = [metric for metric in self.metrics if metric.name not in self.from_file]
         with_images = [metric for metric in rest if metric.needs_reference]
         if self.images is not None and with_images:
@@ -84,7 +91,9 @@ class Yardstick:
         """What as many real samples get; nothing, and why, where there are none."""
         if self.data is None or self.no_real is not None:
             return Real({}, f"none: {self.no_real}")
-        return real_values(self.data, self.metrics, count, given if self.from_file else None)
+        if count not in self._known:
+            self._known[count] = real_values(self.data, self.metrics, count, given if self.from_file else None)
+        return self._known[count]
 
     @property
     def has_held_out(self) -> bool:
@@ -146,7 +155,7 @@ def choose_yardstick(data: Data | None, shape: tuple[int, ...], wish: Wish, unco
     images = reference_images(statistics.path) if statistics and wanting else None
     if images is None and no_real and wanting:
         reason = f"there are no real images to compare with: {no_real}"
-        if not suite:
+        if not suite or wanting[0] is chosen[0]:  # A protocol without its FID is none.
             raise InputError(f"{wanting[0].name} cannot be measured: {reason}")
         left_out |= {metric.name: reason for metric in wanting}
     kept = [metric for metric in chosen if metric.name not in left_out]
@@ -174,9 +183,8 @@ def choose_yardstick(data: Data | None, shape: tuple[int, ...], wish: Wish, unco
 
 def constants(metric: Metric) -> dict[str, Any]:
     """All that defines a metric but its weights: its constants, and how its features prepare images."""
-    own = {
-        field.name: getattr(metric, field.name) for field in fields(metric) if field.name not in ("name", "features")
-    }
+    names = [known.name for known in fields(metric) if known.name not in ("name", "features")]
+    own = {name: getattr(metric, name) for name in names}
     prepared = metric.features.prepared_by
     found = {"features": metric.features.name, **own, "takes": metric.features.takes}
     return found | ({"prepared": asdict(find_protocol(prepared))} if prepared else {})
