@@ -8,8 +8,8 @@
 | evaluation | 10,000 digits in one step measured by the default metrics, beside drawing them alone |
 | kills | an evaluation that is killed 20 times, against one that is not |
 
-Without a part, all. What is compared takes turns in one process, and medians count, since other work may run on the
-machine. Parts are kept in benchmarks/results/metrics.json, each with command, versions, device and commit.
+Without a part, all. What is compared takes turns in one process; processor seconds and their medians count, since other
+work may run on the machine. Parts are kept in benchmarks/results/metrics.json, each with command, versions, device and commit.
 """
 
 import argparse
@@ -44,19 +44,22 @@ OUT = Path(__file__).parent / "results" / "metrics.json"
 KILLS, DIGITS = 20, 10_000
 
 
-def turns(calls: dict[str, Callable[[], Any]], rounds: int) -> dict[str, Any]:
-    """Seconds of each call, the calls taking turns, once before it counts; and the median of the ratios to the last."""
+def turns(calls: dict[str, Callable[[], Any]], rounds: int, warm: bool = True) -> dict[str, Any]:
+    """Processor seconds of each call, the calls taking turns, and the median of the ratios to the last.
+
+    What is `warm` is called once before it counts, since it compiles.
+    """
     seconds: dict[str, list[float]] = {name: [] for name in calls}
-    for turn in range(rounds + 1):
+    for turn in range(rounds + warm):
         for name, call in calls.items():
-            began = time.perf_counter()
+            began = time.process_time()
             call()
-            if turn:
-                seconds[name].append(time.perf_counter() - began)
+            if turn >= warm:
+                seconds[name].append(time.process_time() - began)
     *_, last = calls
     ratios = {name: [a / b for a, b in zip(seconds[name], seconds[last], strict=True)] for name in calls}
     return {
-        "seconds": {name: statistics.median(values) for name, values in seconds.items()},
+        "processor_seconds": {name: statistics.median(values) for name, values in seconds.items()},
         "ratio": {name: statistics.median(values) for name, values in ratios.items() if name != last},
         "ratios": {name: sorted(values) for name, values in ratios.items() if name != last},
         "rounds": rounds,
@@ -114,7 +117,7 @@ def frechet(rounds: int) -> dict[str, Any]:
     def ours() -> None:
         values["ours"] = frechet_distance(one, two)
 
-    return turns({"ours": ours, "scipy sqrtm": theirs}, rounds) | {"values": values}
+    return turns({"ours": ours, "scipy sqrtm": theirs}, rounds, warm=False) | {"values": values}
 
 
 class Drawn(Features):

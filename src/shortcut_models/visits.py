@@ -92,7 +92,8 @@ class Validation:
         self._stored = batch_dataset(data.open(data.held_out or "validation"), config.batch_size, config.seed, rows)
         self._encode = make_encode(config, layout)
         # The gradient is not asked for, so that it is not computed.
-        self._sums = jax.jit(lambda state, batch, index: gradient(state, batch, index)[1]["loss"])
+        loss = lambda state, batch, index: gradient(state, batch, index)[1]["loss"]  # noqa: E731
+        self._sums = jax.jit(loss, out_shardings=sharding.replicated(layout.mesh))
 
     def due(self, step: int) -> bool:
         """Whether it is time after this step."""
