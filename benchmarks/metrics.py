@@ -9,7 +9,8 @@
 | kills | an evaluation that is killed 20 times, against one that is not |
 
 Without a part, all. What is compared takes turns in one process; processor seconds and their medians count, since other
-work may run on the machine. Parts are kept in benchmarks/results/metrics.json, each with command, versions, device and commit.
+work may run on the machine. Parts are kept in benchmarks/results/metrics.json, each with command, versions, device and
+commit.
 """
 
 import argparse
