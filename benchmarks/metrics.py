@@ -148,7 +148,9 @@ def stream() -> None:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     size = chunk_size((256, 256, 3))
     for start in range(0, 50_000, size):
-        measurement.add(np.full((min(size, 50_000 - start), 1), start, np.uint8), np.zeros(min(size, 50_000 - start)))
+        measurement.add(
+            np.full((min(size, 50_000 - start), 1), start % 251, np.uint8), np.zeros(min(size, 50_000 - start))
+        )
     after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     print(json.dumps({"vectors": measurement.count, "chunk": size, "MiB": (after - before) / 1024}))
 

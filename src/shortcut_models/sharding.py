@@ -19,6 +19,10 @@ AXIS = "data"
 Sharding = Literal["dp", "fsdp"]
 
 
+LEAST = 8
+"""Numbers that a device's share of an array must have, or it is copied."""
+
+
 class Layout(NamedTuple):
     """The devices of a training, and where each array of its state lives."""
 
@@ -83,7 +87,9 @@ def state_sharding(mesh: Mesh, shapes: Any, mode: Sharding, stacked: Sequence[st
     """
 
     def place(path: tuple[Any, ...], leaf: Any) -> NamedSharding:
-        if mode == "dp" or mesh.size == 1:
+        if (
+            mode == "dp" or mesh.size == 1 or leaf.size < LEAST * mesh.size
+        ):  # Sums of metrics are read by every process.
             return replicated(mesh)
         first = int(any(getattr(part, "key", None) in stacked for part in path))
         axes = [axis for axis in range(first, leaf.ndim) if leaf.shape[axis] % mesh.size == 0]
