@@ -10,7 +10,7 @@ import jax
 import numpy as np
 import pytest
 
-from shortcut_models import InputError, cli, figures, sharding, visitors
+from shortcut_models import InputError, cli, sharding, visitors
 from shortcut_models import evaluate as evaluation
 from shortcut_models.checkpoint import load_newest
 from shortcut_models.config import Config
@@ -154,14 +154,15 @@ def test_a_number_that_was_not_told_is_told_without_being_measured_again(
 def test_figures_are_drawn_once_and_shown(points: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     drawn, shown = [], []
 
-    def draw(model: Model, folder: Path, *, run: Path) -> None:
+    def draw(model: Model, folder: Path, *, run: Path) -> list[Path]:
         drawn.append((model.step, sorted(folder.iterdir())))
         assert run == tmp_path / "run"
         (folder / "error.png").write_bytes(b"a picture")
         if len(drawn) == 1:
             raise Killed
+        return [folder / "error.png"]
 
-    monkeypatch.setattr(figures, "draw_figures", draw, raising=False)
+    monkeypatch.setattr(visitors, "draw_figures", draw)
     monkeypatch.setattr("shortcut_models.runlog.RunLog.show", lambda _, step, pictures: shown.append((step, pictures)))
     folder, during = tmp_path / "run", During(figures_every=64)
     with pytest.raises(Killed):

@@ -4,7 +4,6 @@ import json
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict
-from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -15,6 +14,7 @@ from shortcut_models.config import Config
 from shortcut_models.during import During
 from shortcut_models.errors import InputError
 from shortcut_models.evaluate import Plan, measure_model, read_report
+from shortcut_models.figures import draw_figures
 from shortcut_models.files import write_json
 from shortcut_models.metrics.references import sample_shape
 from shortcut_models.metrics.yardstick import Wish, choose_yardstick
@@ -154,6 +154,6 @@ class Figures:
         aside = place.with_name(f".{place.name}")
         shutil.rmtree(aside, ignore_errors=True)  # What a kill left.
         aside.mkdir(parents=True)
-        import_module("shortcut_models.figures").draw_figures(model, aside, run=self._run)
+        drawn = draw_figures(model, aside, run=self._run)
         aside.rename(place)
-        return Found({}, {path.stem: path for path in sorted(place.glob("*.png"))})
+        return Found({}, {path.stem: place / path.name for path in drawn})

@@ -44,7 +44,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> Quick:
 
 
 def measure(wish: Wish, data: Noise | None = None, **plan: Any) -> dict[str, Any]:
-    settings = {"budgets": (1,), "count": 30} | plan
+    settings: dict[str, Any] = {"budgets": (1,), "count": 30} | plan
     found = measure_model(Model(), choose_yardstick(data, SHAPE, wish), Plan(**settings))
     assert found is not None
     json.dumps(found.report)
