@@ -195,7 +195,7 @@ def test_an_unknown_name_is_refused_with_the_names(tiny: Config) -> None:
 
 @pytest.mark.parametrize("name", catalogue.PRESETS)
 def test_a_preset_can_be_trained(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from shortcut_models.train import check_fits
+    from shortcut_models.config import check_fits
 
     # Stand-ins for what a recipe of the paper needs on disk.
     monkeypatch.setenv("TFDS_DATA_DIR", str(Path(__file__).parent / "golden/data/tfds"))

@@ -185,7 +185,7 @@ def test_the_citation_and_the_package_agree() -> None:
     assert (ROOT / "src/shortcut_models/py.typed").exists()
 
 
-@pytest.mark.parametrize("module", ["sampling", "objectives.path", "metrics.points"])
+@pytest.mark.parametrize("module", ["sampling", "objectives.path", "metrics.points", "interop.tracked_names"])
 def test_examples_in_docstrings(module: str) -> None:
     found = doctest.testmod(importlib.import_module(f"shortcut_models.{module}"))
     assert found.attempted

@@ -20,10 +20,11 @@ import pytest
 from shortcut_models import InputError, sharding, startup
 from shortcut_models.checkpoint import Checkpoints, newest
 from shortcut_models.codecs.pixels import Pixels
-from shortcut_models.config import Config
+from shortcut_models.config import Config, check_fits
 from shortcut_models.data.digits import Digits
 from shortcut_models.data.pipeline import batch_dataset
 from shortcut_models.data.points import Points
+from shortcut_models.encoding import make_encode
 from shortcut_models.networks.dit import DiT
 from shortcut_models.networks.mlp import MLP
 from shortcut_models.objectives import Batch, Context
@@ -33,7 +34,7 @@ from shortcut_models.objectives.shortcut import ORIGINAL, Shortcut
 from shortcut_models.optimizer import Optimizer, make_optimizer, make_schedule
 from shortcut_models.runlog import check_finite
 from shortcut_models.state import State, init_state, restore, shapes_of, to_parts
-from shortcut_models.train import check_fits, compile_step, make_encode, make_step, train
+from shortcut_models.train import compile_step, make_step, train
 
 
 def saved_state(config: Config, folder: Path, step: int | None = None) -> State:

@@ -132,3 +132,35 @@ def choose(kind: str, names: dict[str, catalogue.Entry], name: str, own: Any = N
     if not isinstance(found, type):
         return found
     return own if type(own) is found else found()
+
+
+def check_fits(config: Config) -> None:
+    """Raise InputError unless the network takes the data's items and has their labels, and the objective what it needs.
+
+    Labels that are all dropped are not read, so that their number does not matter.
+    """
+    data, model = config.data, config.model
+    if data.shape != model.shape:
+        raise InputError(
+            f"the data's items are {_by(data.shape)}, but the network takes {_by(model.shape)}: {_fit(data)}"
+        )
+    if data.num_classes != model.num_classes and not config.objective.unconditional:
+        raise InputError(
+            f"the data have {data.num_classes} classes, but model.num_classes is {model.num_classes}: set "
+            f"--model.num-classes {data.num_classes}, or --objective.label-dropout 1 to train without labels."
+        )
+    if config.objective.needs_pairs and not data.paired:
+        raise InputError(
+            "this objective learns pairs of noise and sample, which these data do not have: make them "
+            "with `shortcut pairs RUN --out FOLDER`, and train on --data FOLDER."
+        )
+
+
+def _by(shape: tuple[int, ...]) -> str:
+    return " x ".join(map(str, shape))
+
+
+def _fit(data: Data) -> str:
+    if len(data.shape) != 3:
+        return "choose another --model."
+    return f"set --model.image-size {data.shape[0]} --model.channels {data.shape[2]}."

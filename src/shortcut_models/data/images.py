@@ -206,6 +206,10 @@ class ImageSource:
     def __getitem__(self, index: int) -> dict[str, Any]:
         if not 0 <= index < len(self):
             raise IndexError(f"index {index} is outside 0 to {len(self) - 1}.")
+        return self.noted(index)[0]
+
+    def noted(self, index: int) -> tuple[dict[str, Any], tuple[str, ...]]:
+        """The example, and what was done or ignored to read it; raises InputError if it cannot be read."""
         try:
             return self._read(index)
         except BadImage as bad:
@@ -221,16 +225,17 @@ class ImageSource:
             "label": np.array([example["label"] for example in found], np.int32),
         }
 
-    def _read(self, index: int) -> dict[str, Any]:
+    def _read(self, index: int) -> tuple[dict[str, Any], tuple[str, ...]]:
         data, label = self.records.read(index)
-        return {"image": self._data.decode(data).image, "label": label if self._labelled else 0}
+        found = self._data.decode(data)
+        return {"image": found.image, "label": label if self._labelled else 0}, found.notes
 
     def _read_near(self, index: int) -> dict[str, Any]:
         for place in (*range(index, len(self)), *range(index)):
             if place in self.bad:
                 continue
             try:
-                return self._read(place)
+                return self._read(place)[0]
             except BadImage as bad:
                 self.bad[place] = bad
                 self._check_share(place, bad)
