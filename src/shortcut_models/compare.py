@@ -133,8 +133,9 @@ class Comparison:
 
 
 def named(name: str, base: Config | None = None) -> Objective:
-    """The objective of that name, with the settings of `base` if it is its own."""
-    return choose("objective", catalogue.OBJECTIVES, name, base and base.objective)
+    """The objective of that name, with the settings of `base` if it is its own, and without labels if that is."""
+    found = choose("objective", catalogue.OBJECTIVES, name, base and base.objective)
+    return found.without_labels() if base is not None and base.objective.unconditional else found
 
 
 class Result(NamedTuple):

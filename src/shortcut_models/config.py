@@ -108,19 +108,27 @@ def configure(
 ) -> Config:
     """The configuration with other choices; the network takes the size of the data, if it is told where they lie.
 
-    A choice that is the configuration's own keeps its settings of it. Raises InputError, listing the
+    A choice that is the configuration's own keeps its settings of it. Data without labels are learnt without, every
+    label being dropped, and so is what a configuration without labels becomes. Raises InputError, listing the
     names, for an unknown one, and if the network cannot take such data.
     """
     changes: dict[str, Any] = {}
+    goal = base.objective
+    if objective is not None:
+        goal = choose("objective", catalogue.OBJECTIVES, objective, base.objective)
+    unlabelled = data is not None and not data.unnamed and data.unlabelled
+    if unlabelled or base.objective.unconditional:
+        goal = goal.without_labels()
+    changes["objective"] = goal
     if data is not None:
         changes["data"] = data
     if model is not None or data is not None:
         network = base.model if model is None else choose("model", catalogue.NETWORKS, model, base.model)
         chosen = data or base.data
-        # Where the data lie may be told by a setting, later; then the network's sizes have to be told too.
-        changes["model"] = network if chosen.unnamed else network.sized(chosen.shape, chosen.num_classes)
-    if objective is not None:
-        changes["objective"] = choose("objective", catalogue.OBJECTIVES, objective, base.objective)
+        # Labels that are all dropped are not read, so that their number does not matter.
+        dropped = goal.unconditional and not unlabelled
+        classes = network.num_classes if dropped or chosen.unnamed else chosen.num_classes
+        changes["model"] = network if chosen.unnamed else network.sized(chosen.shape, classes)
     if start_from is not None:
         changes["start_from"] = start_from
     return replace(base, **changes)

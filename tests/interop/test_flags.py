@@ -298,7 +298,17 @@ def test_the_celeba_command_trains_goes_on_and_draws(
     again = shlex.split(printed.removeprefix("the same as: shortcut train "))
     line = parsing.split(again[1:])
     assert line.take("run_dir") == str(folder)
-    assert replace(settings.resolve(again[0], line, []), max_steps=2) == config
+    told = settings.resolve(again[0], line, [])
+    assert replace(told, max_steps=2, data=told.data.noted()) == config
+    # The run keeps to its VAE, whichever is found.
+    monkeypatch.setenv("SHORTCUT_VAE", str(write_small(tmp_path / "other", seed=1)))
+    with pytest.raises(
+        InputError, match=r"is the VAE .* but the VAE .* encodes these data: name its file"
+    ):
+        runs.read_shown(folder).codec.ready()
+    assert main([*words, "--max_steps", "3"]) == 2
+    assert "data.vae_identity: " in capsys.readouterr().err
+    monkeypatch.setenv("SHORTCUT_VAE", str(tmp_path / "vae"))
 
     rows = (folder / "metrics.jsonl").read_text().splitlines()
     assert all(np.isfinite(json.loads(row)["loss"]) for row in rows)

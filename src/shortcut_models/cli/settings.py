@@ -5,6 +5,7 @@ Nothing here is imported before it is needed: the names of all choices are in th
 
 import difflib
 import shlex
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from shortcut_models import catalogue
@@ -59,15 +60,23 @@ def choose(preset: str, line: parsing.Line) -> "Config":
     from shortcut_models.presets import get_preset
 
     config = get_preset(preset)
-    data = line.take("data", "dataset_name")
+    name, latents = line.take("data", "dataset_name"), line.take("latents") or ""
+    if latents and name is None:
+        raise InputError(f"--latents {latents} says whose tool encoded latents: name them too, --data PATH.")
     model, objective, start_from = (line.take(name) for name in ("model", "objective", "start_from"))
-    return configure(
-        config,
-        data=opening.choose(data, config.data) if data is not None else None,
-        model=model,
-        objective=objective,
-        start_from=start_from,
-    )
+    chosen = config.data if name is None else opening.choose(name, config.data, latents)
+    data = parsing.override(chosen, line, "data.")
+    others = {"model": model, "objective": objective, "start_from": start_from}
+    if name is None and data == config.data:
+        return configure(config, **others)
+    try:
+        # The network's sizes follow from the data as they will be.
+        return configure(config, data=data, **others)
+    except InputError:
+        if name is not None and not chosen.unnamed:
+            raise
+        # Settings alone say where the data lie, and they are not here: what they are for may be told as well.
+        return replace(configure(config, data=None if name is None else chosen, **others), data=data)
 
 
 def describe(config: "Config") -> str:
@@ -114,4 +123,6 @@ def name_list(names: dict[str, catalogue.Entry]) -> str:
 
 def choices_help() -> str:
     """Help on the switches."""
-    return "\n".join(parsing.entry(f"--{part} NAME", f"{about}.") for part, (_, _, about) in CHOICES.items())
+    lines = [parsing.entry(f"--{part} NAME", f"{about}.") for part, (_, _, about) in CHOICES.items()]
+    about = "whose tool encoded the latents that --data names, where nothing in them says so."
+    return "\n".join([*lines, parsing.entry("--latents edm2|repa", about)])

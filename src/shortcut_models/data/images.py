@@ -3,7 +3,7 @@
 import hashlib
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self
@@ -86,6 +86,8 @@ class Images(Data):
     vae: str = ""
     """File of the SD-VAE that encodes them in front of every step; `found` is what SHORTCUT_VAE names, or the hub's
     cache has. Empty: the network sees pixels."""
+    vae_identity: str = ""
+    """SHA-256 of that VAE's weights, without which any is taken; a run notes it here."""
 
     def __post_init__(self) -> None:
         # A run that records its data is read from other working directories.
@@ -131,8 +133,20 @@ class Images(Data):
             return super().codec
         from shortcut_models.codecs.sd_vae_file import find_vae  # It needs JAX; choosing data does not.
 
-        file = find_vae(None if self.vae == FOUND else self.vae)
-        return _codec(file, file.stat().st_mtime_ns)
+        # Weights that are known can be had from anywhere, when the file that a run began with has moved.
+        moved = self.vae_identity and not Path(self.vae).exists()
+        file = find_vae(None if self.vae == FOUND or moved else self.vae, flag="--data.vae")
+        codec = _codec(file, file.stat().st_mtime_ns)
+        if self.vae_identity not in ("", codec.identity):
+            raise InputError(
+                f"{file} is the VAE {codec.identity[:12]}, but the VAE {self.vae_identity[:12]} encodes these data: "
+                "name its file by SHORTCUT_VAE."
+            )
+        return codec
+
+    def noted(self) -> Self:
+        """With the identity of the VAE in front, if there is one."""
+        return replace(self, vae_identity=self.codec.identity) if self.vae else self
 
     @property
     def num_classes(self) -> int:

@@ -5,7 +5,7 @@ Shard k holds images-K.npy, or mean-K.npy and deviation-K.npy with mirrored copi
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -15,7 +15,7 @@ from jaxtyping import Int
 
 from shortcut_models.data.base import Batch, Data, Source, whole_path
 from shortcut_models.data.images import Mirrored
-from shortcut_models.data.latents import sd_vae
+from shortcut_models.data.latents import codec_of
 from shortcut_models.data.layout import canonical
 from shortcut_models.errors import InputError
 
@@ -49,6 +49,8 @@ class Prepared(Data):
     """Whether training sees them mirrored half of the time; by default as is right for the source."""
     labels: bool = True
     """Whether to use the classes; without, all have label 0 and there is one class, without a name."""
+    vae_identity: str = ""
+    """SHA-256 of the weights of the VAE that the latents must be of; a run notes it here."""
 
     def __post_init__(self) -> None:
         # A run that records its data is read from other working directories.
@@ -68,6 +70,11 @@ class Prepared(Data):
                 f"{self.path} is not complete: run the `shortcut prepare` command that makes it again; it goes on "
                 f"where it stopped."
             )
+        if self.vae_identity not in ("", manifest["vae"]):
+            made = "images, no latents" if manifest["kind"] == "images" else f"latents of {_vae(manifest['vae'])}"
+            raise InputError(
+                f"{self.path} holds {made}, but {_vae(self.vae_identity)} is needed: use what that one encoded."
+            )
         return manifest
 
     @property
@@ -84,9 +91,12 @@ class Prepared(Data):
         if split == "train":
             return self._open()
         names = (folder.name for folder in Path(self.path).iterdir() if canonical(folder.name) == split)
-        other = Prepared(path=str(Path(self.path, next(names))), size=self.size, flip=False, labels=self.labels)
+        other = replace(self, path=str(Path(self.path, next(names))), flip=False)
         if (other.shape, other.class_names) != (self.shape, self.class_names):
             raise InputError(f"{other.path} has other classes or another shape than {self.path}: prepare it again.")
+        kinds = [{key: data.manifest.get(key) or "" for key in ("vae", "scale", "latents")} for data in (self, other)]
+        if kinds[0] != kinds[1]:
+            raise InputError(f"{other.path} holds latents of another VAE or scale than {self.path}: prepare it again.")
         return other._open()
 
     def _open(self) -> Source:
@@ -133,7 +143,14 @@ class Prepared(Data):
         """Pixels, or the VAE that the latents are of."""
         if self.manifest["kind"] == "images":
             return super().codec
-        return sd_vae(identity=self.manifest["vae"])
+        about = self.manifest
+        channels, factor = about["shape"][-1], about["settings"]["size"] // about["shape"][0]
+        sizes = {"channels": channels, "factor": factor} | ({"scale": about["scale"]} if about.get("scale") else {})
+        return codec_of(about.get("latents", ""), about["vae"] or "", **sizes)
+
+    def noted(self) -> "Prepared":
+        """With the identity of the VAE, if its latents name it."""
+        return replace(self, vae_identity=self.manifest["vae"] or "")
 
     @property
     def metrics(self) -> tuple[str, ...]:
@@ -144,6 +161,11 @@ class Prepared(Data):
         """A digest of the manifest, which names the source's files and all settings."""
         about = {name: self.manifest[name] for name in ("settings", "count", "left_out")} | {"labels": self.labels}
         return f"prepared-{hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]}"
+
+
+def _vae(identity: str | None) -> str:
+    """What a message calls a VAE."""
+    return f"the VAE {identity[:12]}" if identity else "a VAE that they do not name"
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:

@@ -408,9 +408,12 @@ def equivalent(config: "Config", folder: Path | None = None) -> str:
         switches["data"] = f"{own}:{path}" if path else own
     if config.start_from:
         switches["start_from"] = config.start_from
-    base = settings.choose(preset, parsing.Line([], dict(switches)))
-    known, there = parsing.settings(config), parsing.settings(base)
-    different = {name: parsing.write(s.value) for name, s in known.items() if s.value != there[name].value}
+    different: dict[str, str] = {}
+    for part in ("data.", ""):  # The network's sizes follow from the data, whose settings therefore come first.
+        base = settings.choose(preset, parsing.Line([], switches | different))
+        known, there = parsing.settings(config), parsing.settings(base)
+        changed = {n: parsing.write(s.value) for n, s in known.items() if n not in there or s.value != there[n].value}
+        different |= {name: value for name, value in changed.items() if name.startswith(part)}
     words = ["shortcut", "train", preset, *(["--run-dir", str(folder)] if folder else [])]
     for name, value in (switches | {n: v for n, v in different.items() if n not in switches}).items():
         words += [parsing.flag(name), value]

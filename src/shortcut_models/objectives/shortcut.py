@@ -14,8 +14,8 @@ Cost: 3 forward passes for the whole batch plus 2 on the bootstrap share.
 """
 
 import math
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass, field, replace
+from typing import Literal, Self
 
 import jax
 import jax.numpy as jnp
@@ -105,6 +105,10 @@ class Shortcut(Bootstrapped):
     def unconditional(self) -> bool:
         """Every label is dropped, those of the bootstrap included."""
         return super().unconditional and self.bootstrap_dropout
+
+    def without_labels(self) -> Self:
+        """Those of the bootstrap too; there is nothing to guide then."""
+        return replace(super().without_labels(), bootstrap_dropout=True, guidance=1.0)
 
     def check(self, batch_size: int, images: int) -> None:
         """Raise InputError if the share leaves no example for one of the two parts.
