@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple
 
 import jax
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Int
 
 from shortcut_models.errors import InputError
@@ -60,7 +60,7 @@ def make_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
     return jax.make_mesh((count,), (AXIS,), axis_types=(jax.sharding.AxisType.Auto,), devices=devices)
 
 
-def replicated(mesh: Mesh) -> NamedSharding:
+def replicated(mesh: Mesh | AbstractMesh) -> NamedSharding:
     """A whole copy on every device."""
     return NamedSharding(mesh, PartitionSpec())
 
@@ -80,7 +80,7 @@ def check_batch(batch_size: int, accumulation: int, mesh: Mesh) -> None:
         )
 
 
-def state_sharding(mesh: Mesh, shapes: Any, mode: Sharding, stacked: Sequence[str] = ()) -> Any:
+def state_sharding(mesh: Mesh | AbstractMesh, shapes: Any, mode: Sharding, stacked: Sequence[str] = ()) -> Any:
     """A sharding for every array of a state, given their shapes (from `jax.eval_shape`).
 
     `stacked` names the parts whose leading axis is walked by a scan: splitting it would serialise.

@@ -302,9 +302,7 @@ def test_the_celeba_command_trains_goes_on_and_draws(
     assert replace(told, max_steps=2, data=told.data.noted()) == config
     # The run keeps to its VAE, whichever is found.
     monkeypatch.setenv("SHORTCUT_VAE", str(write_small(tmp_path / "other", seed=1)))
-    with pytest.raises(
-        InputError, match=r"is the VAE .* but the VAE .* encodes these data: name its file"
-    ):
+    with pytest.raises(InputError, match=r"is the VAE .* but the VAE .* encodes these data: name its file"):
         runs.read_shown(folder).codec.ready()
     assert main([*words, "--max_steps", "3"]) == 2
     assert "data.vae_identity: " in capsys.readouterr().err
