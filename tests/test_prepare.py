@@ -45,7 +45,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 class Fake:
     """A VAE whose mean is the average of 8x8 pixels, and whose deviation is their largest."""
 
-    identity, scale = "fake", 0.5
+    identity, dtype, scale = "fake", "float32", 0.5
 
     def encode(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         assert images.min() >= -1

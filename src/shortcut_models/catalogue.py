@@ -139,8 +139,13 @@ PRESETS = {
     "images32": Entry("presets.images32:PRESET", "your own pictures at 32x32: --data OUT of `shortcut prepare`"),
     "images64": Entry("presets.images64:PRESET", "your own pictures at 64x64: for a GPU"),
     "celebahq256-b": Entry("presets.celebahq256_b:PRESET", "CelebA-HQ 256 without labels, DiT-B, as in the paper"),
+    "celebahq256-b-improved": Entry(
+        "presets.celebahq256_b_improved:PRESET", "the same with the remedies of docs/ladder.md: untried"
+    ),
     "imagenet256-b": Entry("presets.imagenet256_b:PRESET", "ImageNet 256 by class, DiT-B, as in the paper"),
+    "imagenet256-b-improved": Entry("presets.imagenet256_b_improved:PRESET", "the same with those remedies: untried"),
     "imagenet256-xl": Entry("presets.imagenet256_xl:PRESET", "the same with DiT-XL: for many devices"),
+    "imagenet256-xl-improved": Entry("presets.imagenet256_xl_improved:PRESET", "the same with those remedies: untried"),
     "glyphs": Entry("presets.glyphs:PRESET", "62 characters in colour at 32x32: for a GPU"),
 }
 

@@ -12,6 +12,7 @@ LATER: dict[str, Any] = {
     "dit.position_dtype": "float32",
     "prepared.vae_identity": "",
     **{f"{kind}.{name}": "" for kind in _IMAGES for name in ("vae", "vae_identity")},
+    **{f"{kind}.vae_dtype": "float32" for kind in _IMAGES},
 }
 """Fields that came after files of today's format were written, such as these, and what a file without
 them means: the behaviour of that time, which need not be today's default."""

@@ -48,6 +48,11 @@ class Encoder(Protocol):
         ...
 
     @property
+    def dtype(self) -> str:
+        """What it computes in, which decides the bytes."""
+        ...
+
+    @property
     def scale(self) -> float:
         """What its latents are multiplied by to train on them."""
         ...
@@ -192,6 +197,7 @@ class _Task:
             "size": self.data.size,
             **{name: getattr(self.data, name) for name in ("crop", "alpha", "labels") if hasattr(self.data, name)},
             "vae": None if self.vae is None else self.vae.identity,
+            "vae_dtype": None if self.vae is None else self.vae.dtype,
             "mirrored": self.mirror,
             "shard_items": self.shard_items,
         }

@@ -37,6 +37,8 @@ class Prepare:
     """Whose tool encoded the latents of SOURCE, which nothing in them says."""
     vae: Path | None = None
     """Weights of an SD-VAE (.safetensors): write its latents instead of images."""
+    vae_dtype: Literal["float32", "bfloat16"] = "float32"
+    """What it computes in; bfloat16 is off by 1.5 to 1.8 %, and several times as fast on GPUs."""
     part: str = "1/1"
     """K/N: do the K-th of N parts, one on each of N machines; the plain command then puts them together."""
     most_left_out: float = 0.01
@@ -67,7 +69,7 @@ def run(words: list[str]) -> int:
         given.out,
         size=given.size,
         split=given.split,
-        vae=_vae(given.vae),
+        vae=_vae(given.vae, given.vae_dtype),
         part=_part(given.part),
         most_left_out=given.most_left_out,
         threads=given.threads,
@@ -102,12 +104,12 @@ def _source(place: str, latents: str = "", **settings: Any) -> Any:
     return dataclasses.replace(data, **{name: value for name, value in settings.items() if name in known})
 
 
-def _vae(path: Path | None) -> Any:
+def _vae(path: Path | None, dtype: str) -> Any:
     if path is None:
         return None
     from shortcut_models.codecs.sd_vae_file import find_vae, load_vae
 
-    return load_vae(find_vae(path))
+    return load_vae(find_vae(path), dtype=dtype)
 
 
 def _part(text: str) -> tuple[int, int]:
