@@ -15,6 +15,7 @@ from shortcut_models.errors import InputError
 
 if TYPE_CHECKING:
     from shortcut_models.config import Config
+    from shortcut_models.data.base import Data
 
 CHOICES = {
     "data": ("data set", catalogue.DATA, "train on other data: a name, or a path"),
@@ -55,7 +56,6 @@ def resolve(preset: str, line: parsing.Line, own: list[str]) -> "Config":
 
 def choose(preset: str, line: parsing.Line) -> "Config":
     """The preset's configuration with the line's choices, which are taken out of it, and no other settings yet."""
-    from shortcut_models.config import configure
     from shortcut_models.data import opening
     from shortcut_models.presets import get_preset
 
@@ -64,19 +64,24 @@ def choose(preset: str, line: parsing.Line) -> "Config":
     if latents and name is None:
         raise InputError(f"--latents {latents} says whose tool encoded latents: name them too, --data PATH.")
     model, objective, start_from = (line.take(name) for name in ("model", "objective", "start_from"))
-    chosen = config.data if name is None else opening.choose(name, config.data, latents)
-    data = parsing.override(chosen, line, "data.")
-    others = {"model": model, "objective": objective, "start_from": start_from}
-    if name is None and data == config.data:
-        return configure(config, **others)
+    chosen = None if name is None else opening.choose(name, config.data, latents)
+    return _configure(config, chosen, line, {"model": model, "objective": objective, "start_from": start_from})
+
+
+def _configure(base: "Config", chosen: "Data | None", line: parsing.Line, others: dict[str, str | None]) -> "Config":
+    """The base with other choices, and the data's settings on the line, from which the network's sizes follow."""
+    from shortcut_models.config import configure
+
+    data = parsing.override(chosen or base.data, line, "data.")
+    if chosen is None and data == base.data:
+        return configure(base, **others)
     try:
-        # The network's sizes follow from the data as they will be.
-        return configure(config, data=data, **others)
+        return configure(base, data=data, **others)
     except InputError:
-        if name is not None and not chosen.unnamed:
+        if chosen is not None and not chosen.unnamed:
             raise
         # Settings alone say where the data lie, and they are not here: what they are for may be told as well.
-        return replace(configure(config, data=None if name is None else chosen, **others), data=data)
+        return replace(configure(base, data=chosen, **others), data=data)
 
 
 def describe(config: "Config") -> str:
