@@ -6,7 +6,7 @@ Nothing here is imported before it is needed: the names of all choices are in th
 import difflib
 import shlex
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from shortcut_models import catalogue
 from shortcut_models.cli import parsing
@@ -68,7 +68,7 @@ def choose(preset: str, line: parsing.Line) -> "Config":
     return _configure(config, chosen, line, {"model": model, "objective": objective, "start_from": start_from})
 
 
-def _configure(base: "Config", chosen: "Data | None", line: parsing.Line, others: dict[str, str | None]) -> "Config":
+def _configure(base: "Config", chosen: "Data | None", line: parsing.Line, others: dict[str, Any]) -> "Config":
     """The base with other choices, and the data's settings on the line, from which the network's sizes follow."""
     from shortcut_models.config import configure
 
