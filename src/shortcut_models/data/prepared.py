@@ -187,6 +187,11 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     return manifest
 
 
+def _whole_rows(array: np.ndarray) -> np.ndarray:
+    """The same memory with a row as one opaque item, which NumPy copies at once and not number by number."""
+    return array.reshape(len(array), -1).view(np.dtype((np.void, array.nbytes // len(array))))[:, 0]
+
+
 class ShardSource:
     """The seam of a source over shards of arrays, each mapped when something in it is asked for."""
 
@@ -226,7 +231,7 @@ class ShardSource:
                 array = self._map(name, number)
                 if name not in batch:
                     batch[name] = np.empty((len(indices), *array.shape[1:]), array.dtype)
-                batch[name][part] = array[rows]
+                _whole_rows(batch[name])[part] = _whole_rows(array)[rows]
         return batch if self._labelled else batch | {"label": np.zeros(len(indices), np.int32)}
 
     def _map(self, name: str, number: int) -> np.ndarray:
