@@ -328,7 +328,7 @@ def test_a_run_s_latents_stay_those_of_its_vae(source: Path, tmp_path: Path) -> 
     data = choose(tmp_path / "out")
     codec = cast(Codec, data.codec)
     assert (codec.identity, codec.scale, codec.factor, codec.channels) == ("fake", 0.5, 8, 3)
-    noted = cast(Prepared, data.noted())
+    noted = cast(Prepared, data.recorded())
     assert noted.vae_identity == "fake"
     assert noted.shape == (2, 2, 3)
     with pytest.raises(InputError, match="holds latents of the VAE fake, but the VAE other is needed"):
@@ -336,4 +336,4 @@ def test_a_run_s_latents_stay_those_of_its_vae(source: Path, tmp_path: Path) -> 
     prepare(str(source), tmp_path / "pixels", size=16)
     with pytest.raises(InputError, match="holds images, no latents, but the VAE fake is needed"):
         Prepared(path=str(tmp_path / "pixels"), vae_identity="fake").open()
-    assert cast(Prepared, choose(tmp_path / "pixels").noted()).vae_identity == ""
+    assert cast(Prepared, choose(tmp_path / "pixels").recorded()).vae_identity == ""

@@ -83,7 +83,8 @@ def kept(folder: Path) -> str:
 
 def settle(config: Config) -> Config:
     """The configuration with paths that do not depend on the working directory, and data that name their VAE."""
-    return replace(config, data=config.data.noted(), start_from=config.start_from and absolute(config.start_from))
+    config = replace(config, data=config.data.recorded())
+    return replace(config, start_from=absolute(config.start_from)) if config.start_from else config
 
 
 def create_or_check(folder: Path, config: Config, command: str) -> None:

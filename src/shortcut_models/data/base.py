@@ -125,7 +125,7 @@ class Data:
         """Names of the metrics that `evaluate` and `compare` take by default, without the number of samples."""
         return ()
 
-    def noted(self) -> "Data":
+    def recorded(self) -> "Data":
         """The same data as a run notes them: with the identity of the VAE that encodes them, if there is one."""
         return self
 
@@ -146,6 +146,12 @@ class Data:
 def whole_path(path: str) -> str:
     """A path that means the same from every working directory; "" stays."""
     return os.path.abspath(Path(path).expanduser()) if path else ""  # noqa: PTH100
+
+
+def check_first(first: int) -> None:
+    """Raise InputError unless it is a number of examples, or 0 for all."""
+    if first < 0:
+        raise InputError(f"data.first is {first}, but must be a number of images, or 0 for all.")
 
 
 def describe(data: Data) -> str:

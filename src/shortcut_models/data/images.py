@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, Self
 import numpy as np
 from jaxtyping import Int
 
-from shortcut_models.data.base import Batch, Data, Source, describe, take, whole_path
+from shortcut_models.data.base import Batch, Data, Source, check_first, describe, take, whole_path
 from shortcut_models.data.crop import Crop, square
 from shortcut_models.data.decode import Alpha, BadImage, Decoded, decode
 from shortcut_models.errors import InputError
@@ -83,6 +83,8 @@ class Images(Data):
     """What becomes of transparency: dropped, so that hidden colours appear, or laid on white or black."""
     labels: bool = True
     """Whether to use the classes; without, all have label 0 and there is one class, without a name."""
+    first: int = 0
+    """Only so many, the first, to see whether they can be learnt by heart; 0 is all."""
     vae: str = ""
     """File of the SD-VAE that encodes them in front of every step; `found` is what SHORTCUT_VAE names, or the hub's
     cache has. Empty: the network sees pixels."""
@@ -98,6 +100,7 @@ class Images(Data):
             object.__setattr__(self, "vae", whole_path(self.vae))
         if self.size is not None and self.size < 1:
             raise InputError(f"data.size is {self.size}, but images are at least 1 pixel high and wide.")
+        check_first(self.first)
 
     @classmethod
     def recognise(cls, place: str) -> list[Self]:
@@ -113,7 +116,7 @@ class Images(Data):
         records = self.records(split)
         if not len(records):
             raise InputError(f"{describe(self)} holds no images in split {split!r}.")
-        return ImageSource(self, records, flip=self.flip and split == self.splits[0])
+        return ImageSource(self, records, flip=self.flip and split == self.splits[0], first=self.first)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -146,7 +149,7 @@ class Images(Data):
             )
         return codec
 
-    def noted(self) -> Self:
+    def recorded(self) -> Self:
         """With the identity of the VAE in front, if there is one."""
         return replace(self, vae_identity=self.codec.identity) if self.vae else self
 
@@ -172,7 +175,7 @@ class Images(Data):
     def identity(self) -> str:
         """A digest of the files and of what is made of them."""
         digest = hashlib.sha256(repr((type(self).__name__, self.size, self.crop, self.alpha, self.labels)).encode())
-        for line in self.fingerprint():
+        for line in (*([f"first {self.first}"] if self.first else []), *self.fingerprint()):
             digest.update(os.fsencode(line) + b"\n")
         return f"images-{digest.hexdigest()[:16]}"
 
@@ -208,16 +211,17 @@ class ImageSource:
     end for it, until more than `MOST_LEFT_OUT` of all are like that.
     """
 
-    def __init__(self, data: Images, records: Records, flip: bool = False) -> None:
+    def __init__(self, data: Images, records: Records, flip: bool = False, first: int = 0) -> None:
         self._data, self.records, self._labelled = data, records, data.labels and bool(records.class_names)
         self.bad: dict[int, BadImage] = {}
         """Images that turned out unreadable, by index."""
         self.mirror = Mirrored(self) if flip else None
         self.in_order: bool = getattr(records, "in_order", False)
         """Whether a random image costs as much as its neighbours together."""
+        self._count = min(first, len(records)) if first else len(records)
 
     def __len__(self) -> int:
-        return len(self.records)
+        return self._count
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         if not 0 <= index < len(self):

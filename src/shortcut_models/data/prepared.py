@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from jaxtyping import Int
 
-from shortcut_models.data.base import Batch, Data, Source, whole_path
+from shortcut_models.data.base import Batch, Data, Source, check_first, whole_path
 from shortcut_models.data.images import Mirrored
 from shortcut_models.data.latents import codec_of
 from shortcut_models.data.layout import canonical
@@ -49,12 +49,15 @@ class Prepared(Data):
     """Whether training sees them mirrored half of the time; by default as is right for the source."""
     labels: bool = True
     """Whether to use the classes; without, all have label 0 and there is one class, without a name."""
+    first: int = 0
+    """Only so many, the first, to see whether they can be learnt by heart; 0 is all."""
     vae_identity: str = ""
     """SHA-256 of the weights of the VAE that the latents must be of; a run notes it here."""
 
     def __post_init__(self) -> None:
         # A run that records its data is read from other working directories.
         object.__setattr__(self, "path", whole_path(self.path))
+        check_first(self.first)
 
     @classmethod
     def recognise(cls, place: str) -> list[Self]:
@@ -103,13 +106,13 @@ class Prepared(Data):
         about = self.manifest
         self._check_size()
         flip = about["flip"] if self.flip is None else self.flip
-        source = ShardSource(Path(self.path), about, self.labels)
+        source = ShardSource(Path(self.path), about, self.labels, first=self.first)
         if not flip:
             return source
         if about["kind"] == "images":
             source.mirror = Mirrored(source)
         elif about["mirrored"]:
-            source.mirror = ShardSource(Path(self.path), about, self.labels, MIRRORED)
+            source.mirror = ShardSource(Path(self.path), about, self.labels, MIRRORED, self.first)
         else:
             raise InputError(f"{self.path} holds no mirrored latents: prepare it with them, or use --no-data.flip.")
         return source
@@ -148,7 +151,7 @@ class Prepared(Data):
         sizes = {"channels": channels, "factor": factor} | ({"scale": about["scale"]} if about.get("scale") else {})
         return codec_of(about.get("latents", ""), about["vae"] or "", **sizes)
 
-    def noted(self) -> "Prepared":
+    def recorded(self) -> "Prepared":
         """With the identity of the VAE, if its latents name it."""
         return replace(self, vae_identity=self.manifest["vae"] or "")
 
@@ -160,6 +163,7 @@ class Prepared(Data):
     def identity(self) -> str:
         """A digest of the manifest, which names the source's files and all settings."""
         about = {name: self.manifest[name] for name in ("settings", "count", "left_out")} | {"labels": self.labels}
+        about |= {"first": self.first} if self.first else {}
         return f"prepared-{hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]}"
 
 
@@ -195,12 +199,15 @@ def _whole_rows(array: np.ndarray) -> np.ndarray:
 class ShardSource:
     """The seam of a source over shards of arrays, each mapped when something in it is asked for."""
 
-    def __init__(self, folder: Path, manifest: dict[str, Any], labelled: bool, ending: str = "") -> None:
+    def __init__(
+        self, folder: Path, manifest: dict[str, Any], labelled: bool, ending: str = "", first: int = 0
+    ) -> None:
         self._folder, self._labelled = folder, labelled and manifest["num_classes"] > 1
         self._shape = tuple(manifest["shape"])
         self._files = {name: file + ending for name, file in FILES[manifest["kind"]].items()} | {"label": "labels"}
         self._counts = [shard["count"] for shard in manifest["shards"]]
         self._ends = np.cumsum(self._counts)
+        self._count = min(first or sum(self._counts), sum(self._counts))
         self._mapped: dict[tuple[str, int], np.ndarray] = {}
         self.mirror: Source | None = None
         for number, count in enumerate(self._counts):
@@ -209,7 +216,7 @@ class ShardSource:
                     raise InputError(f"{folder / f'{file}-{number:05}.npy'} is missing: prepare the data again.")
 
     def __len__(self) -> int:
-        return int(self._ends[-1]) if len(self._ends) else 0
+        return self._count
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         if not 0 <= index < len(self):
