@@ -6,12 +6,15 @@ from shortcut_models.errors import InputError
 
 _WHERE = {
     "Model": "shortcut_models.model",
+    "from_pretrained": "shortcut_models.model_folder",
     "load": "shortcut_models.weights",
     "load_vae": "shortcut_models.codecs.sd_vae_file",
     "open_data": "shortcut_models.data.opening",
+    "push_to_hub": "shortcut_models.model_folder",
+    "save_pretrained": "shortcut_models.model_folder",
 }
 
-__all__ = ["InputError", "Model", "load", "load_vae", "open_data"]  # pyrefly: ignore[bad-dunder-all]
+__all__ = ["InputError", *_WHERE]  # pyrefly: ignore[bad-dunder-all]
 
 
 def __getattr__(name: str) -> object:

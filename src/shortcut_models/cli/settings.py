@@ -61,12 +61,22 @@ def choose(preset: str, line: parsing.Line) -> "Config":
     config = get_preset(preset)
     data = line.take("data", "dataset_name")
     model, objective, start_from = (line.take(name) for name in ("model", "objective", "start_from"))
-    return configure(
+    config = configure(
         config,
         data=opening.choose(data, config.data) if data is not None else None,
         model=model,
         objective=objective,
         start_from=start_from,
+    )
+    if start_from is None or model is not None:
+        return config
+    from shortcut_models.weights import follow_start
+
+    heads = line.flags.get("model.num_heads")
+    return follow_start(
+        config,
+        line.flags.get("start_as", config.start_as),
+        None if heads is None else parsing.read("--model.num-heads", int, heads),
     )
 
 
