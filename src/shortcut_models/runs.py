@@ -16,6 +16,7 @@ from shortcut_models.config_json import FORMAT, differences, from_json, to_json
 from shortcut_models.data import Data
 from shortcut_models.errors import InputError
 from shortcut_models.files import absolute, explained, find, hold, holder, make_folder, remove_empty, write_json
+from shortcut_models.interop import hub
 from shortcut_models.provenance import start
 from shortcut_models.tracking import Rename, Tracker, open_trackers
 
@@ -84,7 +85,9 @@ def kept(folder: Path) -> str:
 def settle(config: Config) -> Config:
     """The configuration with paths that do not depend on the working directory, and data that name their VAE."""
     config = replace(config, data=config.data.recorded())
-    return replace(config, start_from=absolute(config.start_from)) if config.start_from else config
+    if not config.start_from or hub.is_id(config.start_from):
+        return config
+    return replace(config, start_from=absolute(config.start_from))
 
 
 def create_or_check(folder: Path, config: Config, command: str) -> None:
@@ -98,7 +101,7 @@ def create_or_check(folder: Path, config: Config, command: str) -> None:
         return
     data, old = read(folder), read_config(folder)
     different = differences(_found(old, folder), config)
-    if "start_from" in different and not _is_run(different["start_from"][0]):
+    if "start_from" in different and _is_gone(different["start_from"][0]):
         different.pop("start_from")  # It was moved or removed meanwhile: this run has taken from it what it needs.
     refused = [name for name in different if name not in FREE_TO_CHANGE]
     if refused:
@@ -193,10 +196,13 @@ def _writer(data: dict[str, Any]) -> str:
         return "unknown"
 
 
+def _is_gone(start_from: str) -> bool:
+    return not (Path(start_from).exists() or hub.is_id(start_from))
+
+
 def _found(old: Config, folder: Path) -> Config:
     """A stored configuration whose paths, which earlier versions kept as they were given, mean what they meant."""
-    return replace(old, start_from=str(find(old.start_from, folder))) if old.start_from else old
-
-
-def _is_run(path: str) -> bool:
-    return (Path(path) / "run.json").exists()
+    found = find(old.start_from, folder)
+    if not old.start_from or (hub.is_id(old.start_from) and not found.exists()):
+        return old
+    return replace(old, start_from=str(found))

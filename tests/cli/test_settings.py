@@ -72,8 +72,8 @@ def test_the_datas_older_flag_is_understood(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_where_to_start_from_is_known_before_the_objective_is_checked() -> None:
-    found = resolve("digits", "--objective", "consistency-distillation", "--start-from", "runs/flow")
-    assert found.start_from == "runs/flow"
+    found = resolve("digits", "--objective", "consistency-distillation", "--start-from", "./runs/flow")
+    assert found.start_from == "./runs/flow"
 
 
 def test_stages_follow_the_length_of_the_training_wherever_it_stands() -> None:

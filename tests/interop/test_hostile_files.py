@@ -1,9 +1,5 @@
-"""Files made to do harm: each is refused in one plain sentence, and costs neither memory nor time.
+"""Files made to do harm: each is refused in one plain sentence, and costs neither memory nor time."""
 
-The pickles are written opcode by opcode, as no pickler would; see pickletools for what each does.
-"""
-
-import io
 import json
 import random
 import struct
@@ -24,53 +20,10 @@ from shortcut_models.interop.importing import read_weights
 from shortcut_models.interop.official import read_checkpoint
 from shortcut_models.interop.safetensors_file import read_safetensors
 from shortcut_models.interop.torch_file import read_state_dict, read_torch
+from tests.interop.pickling import Op, build, call, name, op, pickled, storage, tensor, zipped
 
 GOLDEN = Path(__file__).parents[1] / "golden/weights"
 MEMORY, SECONDS = 128 << 20, 5.0
-
-
-class Op(bytes):
-    """Opcodes that leave one object on the stack."""
-
-
-def op(value: Any) -> Op:
-    if isinstance(value, Op):
-        return value
-    match value:
-        case None | True | False:
-            return Op({None: b"N", True: b"\x88", False: b"\x89"}[value])
-        case int():
-            return Op(
-                b"\x8a" + bytes([(n := (value.bit_length() + 8) // 8)]) + value.to_bytes(n, "little", signed=True)
-            )
-        case str():
-            return Op(b"X" + struct.pack("<I", len(value.encode())) + value.encode())
-        case bytes():
-            return Op(b"B" + struct.pack("<I", len(value)) + value)
-        case tuple():
-            return Op(b"(" + b"".join(map(op, value)) + b"t")
-        case dict():
-            return Op(b"}(" + b"".join(op(k) + op(v) for k, v in value.items()) + b"u")
-        case list():
-            return Op(b"](" + b"".join(map(op, value)) + b"e")
-    raise TypeError(value)
-
-
-def name(path: str) -> Op:
-    module, _, last = path.rpartition(".")
-    return Op(b"c" + module.encode() + b"\n" + last.encode() + b"\n")
-
-
-def call(path: str, *args: Any) -> Op:
-    return Op(name(path) + op(args) + b"R")
-
-
-def build(made: Op, state: Any) -> Op:
-    return Op(made + op(state) + b"b")
-
-
-def pickled(value: Any) -> bytes:
-    return b"\x80\x04" + op(value) + b"."
 
 
 RUN = call("os.system", "touch canary")
@@ -205,30 +158,14 @@ def test_the_harmless_frame_of_these_attacks_is_read(tmp_path: Path) -> None:
     assert read_checkpoint(tmp_path / "x.ckpt").step == 1
 
 
-def storage(kind: Any = None, key: Any = "0", count: Any = 8, word: str = "storage") -> Op:
-    return Op(op((word, kind or name("torch.FloatStorage"), key, "cpu", count)) + b"Q")
-
-
-def tensor(size: Any = (2, 4), stride: Any = (4, 1), offset: Any = 0, store: Op | None = None) -> Op:
-    hooks = call("collections.OrderedDict")
-    return call("torch._utils._rebuild_tensor_v2", store or storage(), offset, size, stride, False, hooks)
-
-
-def zipped(files: dict[str, bytes], compression: int = zipfile.ZIP_STORED) -> bytes:
-    made = io.BytesIO()
-    with zipfile.ZipFile(made, "w", compression) as file:
-        for entry, content in files.items():
-            file.writestr(entry, content)
-    return made.getvalue()
-
-
 def torch(weights: Any, numbers: bytes = bytes(32), **more: bytes) -> bytes:
     own = {f"a/{key}": content for key, content in more.items()}
     return zipped({"a/data.pkl": pickled(weights), "a/data/0": numbers, **own})
 
 
 def with_namespace(state: Any) -> bytes:
-    return torch({"ema": {"a": tensor()}, "args": build(Op(name("argparse.Namespace") + b")\x81"), state)})
+    made = build(Op(name("argparse.Namespace") + b")\x81"), state)
+    return torch({"ema": {"a": tensor()}, "args": made})
 
 
 GOOD = torch({"a": tensor()})
