@@ -287,6 +287,8 @@ def check_start(config: Config) -> None:
             raise InputError("--start-as and --start-optimizer say what to do with --start-from: give that as well.")
         return
     there, objective, file = _start(config)
+    if config.start_optimizer and (file is None or file.step is None):
+        raise InputError(f"--start-optimizer is for checkpoints of the official code, which {source} is not.")
     different = [name for name in config.model.differs_from(there) if name != "num_classes"]
     if different:
         lines = "".join(f"\n  model.{n}: {_of(there, n)} there, {_of(config.model, n)} here" for n in different)
@@ -296,8 +298,8 @@ def check_start(config: Config) -> None:
     shapes = jax.eval_shape(there.init, jax.random.key(0))
     for change in _conversions(config, there, objective):
         jax.eval_shape(change, shapes)  # A network that cannot be converted says so.
-    if config.start_optimizer:
-        _check_going_on(config, file)
+    if config.start_optimizer and file is not None:
+        _check_going_on(config, file.step or 0)
     is_run = file is None and not hub.is_id(source) and not model_folder.is_model_folder(Path(source))
     if is_run and runs.latest(Path(source)) is None:
         raise InputError(f"--start-from {source} has no whole checkpoint yet: train it further first.")
@@ -317,14 +319,14 @@ def _check_teacher(config: Config, there: Network, objective: Objective) -> None
         )
 
 
-def _check_going_on(config: Config, file: Imported | None) -> None:
-    if file is None or file.step is None or config.objective.needs_teacher:
-        raise InputError("--start-optimizer goes on with a training in one stage from a checkpoint: leave it out.")
+def _check_going_on(config: Config, step: int) -> None:
+    if config.objective.needs_teacher:
+        raise InputError("--start-optimizer goes on with a training in one stage, which this is not: leave it out.")
     if _start(config, "raw").network.num_classes != config.model.num_classes:
         raise InputError("--start-optimizer goes on with the same data, but these have other classes: leave it out.")
-    if file.step >= config.max_steps:
+    if step >= config.max_steps:
         raise InputError(
-            f"--start-from {config.start_from} has had {file.step} steps, but --max-steps is {config.max_steps}, which "
+            f"--start-from {config.start_from} has had {step} steps, but --max-steps is {config.max_steps}, which "
             "counts them: give more."
         )
 
@@ -333,12 +335,7 @@ def _start(config: Config, weights: Weights = "ema") -> Start:
     """What `config` starts from; its model has the sizes that a file does not tell."""
     heads, side = (getattr(config.model, name, None) for name in ("num_heads", "image_size"))
     moments = config.start_optimizer and weights == "raw"
-    found = find_start(config.start_from, config.start_as, heads, side, weights, moments)
-    if config.start_optimizer and found.file is None:
-        raise InputError(
-            f"--start-optimizer is for checkpoints of the official code, which {config.start_from} is not."
-        )
-    return found
+    return find_start(config.start_from, config.start_as, heads, side, weights, moments)
 
 
 def _start_of_run(folder: Path) -> Start:
