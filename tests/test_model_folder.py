@@ -187,7 +187,7 @@ class Recorded:
         for operation in operations:
             with operation.as_file() as file:
                 files[operation.path_in_repo] = file.read()
-        self.asked |= {"files": files, "commit": how}
+        self.asked.update(files=files, commit=how)
         return SimpleNamespace(commit_url=f"hub/{repo_id}", pr_url=None)
 
 

@@ -223,7 +223,8 @@ def official(tmp_path_factory: pytest.TempPathFactory) -> Path:
         tree["PatchEmbed_0"]["Conv_0"]["kernel"] = tree["PatchEmbed_0"]["Conv_0"]["kernel"][:, :, :1]
         for name, array in tree["FinalLayer_0"]["Dense_1"].items():
             tree["FinalLayer_0"]["Dense_1"][name] = array[..., ::4]  # Columns are (row, column, channel).
-    adam, *rest = optax.adamw(1e-4).init(jax.tree.map(jnp.asarray, trees["params"]))
+    fresh: Any = optax.adamw(1e-4).init(jax.tree.map(jnp.asarray, trees["params"]))
+    adam, *rest = fresh
     nu = jax.tree.map(np.square, trees["params"])
     adam = adam._replace(count=np.asarray(7, np.int32), mu=trees["params_ema"], nu=nu)
     rest = jax.tree.map(np.asarray, tuple(rest))
@@ -268,7 +269,8 @@ def test_an_official_training_goes_on(from_official: Callable[..., Config], offi
     averaged = read_weights(official, **told)
     assert raw.moments is not None and raw.moments["count"] == step == 7
     assert same(found.params, raw.params) and same(found.ema, averaged.params) and same(found.target, averaged.params)
-    adam, _, schedule = found.opt_state
+    opt_state: Any = found.opt_state
+    adam, _, schedule = opt_state
     assert same(adam.mu, raw.moments["mu"]) and same(adam.nu, raw.moments["nu"])
     assert int(adam.count) == int(schedule.count) == 7
     # The eighth step is theirs as much as ours: Adam's update of its moments, of which ours is the gradient alone.

@@ -23,6 +23,7 @@ from shortcut_models.errors import InputError
 from shortcut_models.files import explained, write_json, write_text
 from shortcut_models.interop import hub
 from shortcut_models.interop.file_bytes import bytes_of, reading
+from shortcut_models.interop.pickle_reader import shown
 from shortcut_models.interop.safetensors_file import parse_json, read_safetensors
 from shortcut_models.model import Model
 from shortcut_models.model_card import card, load_line, quality_of, rounding_effect
@@ -164,8 +165,8 @@ def push_to_hub(
     if not is_model_folder(folder):
         raise InputError(f"{folder} is no model folder: write one with save_pretrained or `shortcut export`.")
     from_pretrained(folder)  # Nobody is to download what does not load.
-    shown = (folder / CARD).read_text(encoding="utf-8").replace(load_line(folder.name), load_line(repo_id))
-    files: dict[str, Any] = {CARD: shown.encode(), CONFIG: folder / CONFIG, TENSORS: folder / TENSORS}
+    text = (folder / CARD).read_text(encoding="utf-8").replace(load_line(folder.name), load_line(repo_id))
+    files: dict[str, Any] = {CARD: text.encode(), CONFIG: folder / CONFIG, TENSORS: folder / TENSORS}
     return hub.upload(
         repo_id,
         files,
@@ -194,6 +195,13 @@ def read_params(source: str | Path) -> Params:
     return _read_tensors(tensors, network, about)
 
 
+def shapes_of(network: Network) -> Params:
+    """The shapes of a network's parameters; raises InputError for sizes that no network has."""
+    if not 0 <= getattr(network, "depth", 0) <= DEEPEST:
+        raise InputError("its network is deeper than any")
+    return jax.eval_shape(network.init, jax.random.key(0))
+
+
 def read_config(path: Path) -> tuple[Network, Objective, Data, dict[str, Any]]:
     """What config.json says: the three choices, and all of it as plain values. Raises InputError."""
     raw = bytes_of(path)
@@ -211,8 +219,6 @@ def read_config(path: Path) -> tuple[Network, Objective, Data, dict[str, Any]]:
         network = choice_json.from_json(catalogue.NETWORKS, about.get("network"), "network")
         objective = choice_json.from_json(SAMPLED_BY, about.get("objective"), "objective")
         data = choice_json.from_json(catalogue.DATA, about.get("shows"), "shows")
-        if not 0 <= getattr(network, "depth", 0) <= DEEPEST:
-            raise InputError("its network is deeper than any")
     return network, objective, data, about
 
 
@@ -265,10 +271,10 @@ def _read_tensors(path: Path, network: Network, about: dict[str, Any]) -> Params
     with reading(path):
         if _sha256(path) != about["sha256"]:
             raise InputError("its SHA-256 is not the one in config.json: download or copy it again")
-        drawn = jax.eval_shape(network.init, jax.random.key(0))
+        drawn = shapes_of(network)
         wanted = _flat(drawn)
         if odd := sorted(set(wanted) ^ set(tensors)):
-            raise InputError(f"it has not just the tensors of the network in config.json: {odd[0]} differs")
+            raise InputError(f"it has not just the tensors of the network in config.json: {shown(odd[0])} differs")
         for name, leaf in wanted.items():
             if tensors[name].shape != leaf.shape or tensors[name].dtype != np.float32:
                 raise InputError(

@@ -22,6 +22,9 @@ from shortcut_models.tracking import Rename, Tracker, open_trackers
 
 Result = TypeVar("Result")
 
+LARGEST = 10_000_000
+"""Bytes of run.json; thousands of starts need no more."""
+
 
 def latest(folder: Path) -> int | None:
     """Step of the newest whole checkpoint of a run folder, or None if there is none yet."""
@@ -124,15 +127,19 @@ def read(folder: Path) -> dict[str, Any]:
         raise InputError(f"run folder {folder} does not exist: give the --run-dir of a training run.")
     if not path.exists():
         raise InputError(f"{folder} is not a run folder: it holds no run.json, which `shortcut train` writes.")
+    if not path.is_file() or path.stat().st_size > LARGEST:
+        raise InputError(f"{path} is damaged (it is larger than any configuration): restore it.")
     try:
         with explained():
             data = json.loads(path.read_text(encoding="utf-8"))
         found = data["format"]
+    except RecursionError:
+        raise InputError(f"{path} is damaged (it is nested without end): restore it.") from None
     except (ValueError, KeyError, TypeError) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(f"{path} is damaged ({error}): restore it, or train into another folder.") from error
-    if found not in READERS:
+    if type(found) is not int or found not in READERS:
         raise InputError(
             f"{path} has format {found}, but this version of shortcut-models reads format "
             f"{' and '.join(map(str, READERS))}: use the version that wrote it ({_writer(data)})."
@@ -149,8 +156,14 @@ def read_config(folder: Path) -> Config:
             # A folder of pairs, which was stored as it was given.
             config = {**config, "dataset_name": str(find(config["dataset_name"], folder))}
         return from_json(config, data["format"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{folder / 'run.json'} does not describe a run of this version: {error}") from error
+    except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
+        # Of what is no sentence of ours, the first line, printable and short: the words may be the file's.
+        reason = next(iter(str(error).splitlines()), "") if not isinstance(error, InputError) else str(error)
+        reason = reason if len(reason) <= 400 else f"{reason[:400]}..."
+        reason = "".join(letter if letter.isprintable() or letter == "\n" else "?" for letter in reason)
+        raise InputError(
+            f"{folder / 'run.json'} does not describe a run of this version: {reason.rstrip('.')}."
+        ) from error
 
 
 def read_shown(folder: Path) -> Data:

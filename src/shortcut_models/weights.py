@@ -17,6 +17,7 @@ from shortcut_models.data.base import Data
 from shortcut_models.errors import InputError
 from shortcut_models.files import explained
 from shortcut_models.interop import hub
+from shortcut_models.interop.file_bytes import reading
 from shortcut_models.interop.importing import TRAIN_TYPES, Imported, read_weights
 from shortcut_models.interop.pickle_reader import shown
 from shortcut_models.interop.samplers import data_of, objective_of
@@ -118,7 +119,8 @@ def _load_run(folder: Path, weights: Weights, dtype: str) -> Model:
     config = runs.read_config(folder)
     network = config.model.exact() if dtype == "float32" else config.model
     here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    shapes = jax.eval_shape(network.init, jax.random.key(0))
+    with reading(folder / "run.json"):
+        shapes = model_folder.shapes_of(network)
     step, params = _read(folder, shapes, jax.tree.map(lambda _: here, shapes), weights)
     return Model(network, params, config.objective, runs.read_shown(folder), step=step, weights=weights)
 
@@ -232,7 +234,7 @@ def to_start_from(config: Config, placed: Any) -> Params | None:
     elif hub.is_id(config.start_from) or model_folder.is_model_folder(Path(config.start_from)):
         given = jax.device_put(model_folder.read_params(config.start_from), here)
     else:
-        given = _read(Path(config.start_from), jax.eval_shape(network.init, jax.random.key(0)), here, "ema")[1]
+        given = _read(Path(config.start_from), model_folder.shapes_of(network), here, "ema")[1]
     changes = _conversions(config, network, objective)
     if not changes:
         return given
@@ -295,7 +297,7 @@ def check_start(config: Config) -> None:
         raise InputError(f"--start-from {source} holds another network; use its settings here:{lines}")
     if config.objective.needs_teacher:
         _check_teacher(config, there, objective)
-    shapes = jax.eval_shape(there.init, jax.random.key(0))
+    shapes = model_folder.shapes_of(there)
     for change in _conversions(config, there, objective):
         jax.eval_shape(change, shapes)  # A network that cannot be converted says so.
     if config.start_optimizer and file is not None:

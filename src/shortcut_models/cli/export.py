@@ -31,9 +31,11 @@ def run(words: list[str]) -> int:
     if given.out.suffix in (".onnx", ".stablehlo"):
         raise InputError(f"{given.out} cannot be written: this version exports model folders alone, so name a folder.")
 
+    from shortcut_models.evaluate import read_report
     from shortcut_models.model_folder import save_pretrained
-    from shortcut_models.weights import load
+    from shortcut_models.weights import folder_of, load
 
-    save_pretrained(load(given.run, given.weights, dtype="trained"), given.out, dtype=given.dtype)
+    report = read_report(folder_of(given.run) / "report.json")
+    save_pretrained(load(given.run, given.weights, dtype="trained"), given.out, dtype=given.dtype, report=report)
     print(f"model folder: {given.out}")
     return 0
