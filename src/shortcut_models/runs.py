@@ -157,13 +157,14 @@ def read_config(folder: Path) -> Config:
             config = {**config, "dataset_name": str(find(config["dataset_name"], folder))}
         return from_json(config, data["format"])
     except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
-        # Of what is no sentence of ours, the first line, printable and short: the words may be the file's.
-        reason = next(iter(str(error).splitlines()), "") if not isinstance(error, InputError) else str(error)
-        reason = reason if len(reason) <= 400 else f"{reason[:400]}..."
-        reason = "".join(letter if letter.isprintable() or letter == "\n" else "?" for letter in reason)
-        raise InputError(
-            f"{folder / 'run.json'} does not describe a run of this version: {reason.rstrip('.')}."
-        ) from error
+        raise InputError(f"{folder / 'run.json'} does not describe a run of this version: {_told(error)}.") from error
+
+
+def _told(error: Exception) -> str:
+    """What an error says, printable and short: the words may be the file's."""
+    said = str(error) if isinstance(error, InputError) else next(iter(str(error).splitlines()), "")
+    said = "".join(letter if letter.isprintable() or letter == "\n" else "?" for letter in said.rstrip("."))
+    return said if len(said) <= 400 else f"{said[:400]}..."
 
 
 def read_shown(folder: Path) -> Data:
