@@ -347,7 +347,12 @@ DIFFUSERS: dict[str, Write] = {
 }
 
 NETWORK = MLP(hidden_size=4, depth=1, frequencies=2)
-SHAPES = {"hidden0.bias": (4,), "hidden0.kernel": (7, 4), "out.bias": (2,), "out.kernel": (4, 2)}
+SHAPES: dict[str, tuple[int, ...]] = {
+    "hidden0.bias": (4,),
+    "hidden0.kernel": (7, 4),
+    "out.bias": (2,),
+    "out.kernel": (4, 2),
+}
 
 
 def tensors(shapes: dict[str, tuple[int, ...]]) -> bytes:
