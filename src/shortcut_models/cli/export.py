@@ -38,10 +38,10 @@ def run(words: list[str]) -> int:
         return _write_onnx(given)
     if given.out.suffix == ".stablehlo":
         raise InputError(f"{given.out} cannot be written: name a folder, or a file that ends with .onnx.")
-    flags = {"--steps": given.steps, "--guidance": given.guidance, "--decode": given.decode or None}
-    for flag, value in flags.items():
-        if value is not None:
-            raise InputError(f"{flag} {value} is for ONNX files, but {given.out} does not end with .onnx.")
+    flags = {"--steps": given.steps is not None, "--guidance": given.guidance is not None, "--decode": given.decode}
+    for flag, is_given in flags.items():
+        if is_given:
+            raise InputError(f"{flag} is for ONNX files, but {given.out} does not end with .onnx.")
 
     from shortcut_models.model_folder import save_pretrained
     from shortcut_models.weights import load

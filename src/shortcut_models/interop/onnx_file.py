@@ -3,10 +3,12 @@
 import os
 import secrets
 import shutil
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
@@ -77,14 +79,13 @@ def export_onnx(
 
 
 def _need_packages() -> None:
-    try:
-        import onnx
-        import onnxruntime  # noqa: F401
-    except ImportError as error:
-        package = error.name or onnx.__name__
-        raise InputError(
-            f"the package {package} is needed to write ONNX files: pip install 'shortcut-models[onnx]'."
-        ) from None
+    for package in ("onnx", "onnxruntime"):
+        try:
+            import_module(package)
+        except ImportError:
+            raise InputError(
+                f"the package {package} is needed to write ONNX files: pip install 'shortcut-models[onnx]'."
+            ) from None
 
 
 def _settings(model: Model, steps: int, guidance: float, decode: bool) -> tuple[Any, ...]:
@@ -114,9 +115,9 @@ def check(path: Path, model: Model, steps: int, guidance: float, decode: bool) -
     return difference
 
 
-def _fresh(steps: int, noise: Samples) -> Samples:
+def _fresh(steps: int, noise: Samples) -> Float[np.ndarray, "jumps count ..."]:
     """The noise between jumps that `Model.sample` draws for seed 0, (steps - 1, count, ...)."""
-    keys = sampling.image_keys(0, np.arange(len(noise), dtype=np.uint32))
+    keys = sampling.image_keys(0, jnp.arange(len(noise), dtype=jnp.uint32))
     draw = jax.vmap(lambda key, jump: jax.random.normal(jax.random.fold_in(key, jump), noise.shape[1:]), (0, None))
     return np.stack([draw(keys, jump) for jump in range(1, steps)])
 
@@ -129,7 +130,7 @@ def _run(path: Path, feed: dict[str, np.ndarray]) -> Samples:
     options.log_severity_level = 3
     try:
         session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-        return session.run(None, feed)[0]
+        return np.asarray(session.run(None, feed)[0])
     except Exception as error:  # It has no class of its own for what a user can mend.
         first = next(iter(str(error).strip().splitlines()), "").rstrip(".:")
         raise InputError(

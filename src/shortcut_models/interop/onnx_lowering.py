@@ -47,8 +47,7 @@ def _equation(graph: Graph, equation: Any, inputs: list[Tensor]) -> list[Tensor]
     if name == "scan":
         return _unroll(graph, equation, inputs)
     for inner in (equation.params[key] for key in INNER if key in equation.params):
-        consts = [constant(array) for array in getattr(inner, "consts", ())]
-        return _equations(graph, getattr(inner, "jaxpr", inner), consts, inputs)
+        return _equations(graph, *_inside(inner), inputs)
     static = name in POINTWISE or all(is_static(out.aval.shape) for out in equation.outvars)
     if name not in UNFOLDED and static and all(x.array is not None for x in inputs):
         return _fold(equation, inputs)
@@ -70,15 +69,19 @@ def _fold(equation: Any, inputs: list[Tensor]) -> list[Tensor]:
 
 def _unroll(graph: Graph, equation: Any, inputs: list[Tensor]) -> list[Tensor]:
     """A scan, turn by turn: constants that it walks along become one constant a turn."""
-    given, body = equation.params, equation.params["jaxpr"]
-    consts, carried = given["num_consts"], given["num_carry"]
-    state, walked = inputs[consts : consts + carried], inputs[consts + carried :]
+    given, (body, closed) = equation.params, _inside(equation.params["jaxpr"])
+    # What is walked along has an axis more outside than in the body; how JAX notes which is which has changed.
+    walked = _longer(equation.invars, body.invars)
+    carried = len(body.outvars) - _longer(equation.outvars, body.outvars)
+    fixed, state, rows = (
+        inputs[: len(inputs) - walked - carried],
+        inputs[len(inputs) - walked - carried : len(inputs) - walked],
+        inputs[len(inputs) - walked :],
+    )
     collected: list[list[Tensor]] = []
     turns = range(given["length"])
     for turn in reversed(turns) if given["reverse"] else turns:
-        parts = [_turn(graph, x, turn) for x in walked]
-        inner = [constant(array) for array in body.consts]
-        results = _equations(graph, body.jaxpr, inner, [*inputs[:consts], *state, *parts])
+        results = _equations(graph, body, closed, [*fixed, *state, *(_turn(graph, x, turn) for x in rows)])
         state = results[:carried]
         collected.append(results[carried:])
     if given["reverse"]:
@@ -86,6 +89,16 @@ def _unroll(graph: Graph, equation: Any, inputs: list[Tensor]) -> list[Tensor]:
     shapes = [out.aval.shape[1:] for out in equation.outvars[carried:]]
     columns = zip(zip(*collected, strict=True), shapes, strict=True)
     return [*state, *(stack(graph, [graph.whole(x, shape) for x in column], 0) for column, shape in columns)]
+
+
+def _inside(inner: Any) -> tuple[Any, list[Tensor]]:
+    """The equations of a function that is called, and the constants that it brings."""
+    return getattr(inner, "jaxpr", inner), [constant(array) for array in getattr(inner, "consts", ())]
+
+
+def _longer(outer: Sequence[Any], inner: Sequence[Any]) -> int:
+    """How many of a loop's inputs or results have an axis more outside than in its body."""
+    return sum(len(a.aval.shape) > len(b.aval.shape) for a, b in zip(outer, inner, strict=True))
 
 
 def _turn(graph: Graph, x: Tensor, turn: int) -> Tensor:

@@ -51,7 +51,7 @@ ELEMENTWISE = {
     "tanh": "Tanh",
 }
 """Primitives that are one operator."""
-POINTWISE = (*ELEMENTWISE, "convert_element_type", "integer_pow", "ne", "round", "rsqrt", "select_n", "square")
+POINTWISE = (*ELEMENTWISE, "convert_element_type", "integer_pow", "log2", "ne", "round", "rsqrt", "select_n", "square")
 """Primitives of which each number depends on one of each input."""
 SAME = ("copy", "copy_p", "optimization_barrier", "sharding_constraint", "stop_gradient")
 """Primitives that change nothing."""
@@ -82,7 +82,7 @@ def together(inputs: Sequence[Tensor]) -> Shape:
 
 
 def _is_one(dim: Dim) -> bool:
-    return is_static([dim]) and dim == 1
+    return is_static([dim]) and int(dim) == 1
 
 
 def _dtype(equation: Any) -> np.dtype:
@@ -126,6 +126,14 @@ def _square(graph: Graph, equation: Any, inputs: list[Tensor]) -> list[Tensor]:
     del equation
     (x,) = inputs
     return [graph.make("Mul", [x, x], x.shape, x.dtype)]
+
+
+@rule("log2")
+def _binary_logarithm(graph: Graph, equation: Any, inputs: list[Tensor]) -> list[Tensor]:
+    del equation
+    (x,) = inputs
+    natural = graph.make("Log", [x], x.shape, x.dtype)
+    return [graph.make("Div", [natural, constant(np.array(math.log(2), x.dtype))], x.shape, x.dtype)]
 
 
 @rule("integer_pow")
@@ -391,4 +399,4 @@ def _convolution(graph: Graph, equation: Any, inputs: list[Tensor]) -> list[Tens
         pads=[low for low, _ in given["padding"]] + [high for _, high in given["padding"]],
         group=given["feature_group_count"],
     )
-    return [graph.transpose(found, np.argsort(numbers.out_spec))]
+    return [graph.transpose(found, [numbers.out_spec.index(axis) for axis in range(len(shape))])]
