@@ -48,6 +48,9 @@ def _equation(graph: Graph, equation: Any, inputs: list[Tensor]) -> list[Tensor]
         return _unroll(graph, equation, inputs)
     for inner in (equation.params[key] for key in INNER if key in equation.params):
         return _equations(graph, *_inside(inner), inputs)
+    if expand := getattr(equation.params.get("_prim"), "expand", None):  # Newer JAX has some that say what they do.
+        shapes = [jax.ShapeDtypeStruct(atom.aval.shape, atom.aval.dtype) for atom in equation.invars]
+        return _equations(graph, *_inside(jax.make_jaxpr(expand)(*shapes)), inputs)
     static = name in POINTWISE or all(is_static(out.aval.shape) for out in equation.outvars)
     if name not in UNFOLDED and static and all(x.array is not None for x in inputs):
         return _fold(equation, inputs)
