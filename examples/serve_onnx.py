@@ -1,6 +1,6 @@
 """Draw samples with a file that `shortcut export RUN FILE.onnx` wrote: NumPy and onnxruntime are all it takes.
 
-python examples/serve_onnx.py FILE.onnx OUT.npz [COUNT]
+Run it with `python examples/serve_onnx.py FILE.onnx OUT.npz [COUNT]`.
 """
 
 import sys
@@ -11,7 +11,7 @@ import onnxruntime
 
 
 def main(file: str, out: str, count: int) -> None:
-    """Draw the classes in turn, say how fast, and keep images (bytes) or points (floats)."""
+    """Draw the classes in turn, say how fast, and keep images as bytes, points or latents as floats."""
     session = onnxruntime.InferenceSession(file, providers=onnxruntime.get_available_providers())
     classes, draw = int(session.get_modelmeta().custom_metadata_map["num_classes"]), np.random.default_rng(0)
     # Noise at the start, and for some models between the steps.
@@ -23,10 +23,10 @@ def main(file: str, out: str, count: int) -> None:
     began = time.perf_counter()
     samples = np.asarray(session.run(None, {**feed, "label": labels})[0])
     print(f"{count} samples in {time.perf_counter() - began:.3f} s")
-    if samples.ndim == 4:
+    if samples.shape[-1] in (1, 3):
         np.savez(out, images=np.clip(np.round(127.5 * (samples + 1)), 0, 255).astype(np.uint8), labels=labels)
     else:
-        np.savez(out, points=samples, labels=labels)
+        np.savez(out, samples=samples, labels=labels)
 
 
 if __name__ == "__main__":

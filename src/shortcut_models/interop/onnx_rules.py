@@ -13,6 +13,7 @@ from jax import lax
 
 from shortcut_models.errors import InputError
 from shortcut_models.interop.onnx_graph import Dim, Graph, Shape, Tensor, constant, derived, is_static, plain
+from shortcut_models.interop.onnx_patterns import simplified
 
 Rule = Callable[[Graph, Any, list[Tensor]], list[Tensor]]
 RULES: dict[str, Rule] = {}
@@ -98,7 +99,7 @@ def _elementwise(graph: Graph, equation: Any, inputs: list[Tensor]) -> list[Tens
     name = equation.primitive.name
     if name in LOGICAL and inputs[0].dtype != bool:
         raise refuse(equation, f"is of {inputs[0].dtype}, where only truth values can be")
-    return [graph.make(ELEMENTWISE[name], inputs, together(inputs), _dtype(equation))]
+    return [simplified(graph, graph.make(ELEMENTWISE[name], inputs, together(inputs), _dtype(equation)))]
 
 
 @rule(*SAME)
