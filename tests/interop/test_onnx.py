@@ -12,10 +12,11 @@ import pytest
 from shortcut_models import InputError, cli, load
 from shortcut_models.data.digits import Digits
 from shortcut_models.data.unavailable import Unavailable
-from shortcut_models.interop import onnx_file
+from shortcut_models.interop import exporting
 from shortcut_models.interop.epsilon_dit import EpsilonDiT
 from shortcut_models.interop.onnx_file import export_onnx
 from shortcut_models.interop.samplers import Ddim, FewStep
+from shortcut_models.interop.stablehlo_file import export_stablehlo
 from shortcut_models.model import Model
 from shortcut_models.networks.dit import DiT
 from shortcut_models.networks.mlp import MLP
@@ -143,7 +144,7 @@ def test_weights_are_written_once_and_beside_the_file_if_they_are_many(tmp_path:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["all.onnx", "split.onnx", "split.onnx.data"]
     feed = {"noise": noise_of(model, 5), "label": np.arange(5) % 3}
     np.testing.assert_array_equal(draw(tmp_path / "all.onnx", **feed), draw(tmp_path / "split.onnx", **feed))
-    with pytest.raises(InputError, match=r"split2?\.onnx is there already"):
+    with pytest.raises(InputError, match=r"split\.onnx is there already"):
         export_onnx(model, tmp_path / "split.onnx")
     (tmp_path / "split.onnx").unlink()
     with pytest.raises(InputError, match=r"split\.onnx\.data is there already"):
@@ -177,16 +178,31 @@ def test_nothing_is_left_of_what_fails(tmp_path: Path, monkeypatch: pytest.Monke
         model_of(MLP(num_classes=3), FlowMatching(label_dropout=1.0)),
         guidance=2.0,
     )
-    monkeypatch.setattr(onnx_file, "TOLERANCE", 0.0)
+    monkeypatch.setattr(exporting, "TOLERANCE", 0.0)
     refused("answers otherwise than this model, by .* so that nothing was written", model, steps=64)
     monkeypatch.setitem(__import__("sys").modules, "onnxruntime", None)
-    refused("the package onnxruntime is needed to write ONNX files: pip install", model)
+    refused("the package onnxruntime is needed to write .onnx files: pip install", model)
+
+
+@pytest.mark.parametrize(("objective", "guidance", "renoises"), [(Shortcut(), 2.0, False), (Consistency(), 1.0, True)])
+def test_stablehlo_answers_as_onnx_does(objective: Any, guidance: float, renoises: bool, tmp_path: Path) -> None:
+    model = model_of(MLP(num_classes=3), objective)
+    export_onnx(model, tmp_path / "x.onnx", steps=3, guidance=guidance)
+    export_stablehlo(model, tmp_path / "x.stablehlo", steps=3, guidance=guidance)
+    program = jax.export.deserialize(bytearray((tmp_path / "x.stablehlo").read_bytes()))
+    assert program.platforms == ("cpu", "cuda", "tpu")
+    noise, labels = noise_of(model, 5), np.arange(5) % 3
+    fresh = {"fresh": np.random.default_rng(9).standard_normal((2, 5, 2)).astype(np.float32)} if renoises else {}
+    found = program.call(noise, labels.astype(np.int32), *fresh.values())
+    near(np.asarray(found), draw(tmp_path / "x.onnx", noise=noise, label=labels, **fresh))
+    with pytest.raises(InputError, match=r"x\.stablehlo is there already"):
+        export_stablehlo(model, tmp_path / "x.stablehlo")
 
 
 def test_the_command(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "digits.onnx"
     assert cli.main(["export", str(trained), str(out), "--steps", "2", "--weights", "raw"]) == 0
-    assert "ONNX file of 2 steps" in capsys.readouterr().out
+    assert "sampler of 2 steps" in capsys.readouterr().out
     model = load(trained, "raw")
     noise, labels = noise_of(model, 3), np.array([0, 4, 9])
     near(draw(out, noise=noise, label=labels), model.sample(labels, 2, noise=noise))
@@ -197,8 +213,8 @@ def test_the_command(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixtur
     [
         (["x.onnx", "--dtype", "bfloat16"], "--dtype bfloat16 is for model folders"),
         (["x.onnx", "--steps", "0"], "--steps is 0"),
-        (["folder", "--steps", "2"], "--steps is for ONNX files, but folder does not end with .onnx"),
-        (["folder", "--decode"], "--decode is for ONNX files"),
+        (["folder", "--steps", "2"], "--steps is for samplers, but folder ends with neither .onnx nor .stablehlo"),
+        (["folder", "--decode"], "--decode is for samplers"),
     ],
 )
 def test_flags_that_do_not_fit_are_refused(
