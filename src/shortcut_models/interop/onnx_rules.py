@@ -52,7 +52,18 @@ ELEMENTWISE = {
     "tanh": "Tanh",
 }
 """Primitives that are one operator."""
-POINTWISE = (*ELEMENTWISE, "convert_element_type", "integer_pow", "log2", "ne", "round", "rsqrt", "select_n", "square")
+POINTWISE = (
+    *ELEMENTWISE,
+    "convert_element_type",
+    "integer_pow",
+    "log2",
+    "ne",
+    "rem",
+    "round",
+    "rsqrt",
+    "select_n",
+    "square",
+)
 """Primitives of which each number depends on one of each input."""
 SAME = ("copy", "copy_p", "optimization_barrier", "sharding_constraint", "stop_gradient")
 """Primitives that change nothing."""
@@ -141,6 +152,11 @@ def _binary_logarithm(graph: Graph, equation: Any, inputs: list[Tensor]) -> list
 def _power(graph: Graph, equation: Any, inputs: list[Tensor]) -> list[Tensor]:
     (x,) = inputs
     return [graph.make("Pow", [x, constant(np.array(equation.params["y"], x.dtype))], x.shape, x.dtype)]
+
+
+@rule("rem")
+def _remainder(graph: Graph, equation: Any, inputs: list[Tensor]) -> list[Tensor]:
+    return [graph.make("Mod", inputs, together(inputs), _dtype(equation), fmod=1)]
 
 
 @rule("round")
