@@ -111,13 +111,14 @@ def test_labels_of_a_model_without_labels_are_ignored(tmp_path: Path) -> None:
 
 
 def test_fresh_noise_between_jumps_is_an_input(tmp_path: Path) -> None:
-    model = model_of(MLP(num_classes=3), Consistency())
+    objective = Consistency()
+    model = model_of(MLP(num_classes=3), objective)
     export_onnx(model, tmp_path / "x.onnx", steps=3)
     noise, labels = noise_of(model, 3), np.array([0, 1, 2])
     fresh = np.random.default_rng(9).standard_normal((2, 3, 2)).astype(np.float32)
     x = noise
     for i, t in enumerate([0, 1 / 3, 2 / 3]):
-        x = x + (1 - t) * np.asarray(model.velocity(x, t, 1 - t if model.objective.tell_step else 0.0, labels))
+        x = x + (1 - t) * np.asarray(model.velocity(x, t, 1 - t if objective.tell_step else 0.0, labels))
         if i < 2:
             x = (i + 1) / 3 * x + (2 - i) / 3 * fresh[i]
     near(draw(tmp_path / "x.onnx", noise=noise, label=labels, fresh=fresh), x)
