@@ -131,6 +131,7 @@ PRESETS = {
     "celebahq256-b": Entry("presets.celebahq256_b:PRESET", "CelebA-HQ 256 without labels, DiT-B, as in the paper"),
     "imagenet256-b": Entry("presets.imagenet256_b:PRESET", "ImageNet 256 by class, DiT-B, as in the paper"),
     "imagenet256-xl": Entry("presets.imagenet256_xl:PRESET", "the same with DiT-XL: for many devices"),
+    "emoji": Entry("presets.emoji:PRESET", "3,786 emoji at 16x16, by category: about an hour on two CPU cores"),
     "glyphs": Entry("presets.glyphs:PRESET", "62 characters in colour at 32x32: for a GPU"),
 }
 
