@@ -98,10 +98,12 @@ METRICS = {
     "frechet-pixels": Entry("metrics.gaussian:FRECHET_PIXELS", "squared Fréchet distance over the pixels in [-1, 1]"),
     "frechet-pixels8x8": Entry("metrics.gaussian:FRECHET_PIXELS8X8", "the same over pixels averaged down to 8x8"),
     "frechet-digitnet1": Entry("metrics.gaussian:FRECHET_DIGITNET1", "the same over 64 features of our digit reader"),
+    "frechet-fashionnet1": Entry("metrics.gaussian:FRECHET_FASHIONNET1", "the same over our classifier of clothes"),
     "frechet-glyphnet1": Entry("metrics.gaussian:FRECHET_GLYPHNET1", "the same over 64 features of our glyph reader"),
     "agreement-digitnet1": Entry(
         "metrics.agreement:AGREEMENT_DIGITNET1", "share of 8x8 digits read as the class asked for"
     ),
+    "agreement-fashionnet1": Entry("metrics.agreement:AGREEMENT_FASHIONNET1", "share of clothes read as asked for"),
     "agreement-glyphnet1": Entry(
         "metrics.agreement:AGREEMENT_GLYPHNET1", "share of glyphs read as the class asked for"
     ),
@@ -131,7 +133,8 @@ PRESETS = {
     "celebahq256-b": Entry("presets.celebahq256_b:PRESET", "CelebA-HQ 256 without labels, DiT-B, as in the paper"),
     "imagenet256-b": Entry("presets.imagenet256_b:PRESET", "ImageNet 256 by class, DiT-B, as in the paper"),
     "imagenet256-xl": Entry("presets.imagenet256_xl:PRESET", "the same with DiT-XL: for many devices"),
-    "emoji": Entry("presets.emoji:PRESET", "3,786 emoji at 16x16, by category: about an hour on two CPU cores"),
+    "emoji": Entry("presets.emoji:PRESET", "3,786 emoji at 16x16, by category: for two CPU cores"),
+    "fashion": Entry("presets.fashion:PRESET", "60,000 photographs of clothes at 28x28: half an hour on two CPU cores"),
     "glyphs": Entry("presets.glyphs:PRESET", "62 characters in colour at 32x32: for a GPU"),
 }
 
