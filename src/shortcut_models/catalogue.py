@@ -96,6 +96,7 @@ TEACHER = "flow-matching"
 
 METRICS = {
     "frechet-pixels": Entry("metrics.gaussian:FRECHET_PIXELS", "squared Fréchet distance over the pixels in [-1, 1]"),
+    "frechet-pixels7x7": Entry("metrics.gaussian:FRECHET_PIXELS7X7", "the same over pixels averaged down to 7x7"),
     "frechet-pixels8x8": Entry("metrics.gaussian:FRECHET_PIXELS8X8", "the same over pixels averaged down to 8x8"),
     "frechet-digitnet1": Entry("metrics.gaussian:FRECHET_DIGITNET1", "the same over 64 features of our digit reader"),
     "frechet-fashionnet1": Entry("metrics.gaussian:FRECHET_FASHIONNET1", "the same over our classifier of clothes"),
@@ -134,7 +135,7 @@ PRESETS = {
     "imagenet256-b": Entry("presets.imagenet256_b:PRESET", "ImageNet 256 by class, DiT-B, as in the paper"),
     "imagenet256-xl": Entry("presets.imagenet256_xl:PRESET", "the same with DiT-XL: for many devices"),
     "emoji": Entry("presets.emoji:PRESET", "3,786 emoji at 16x16, by category: for two CPU cores"),
-    "fashion": Entry("presets.fashion:PRESET", "60,000 photographs of clothes at 28x28: half an hour on two CPU cores"),
+    "fashion": Entry("presets.fashion:PRESET", "60,000 photographs of clothes at 28x28, by class: for two CPU cores"),
     "glyphs": Entry("presets.glyphs:PRESET", "62 characters in colour at 32x32: for a GPU"),
 }
 

@@ -71,7 +71,7 @@ def test_fashion_mnist_is_found_by_path_or_said_how_to_get(tmp_path: Path) -> No
     assert (len(data.open()), len(data.open("test")), data.held_out) == (6, 2, "test")
     assert (data.class_names[9], data.num_classes) == ("ankle boot", 10)
     assert take(data.open(), np.arange(2))["image"].shape == (2, *data.shape)
-    assert data.metrics == ("frechet-fashionnet1", "frechet-pixels", "agreement-fashionnet1")
+    assert data.metrics == ("frechet-fashionnet1", "frechet-pixels7x7", "agreement-fashionnet1")
     resized = replace(data, size=16)
     assert take(resized.open(), np.arange(2))["image"].shape == (2, *resized.shape) == (2, 16, 16, 1)
     assert resized.metrics == ("frechet-pixels8x8",)

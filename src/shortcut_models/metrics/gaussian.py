@@ -210,6 +210,7 @@ class Frechet(Metric):
 
 
 FRECHET_PIXELS = Frechet(name="frechet-pixels", features=Pixels())
+FRECHET_PIXELS7X7 = Frechet(name="frechet-pixels7x7", features=Pixels(side=7))
 FRECHET_PIXELS8X8 = Frechet(name="frechet-pixels8x8", features=Pixels(side=8))
 FRECHET_DIGITNET1 = Frechet(name="frechet-digitnet1", features=DIGITNET1)
 FRECHET_FASHIONNET1 = Frechet(name="frechet-fashionnet1", features=FASHIONNET1)

@@ -3,9 +3,10 @@
     apt-get install dataset-fashion-mnist    # or --data.path FOLDER, of its four IDX files
     shortcut train fashion
     shortcut evaluate runs/fashion --count 10000
-    shortcut compare fashion                 # docs/fashion.md
+    shortcut compare fashion                 # docs/results.md
 
-Half an hour on two CPU cores. The test split, which training never sees, is the row of real images.
+Half an hour on two idle CPU cores, as reckoned from its arithmetic; not yet run in full. The test split, which training
+never sees, is the row of real images.
 """
 
 from shortcut_models.config import Config
