@@ -118,7 +118,7 @@ def split(name: str, seed: int = 0) -> tuple[Batches, np.ndarray, np.ndarray]:
     """Endless training batches of a preset's data set, and the images in [-1, 1] and labels to test on."""
     data = get_preset(name).data
     source = data.open("train")
-    if len(source) > ENDLESS:
+    if data.held_out is not None and len(source) > ENDLESS:
         from shortcut_models.data.pipeline import batch_dataset, batches
 
         tested, tested_labels = read(data.open(data.held_out), np.arange(TESTED))

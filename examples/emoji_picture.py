@@ -12,7 +12,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
-import shortcut_models
+from shortcut_models.weights import load
 
 STEPS = (1, 4, 128)
 EACH = 4  # Samples of each class.
@@ -44,7 +44,7 @@ def main() -> None:
     """As the words of the command line say."""
     if len(sys.argv) != 3:
         sys.exit("usage: python examples/emoji_picture.py RUN PICTURE.png")
-    model = shortcut_models.load(sys.argv[1])
+    model = load(sys.argv[1])
     source, names = model.data.open(), model.data.class_names
     pictures = np.stack([source[index]["image"] for index in range(len(source))])
     labels = np.repeat(np.arange(len(names)), EACH)
