@@ -7,6 +7,7 @@ only modules that are imported after it.
 import dataclasses
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -20,6 +21,10 @@ from beartype import BeartypeConf, beartype
 from beartype.roar import BeartypeDecorHintPep673Exception, BeartypeDecorHintPep3119Exception
 from jaxtyping import install_import_hook
 
+# As at a terminal, although a script that starts the tests in the background, or nohup, has these ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
 jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
@@ -27,11 +32,17 @@ jax.config.update("jax_numpy_dtype_promotion", "strict")
 # Compiling is most of the tests' time. XLA's costly passes make programs faster, not other, and the tests' are tiny;
 # and what one test has compiled serves the others, and the processes that they start.
 jax.config.update("jax_disable_most_optimizations", True)
-COMPILED = tempfile.TemporaryDirectory(prefix="shortcut-tests-")
-jax.config.update("jax_compilation_cache_dir", COMPILED.name)
+# The first process makes the folder, and pytest-xdist's workers find it. With a limit it is locked: without, a program
+# may be read while it is written.
+if "SHORTCUT_TESTS_COMPILED" not in os.environ:
+    FOLDER = tempfile.TemporaryDirectory(prefix="shortcut-tests-")
+    os.environ["SHORTCUT_TESTS_COMPILED"] = FOLDER.name
+CACHE = {"jax_compilation_cache_dir": os.environ["SHORTCUT_TESTS_COMPILED"], "jax_compilation_cache_max_size": 2**30}
+for name, value in CACHE.items():
+    jax.config.update(name, value)
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 
-QUICK = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
+QUICK = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1", **{name.upper(): str(value) for name, value in CACHE.items()}}
 """The same for the processes that tests start."""
 
 
@@ -39,7 +50,7 @@ def check_types(checked: Any) -> Any:
     """Beartype, but for signatures that name a Protocol or Self, which are the type checker's to check."""
     try:
         # As for a type checker, a float may be given as an int.
-        return beartype(checked, conf=BeartypeConf(is_pep484_tower=True))
+        return beartype(conf=BeartypeConf(is_pep484_tower=True))(checked)
     except (BeartypeDecorHintPep3119Exception, BeartypeDecorHintPep673Exception):
         return checked
 
@@ -82,6 +93,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if {item.path.stem, item.path.parent.name} & set(SLOW):
             item.add_marker("slow")
+    # Where files are shared out, the long ones come first, so that no process is left alone with one at the end.
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 
 @pytest.fixture(scope="session")
@@ -118,7 +131,7 @@ def start_shortcut() -> Callable[..., subprocess.Popen[str]]:
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(("JAX_", "XLA_"))}
         return subprocess.Popen(
             [sys.executable, "-m", "shortcut_models", *map(str, words)],
-            env={**inherited, "JAX_PLATFORMS": "cpu", "JAX_COMPILATION_CACHE_DIR": COMPILED.name, **QUICK, **env},
+            env={**inherited, "JAX_PLATFORMS": "cpu", **QUICK, **env},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

@@ -16,10 +16,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.experimental import multihost_utils
 from orbax.checkpoint import v1 as ocp
 
 from shortcut_models import InputError, checkpoint
-from shortcut_models.checkpoint import Checkpoints, check_path, load_newest, newest
+from shortcut_models.checkpoint import Checkpoints, agree, check_path, load_newest, newest
 
 
 def state(step: int, size: int = 3000) -> dict[str, Any]:
@@ -442,3 +443,14 @@ def test_warnings_of_libraries_are_heard_and_their_chatter_is_not(capfd: pytest.
         logger.setLevel(level)
     assert [record.getMessage() for record in records] == ["Skipping merge of OCDBT checkpoints", "an array was lost"]
     capfd.readouterr()
+
+
+@pytest.mark.parametrize(
+    ("own", "others", "expected"), [(True, False, True), (False, True, True), (False, False, False)]
+)
+def test_processes_agree_on_what_any_of_them_asks_for(
+    monkeypatch: pytest.MonkeyPatch, own: bool, others: bool, expected: bool
+) -> None:
+    monkeypatch.setattr(jax, "process_count", lambda: 3)
+    monkeypatch.setattr(multihost_utils, "process_allgather", lambda flag: np.asarray([others, flag, False]))
+    assert agree(own) is expected

@@ -3,19 +3,25 @@
 import json
 import os
 import signal
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 from PIL import Image
 
 from shortcut_models import InputError, catalogue, cli, runs, sharding
 from shortcut_models.cli.compare import _seeds
-from shortcut_models.compare import METHODS, Comparison, spread, table, training_cost
+from shortcut_models.compare import METHODS, PAIR_STEPS, Comparison, compare, run, spread, table, training_cost
 from shortcut_models.config import Config
-from shortcut_models.costs import step_flops
+from shortcut_models.costs import count_flops, step_flops
 from shortcut_models.data.pairs import Pairs, read_about
+from shortcut_models.files import hold
 from shortcut_models.objectives.flow_matching import FlowMatching
 from shortcut_models.objectives.progressive import Progressive
 from shortcut_models.objectives.reflow import Reflow
@@ -288,3 +294,124 @@ def test_the_time_of_a_training_is_its_images_at_the_rate_last_measured(tiny: Co
     (tmp_path / "metrics.jsonl").write_text("\n".join(lines) + "\n")
     found = training_cost(tmp_path, tiny)
     assert (found["images"], found["seconds"], found["flops"]) == (128, 2.0, 8 * step_flops(tiny))
+
+
+# --- What a method is measured with and charged for, without training it
+
+
+class Asked(NamedTuple):
+    """What `run` asked others to do."""
+
+    trained: dict[str, bool]
+    """Folders, and whether another process could have trained there meanwhile."""
+    loaded: list[tuple[Any, ...]]
+    pairs: list[dict[str, Any]]
+    measured: list[tuple[Any, ...]]
+
+
+@pytest.fixture
+def asked(plan: Comparison, monkeypatch: pytest.MonkeyPatch) -> Asked:
+    found = Asked({}, [], [], [])
+    network = plan.base.model
+    params = network.init(jax.random.key(0))
+    model = SimpleNamespace(network=network, params=params, objective=FlowMatching(), step=8, unconditional=False)
+
+    def train(_: Config, folder: Path, __: str) -> int:
+        with hold(folder.parent / f".{folder.name}.train.lock", wait=False) as free:
+            found.trained[folder.name] = free
+        return 0
+
+    def load(*words: Any) -> Any:
+        found.loaded.append(words)
+        return model
+
+    def evaluate(*words: Any, **options: Any) -> Any:
+        found.measured.append((*words[1:], options))
+        return SimpleNamespace(report={"steps": {}, "real": {}}, samples={1: np.zeros((10, 8, 8, 1), np.uint8)})
+
+    cost = {"what": "training", "images": 5, "flops": 7, "seconds": 11}
+    for name, stub in {
+        "train": train,
+        "load": load,
+        "evaluate": evaluate,
+        "training_cost": lambda *_: cost,
+        "make_pairs": lambda *_, **settings: found.pairs.append(settings),
+        "read_about": lambda _: {"seconds": 2.5},
+    }.items():
+        monkeypatch.setattr(f"shortcut_models.compare.{name}", stub)
+    return found
+
+
+def report_of(comparison: Comparison, folder: Path, name: str) -> dict[str, Any]:
+    assert run(comparison, folder, name, 3, "shortcut compare") == 0
+    return json.loads((folder / f"{name}-seed-3.json").read_text())
+
+
+def test_averaged_weights_are_measured_with_guidance_but_those_that_learnt_guided_pairs(
+    plan: Comparison, asked: Asked, tmp_path: Path
+) -> None:
+    guided = replace(plan, objectives=("shortcut", "reflow"), guidance=2.0, pairs=32, steps=(1, 2))
+    for name in guided.objectives:
+        report_of(guided, tmp_path, name)
+    common = (plan.base.data, (1, 2), 64)
+    assert asked.measured == [(*common, 2.0, {"labels": None}), (*common, 1.0, {"labels": None})]
+    assert [(made["guidance"], made["count"], made["steps"], made["seed"]) for made in asked.pairs] == [
+        (2.0, 32, 128, 3)
+    ]
+    flow = tmp_path / "flow-seed-3"
+    assert asked.loaded == [(tmp_path / "shortcut-seed-3",), (flow,), (tmp_path / "reflow-seed-3",)]
+
+
+def test_guided_pairs_cost_two_calls_of_the_network_a_step(plan: Comparison, asked: Asked, tmp_path: Path) -> None:
+    network = plan.base.model
+    one = [jnp.zeros((1, *network.shape)), jnp.zeros(1), jnp.zeros(1), jnp.zeros(1, jnp.int32)]
+    call = count_flops(jax.make_jaxpr(network.apply)(network.init(jax.random.key(0)), *one).jaxpr)
+    for guidance, calls in ((1.0, 1), (2.0, 2)):
+        found = report_of(replace(plan, guidance=guidance, pairs=32), tmp_path, "reflow")
+        assert found["cost"][1] == {
+            "what": f"32 pairs of {PAIR_STEPS} steps",
+            "images": 0,
+            "flops": 32 * PAIR_STEPS * calls * call,
+            "seconds": 2.5,
+        }
+        # Two trainings and the pairs.
+        assert (found["images"], found["flops"], found["seconds"]) == (10, 14 + 32 * 128 * calls * call, 24.5)
+    assert len(asked.pairs) == 2
+
+
+def test_a_flow_that_methods_share_is_trained_by_one_process_at_a_time(
+    plan: Comparison, asked: Asked, tmp_path: Path
+) -> None:
+    report_of(plan, tmp_path, "progressive")
+    assert asked.trained == {"flow-seed-3": False, "progressive-seed-3": False}
+    with hold(tmp_path / ".flow-seed-3.train.lock", wait=False) as free:
+        assert free
+
+
+@pytest.mark.parametrize("finished", [True, False])
+def test_what_another_process_has_in_hand_comes_last_and_only_if_it_died(
+    plan: Comparison, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, finished: bool
+) -> None:
+    both = replace(plan, objectives=("shortcut", "flow-matching"), seeds=(4,))
+    done = []
+
+    def write(name: str) -> None:
+        (tmp_path / f"{name}-seed-4.json").write_text(json.dumps({"settings": both.settings()}))
+
+    with ExitStack() as other:
+        other.enter_context(hold(tmp_path / ".shortcut-seed-4.lock"))
+
+        def run(_: Comparison, folder: Path, name: str, seed: int, __: str) -> int:
+            with hold(folder / f".{name}-seed-{seed}.lock", wait=False) as free:
+                assert not free
+            done.append(name)
+            write(name)
+            if finished:
+                write("shortcut")
+            other.close()
+            return 0
+
+        monkeypatch.setattr("shortcut_models.compare.run", run)
+        monkeypatch.setattr("shortcut_models.compare.write_table", lambda *_: None)
+        assert compare(both, tmp_path, "") == 0
+    assert done == (["flow-matching"] if finished else ["flow-matching", "shortcut"])

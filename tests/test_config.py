@@ -1,6 +1,7 @@
 """Configurations: what is refused, how one is chosen, and what follows the length of the training."""
 
 import math
+from copy import copy
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -61,6 +62,25 @@ def test_what_may_change_exists_and_does_not_decide_what_is_learnt() -> None:
 def test_a_run_that_cannot_work_is_refused(tiny: Config, settings: dict[str, Any], sentence: str) -> None:
     with pytest.raises(InputError, match=sentence):
         replace(tiny, **settings)
+
+
+@pytest.mark.parametrize(
+    ("part", "field", "value", "sentence"),
+    [
+        ("", "seed", 1.5, "^seed is 1.5, but must be a whole number"),
+        ("", "max_steps", 8.0, "^max_steps is 8.0, but must be a whole number"),
+        ("", "batch_size", True, "^batch_size is True, but must be a whole number"),
+        ("model", "depth", 2.0, "^model.depth is 2.0, but must be a whole number"),
+        ("objective", "levels", "16", "^objective.levels is '16', but must be a whole number"),
+        ("optimizer", "warmup_steps", 2.5, "^optimizer.warmup_steps is 2.5, but must be a whole number"),
+    ],
+)
+def test_numbers_that_are_to_be_whole_are(tiny: Config, part: str, field: str, value: Any, sentence: str) -> None:
+    made = copy(getattr(tiny, part) if part else tiny)
+    # As users make it, without the tests' own check of types.
+    object.__setattr__(made, field, value)
+    with pytest.raises(InputError, match=sentence):
+        made.__post_init__()
 
 
 def test_the_largest_seed_is_taken(tiny: Config) -> None:
@@ -175,7 +195,7 @@ def test_an_unknown_name_is_refused_with_the_names(tiny: Config) -> None:
 
 @pytest.mark.parametrize("name", catalogue.PRESETS)
 def test_a_preset_can_be_trained(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from shortcut_models.train import check_fits
+    from shortcut_models.config import check_fits
 
     # Stand-ins for what a recipe of the paper needs on disk.
     monkeypatch.setenv("TFDS_DATA_DIR", str(Path(__file__).parent / "golden/data/tfds"))

@@ -1,5 +1,6 @@
 """Operations counted by hand, and what a run is said to take."""
 
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -7,8 +8,10 @@ import jax.numpy as jnp
 import pytest
 from jax import lax
 
-from shortcut_models.costs import count_flops
+from shortcut_models.costs import count_flops, memory_table, state_bytes
 from shortcut_models.networks.dit import DiT
+from shortcut_models.presets import get_preset
+from shortcut_models.state import shapes_of
 
 
 def flops(function: Any, *shapes: tuple[int, ...]) -> int:
@@ -70,3 +73,31 @@ def test_the_forward_pass_of_a_dit_is_that_of_a_hand_formula() -> None:
     x, t = jax.ShapeDtypeStruct((batch, 8, 8, 3), jnp.float32), jax.ShapeDtypeStruct((batch,), jnp.float32)
     label = jax.ShapeDtypeStruct((batch,), jnp.int32)
     assert count_flops(jax.make_jaxpr(net.apply)(params, x, t, t, label).jaxpr) == expected
+
+
+def test_the_memory_of_devices_that_are_not_here_follows_from_shapes() -> None:
+    config = get_preset("points")
+    config = replace(config, model=replace(config.model, hidden_size=64, depth=1))
+    shapes = shapes_of(config)
+    leaves = [(leaf.shape, leaf.size * leaf.dtype.itemsize) for leaf in jax.tree.leaves(shapes)]
+    whole = sum(size for _, size in leaves)
+    assert [state_bytes(config, shapes, "dp", count) for count in (1, 8, 64)] == [whole] * 3
+    spread = {
+        count: sum(size // (count if any(side % count == 0 for side in shape) else 1) for shape, size in leaves)
+        for count in (8, 64)
+    }
+    assert {count: state_bytes(config, shapes, "fsdp", count) for count in (8, 64)} == spread
+    assert spread[64] < spread[8] < whole
+
+
+def test_a_step_is_compiled_for_one_device_s_share() -> None:
+    config = replace(get_preset("points"), batch_size=32)
+    head, one, eight, many, *about = (line.split() for line in memory_table(config, shapes_of(config)))
+    assert head[:2] == ["devices", "images"]
+    assert (one[:2], eight[:2], many[:2]) == (["1", "32"], ["8", "4"], ["64", "-"])
+    assert "does not divide" in " ".join(many)
+    assert one[2:6] == one[4:6] + one[2:4]  # On one device fsdp spreads nothing.
+    assert float(eight[6]) < float(one[6]) or eight[7] != one[7]
+    assert "fsdp" in about[-1]
+    share = replace(config, batch_size=64)
+    assert "<=" in memory_table(share, shapes_of(share), [64])[1]

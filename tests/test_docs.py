@@ -14,6 +14,7 @@ import pytest
 from shortcut_models import catalogue
 from shortcut_models.cli import COMMANDS, parsing, settings
 from shortcut_models.errors import InputError
+from shortcut_models.interop import flags
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -27,9 +28,9 @@ def blocks(page: Path, kind: str) -> list[str]:
 
 
 def named(page: Path) -> list[str]:
-    """What stands in code on a page: lines of blocks without a language, and spans."""
+    """What stands in code on a page: lines of commands, and spans."""
     text = page.read_text()
-    lines = [line for block in blocks(page, "") for line in block.splitlines()]
+    lines = [line for kind in ("", "bash") for block in blocks(page, kind) for line in block.splitlines()]
     return lines + SPAN.findall(FENCE.sub("", text))
 
 
@@ -88,6 +89,19 @@ def check(words: list[str]) -> None:
 
 WITHOUT = {"PRESET": "digits", "COMMAND": "train"}
 """What placeholders stand for."""
+
+
+def test_nothing_on_a_page_is_of_a_kind_that_is_not_checked() -> None:
+    pages = {*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")}
+    assert pages == set(PAGES)
+    assert {found["kind"] for page in PAGES for found in FENCE.finditer(page.read_text())} == {"", "bash", "python"}
+
+
+def test_every_command_of_the_official_code_is_understood() -> None:
+    found = [shlex.split(line)[2:] for page in PAGES for line in named(page) if line.startswith("python train.py --")]
+    assert len(found) >= 4
+    for words in found:
+        flags.check(flags.FLAGS | flags.read_flags(words))
 
 
 def test_every_command_on_a_page_parses() -> None:
@@ -171,7 +185,7 @@ def test_the_citation_and_the_package_agree() -> None:
     assert (ROOT / "src/shortcut_models/py.typed").exists()
 
 
-@pytest.mark.parametrize("module", ["sampling", "objectives.path", "metrics.points"])
+@pytest.mark.parametrize("module", ["sampling", "objectives.path", "metrics.points", "interop.tracked_names"])
 def test_examples_in_docstrings(module: str) -> None:
     found = doctest.testmod(importlib.import_module(f"shortcut_models.{module}"))
     assert found.attempted

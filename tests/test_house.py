@@ -4,6 +4,7 @@ import ast
 import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -232,6 +233,30 @@ def test_nothing_asks_which_choice_it_has() -> None:
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "isinstance":
                 asked = {part.id for part in ast.walk(node.args[1]) if isinstance(part, ast.Name)}
                 assert not asked & classes, f"{name} line {node.lineno}"
+
+
+def pins(name: str) -> dict[str, str]:
+    """The versions that a file of constraints sets."""
+    lines = (ROOT / name).read_text().splitlines()
+    return dict(line.lower().split("==") for line in lines if not line.startswith("#"))
+
+
+def test_the_lower_bounds_are_those_of_the_lowest_environment() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    listed = [*project["dependencies"], *extras["hf"], *extras["tensorboard"]]
+    bounds = dict(line.lower().split(">=") for line in listed)
+    assert len(bounds) > 14
+    assert {name: pins("constraints-lowest.txt").get(name) for name in bounds} == bounds
+
+
+@pytest.mark.parametrize("name", ["constraints.txt", "constraints-3.13.txt", "constraints-lowest.txt"])
+def test_whatever_the_tests_need_is_pinned(name: str) -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    listed = [*project["dependencies"], *extras["hf"], *extras["tensorboard"], *extras["dev"]]
+    needed = {re.split("[>=[]", line.lower())[0] for line in listed} - {project["name"]}
+    assert needed <= set(pins(name))
 
 
 # In two parts each, so that this page does not hold what it forbids.

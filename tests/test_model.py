@@ -131,6 +131,24 @@ def test_bad_samples_are_refused_in_a_sentence(model: Model, options: dict[str, 
 
 
 @pytest.mark.parametrize(
+    ("seed", "first", "count", "message"),
+    [
+        (1.5, 0, 1, "seed is 1.5, but must be a whole number between 0 and 4294967295"),
+        (2**32, 0, 1, "seed is 4294967296"),
+        (0, -1, 1, "first is -1, but must be a whole number between 0 and"),
+        (0, 0.5, 1, "first is 0.5"),
+        (0, 2**32 - 1, 1, "first is 4294967295, but must be a whole number between 0 and 4294967294"),
+        (0, 0, 0, "count is 0, but must be a whole number from 1 up"),
+        (0, 0, 2.0, "count is 2.0, but must be a whole number"),
+    ],
+)
+def test_bad_noise_is_refused_in_a_sentence(model: Model, seed: Any, first: Any, count: Any, message: str) -> None:
+    noise = inspect.unwrap(type(model).noise)
+    with pytest.raises(InputError, match=message):
+        noise(model, seed, first, count)
+
+
+@pytest.mark.parametrize(
     ("x", "t", "d", "label", "message"),
     [
         ((2, 8, 8), 0, 0, 0, "x has shape"),
@@ -191,8 +209,8 @@ def test_renoised_samples_depend_on_the_seed_and_the_number_of_the_image_alone(r
     same, other = (renoised.sample(labels, steps=3, seed=seed, noise=start) for seed in (5, 6))
     np.testing.assert_allclose(same, whole, atol=1e-5)
     assert np.abs(other - whole).max() > 0.05
-    one = [renoised.sample(labels, steps=1, seed=seed, noise=start) for seed in (5, 6)]
-    np.testing.assert_array_equal(*one)  # A single jump adds nothing.
+    one, another = (renoised.sample(labels, steps=1, seed=seed, noise=start) for seed in (5, 6))
+    np.testing.assert_array_equal(one, another)  # A single jump adds nothing.
 
 
 def test_a_model_without_labels_knows_the_null_label_alone() -> None:

@@ -12,8 +12,11 @@ from PIL import Image
 
 from shortcut_models import InputError
 from shortcut_models import prepare as prepare_module
+from shortcut_models.codecs.edm2 import Edm2Latents as Edm2Codec
+from shortcut_models.codecs.sd_vae import Latents as Codec
 from shortcut_models.data import choose, open_data, take
 from shortcut_models.data.folder import Folder
+from shortcut_models.data.latents import Latents
 from shortcut_models.data.pipeline import batch_dataset, flips
 from shortcut_models.data.prepared import Prepared, ShardSource
 from shortcut_models.prepare import check, prepare
@@ -42,7 +45,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 class Fake:
     """A VAE whose mean is the average of 8x8 pixels, and whose deviation is their largest."""
 
-    identity = "fake"
+    identity, dtype, scale = "fake", "float32", 0.5
 
     def encode(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         assert images.min() >= -1
@@ -272,3 +275,65 @@ def test_a_check_counts_and_writes_nothing(source: Path) -> None:
     assert found["left_out"] == [{"name": "a/bad.jpg", "reason": "empty", "detail": "zero bytes"}]
     assert found["left_out_by_reason"] == {"empty": 1}
     assert found["warnings"] == ["class 'aa' has no images; it keeps its label"]
+
+
+ZIP = Path(__file__).parent / "golden" / "data" / "zip" / "edm2_latents.zip"
+
+
+def test_latents_of_other_tools_are_kept_as_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prepare_module, "SHARD_ITEMS", 3)
+    stored = np.load(ZIP.parents[1] / "latents" / "expected_latents.npz")
+    moments = stored["edm2_latents/mean_std"].transpose(0, 2, 3, 1).astype(np.float16)
+    for latents, codec in (("edm2", Edm2Codec), ("repa", Codec)):
+        out = tmp_path / latents
+        manifest = prepare(cast(Latents, choose(ZIP, latents=latents)), out, size=64)
+        about = {name: manifest[name] for name in ("kind", "count", "shape", "latents", "vae", "mirrored", "left_out")}
+        rest = {"vae": None, "mirrored": False, "left_out": []}
+        assert about == {"kind": "latents", "count": 4, "shape": [8, 8, 4], "latents": latents, **rest}
+        data = choose(out)
+        found = take(data.open(), np.arange(4))
+        np.testing.assert_array_equal(np.concatenate([found["mean"], found["deviation"]], axis=-1), moments)
+        assert found["label"].tolist() == stored["edm2_latents/label"].tolist()
+        assert type(data.codec) is codec
+        assert data.codec.shape(data.shape) == (8, 8, 4)
+    assert choose(tmp_path / "edm2").identity() != choose(tmp_path / "repa").identity()
+    with pytest.raises(InputError, match="holds latents of images of 64x64, but --size is 256"):
+        prepare(cast(Latents, choose(ZIP, latents="edm2")), tmp_path / "other", size=256)
+    with pytest.raises(InputError, match="which a VAE has made already: leave --vae out"):
+        prepare(cast(Latents, choose(ZIP, latents="edm2")), tmp_path / "other", size=64, vae=Fake())
+    assert not (tmp_path / "other").exists()
+
+
+def test_a_damaged_latent_is_left_out_or_named(tmp_path: Path) -> None:
+    shutil.unpack_archive(ZIP, tmp_path / "latents")
+    files = sorted((tmp_path / "latents").rglob("*.npy"))
+    files[1].write_bytes(files[1].read_bytes()[:-100])
+    np.save(files[2], np.full((8, 4, 4), 0.5, np.float32))
+    array = np.load(files[3])
+    array[0, 0, 0] = np.nan
+    np.save(files[3], array)
+    data = cast(Latents, choose(tmp_path / "latents", latents="repa"))
+    with pytest.raises(InputError, match=r"img-mean-std-0*1\.npy of .* is no latent to use \(corrupt"):
+        data.open()[1]
+    manifest = prepare(data, tmp_path / "out", size=64, most_left_out=0.9)
+    assert [(bad["reason"], bad["name"][-5]) for bad in manifest["left_out"]] == [
+        ("corrupt", files[1].name[-5]),
+        ("mode", files[2].name[-5]),
+        ("corrupt", files[3].name[-5]),
+    ]
+
+
+def test_a_run_s_latents_stay_those_of_its_vae(source: Path, tmp_path: Path) -> None:
+    prepare(str(source), tmp_path / "out", size=16, vae=Fake())
+    data = choose(tmp_path / "out")
+    codec = cast(Codec, data.codec)
+    assert (codec.identity, codec.scale, codec.factor, codec.channels) == ("fake", 0.5, 8, 3)
+    noted = cast(Prepared, data.recorded())
+    assert noted.vae_identity == "fake"
+    assert noted.shape == (2, 2, 3)
+    with pytest.raises(InputError, match="holds latents of the VAE fake, but the VAE other is needed"):
+        Prepared(path=str(tmp_path / "out"), vae_identity="other").open()
+    prepare(str(source), tmp_path / "pixels", size=16)
+    with pytest.raises(InputError, match="holds images, no latents, but the VAE fake is needed"):
+        Prepared(path=str(tmp_path / "pixels"), vae_identity="fake").open()
+    assert cast(Prepared, choose(tmp_path / "pixels").recorded()).vae_identity == ""

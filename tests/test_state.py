@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -90,7 +91,7 @@ def test_stages_that_restart_are_those_that_take_a_new_teacher() -> None:
 
 
 @pytest.mark.parametrize("averaging", ["growing", "constant"])
-def test_both_averages_of_a_step_follow_their_own_decay(points: Config, averaging: str) -> None:
+def test_both_averages_of_a_step_follow_their_own_decay(points: Config, averaging: Any) -> None:
     config = replace(points, ema_decay=0.75, objective=Shortcut(target_decay=0.5, averaging=averaging))
     ema, target = (config.model.init(jax.random.key(i)) for i in (1, 2))
     state = init_state(config)._replace(ema=ema, target=target, totals={})

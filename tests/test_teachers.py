@@ -83,6 +83,7 @@ def test_stopped_and_continued_it_ends_with_the_same_bytes(
     at: int, staged: Config, distilled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, place, seen = tmp_path / "run", sharding.place_batch, []
+    config = replace(staged, save_interval=100)  # So that it saves when it is stopped, and at the end.
 
     def stop(mesh: Any, batch: Any) -> Any:
         seen.append(batch)
@@ -92,9 +93,9 @@ def test_stopped_and_continued_it_ends_with_the_same_bytes(
 
     with monkeypatch.context() as patch:
         patch.setattr(sharding, "place_batch", stop)
-        assert train(staged, folder) == 130
+        assert train(config, folder) == 130
     assert len(seen) == at
-    assert train(staged, folder) == 0
+    assert train(config, folder) == 0
     assert same(saved(staged, folder, 13), saved(staged, distilled, 13))
 
 

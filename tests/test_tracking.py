@@ -54,7 +54,7 @@ def test_a_row_that_a_kill_cut_short_is_dropped_on_resume(tmp_path: Path, cut: s
 
 def events(path: Path) -> list[Any]:
     """The events of a file of TensorBoard's: length, its checksum, the event, its checksum; and again."""
-    from tensorboardX.proto.event_pb2 import Event
+    from tensorboardX.proto.event_pb2 import Event  # pyrefly: ignore[missing-module-attribute] - made at import.
 
     data, found = path.read_bytes(), []
     while data:

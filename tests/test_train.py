@@ -20,10 +20,11 @@ import pytest
 from shortcut_models import InputError, sharding, startup
 from shortcut_models.checkpoint import Checkpoints, newest
 from shortcut_models.codecs.pixels import Pixels
-from shortcut_models.config import Config
+from shortcut_models.config import Config, check_fits
 from shortcut_models.data.digits import Digits
 from shortcut_models.data.pipeline import batch_dataset
 from shortcut_models.data.points import Points
+from shortcut_models.encoding import make_encode
 from shortcut_models.networks.dit import DiT
 from shortcut_models.networks.mlp import MLP
 from shortcut_models.objectives import Batch, Context
@@ -33,7 +34,7 @@ from shortcut_models.objectives.shortcut import ORIGINAL, Shortcut
 from shortcut_models.optimizer import Optimizer, make_optimizer, make_schedule
 from shortcut_models.runlog import check_finite
 from shortcut_models.state import State, init_state, restore, shapes_of, to_parts
-from shortcut_models.train import check_fits, compile_step, make_encode, make_step, train
+from shortcut_models.train import compile_step, make_step, train
 
 
 def saved_state(config: Config, folder: Path, step: int | None = None) -> State:
@@ -88,7 +89,8 @@ def test_half_the_steps_and_then_the_rest_give_the_same_bytes(
     assert train(tiny, folder) == 0
     expected, resumed = saved_state(tiny, trained), saved_state(tiny, folder)
     assert resumed.target is not None  # So that all parts of a state are compared.
-    assert int(resumed.opt_state[0].count) == 8
+    optimizer: Any = resumed.opt_state
+    assert int(optimizer[0].count) == 8
     assert_same(resumed, expected)
     assert rows(folder) == rows(trained)
     assert len(fed) == 4
@@ -130,7 +132,7 @@ def last_row(folder: Path) -> int:
     return max((json.loads(line)["step"] for line in lines if line.endswith("\n")), default=0)
 
 
-def test_a_run_killed_then_stopped_by_both_signals_ends_as_one_that_nobody_disturbed(
+def test_a_run_killed_and_then_stopped_ends_as_one_that_nobody_disturbed(
     tmp_path: Path, tiny: Config, tiny_flags: list[str], start_shortcut: Callable[..., subprocess.Popen[str]]
 ) -> None:
     folder, calm = tmp_path / "disturbed", tmp_path / "calm"
@@ -139,29 +141,24 @@ def test_a_run_killed_then_stopped_by_both_signals_ends_as_one_that_nobody_distu
     command = ["train", "digits", "--run-dir", folder, *flags, "--max-steps", 1_000_000]
 
     process = start_shortcut(*command)
-    wait_until(
-        lambda: last_saved(folder) >= 50 and last_saved(folder) + 5 < last_row(folder) < last_saved(folder) + 30,
-        process,
-    )
+    wait_until(lambda: 50 <= last_saved(folder) < last_row(folder) - 5, process)
     process.send_signal(signal.SIGKILL)
     process.communicate()
     assert process.returncode == -signal.SIGKILL
     kept = last_saved(folder)
     assert kept < last_row(folder)  # It was killed between saves.
 
-    for number, status in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
-        before, old = last_saved(folder), (folder / "metrics.jsonl").stat().st_ino
-        process = start_shortcut(*command)
-        # The file is written anew when the run goes on: only then do its rows come from this process.
-        wait_until(lambda old=old: (folder / "metrics.jsonl").stat().st_ino != old, process)
-        wait_until(lambda before=before: last_row(folder) > before, process)
-        process.send_signal(number)
-        _, said = process.communicate()
-        assert process.returncode == status, said
-        assert f"going on from step {before} of" in said
-        assert f"stopped and saved at step {last_saved(folder)}" in said
-        assert "Traceback" not in said
-        assert last_saved(folder) > before
+    before, old = last_saved(folder), (folder / "metrics.jsonl").stat().st_ino
+    process = start_shortcut(*command)
+    # The file is written anew when the run goes on: only then do its rows come from this process.
+    wait_until(lambda: (folder / "metrics.jsonl").stat().st_ino != old and last_row(folder) > before, process)
+    process.send_signal(signal.SIGTERM)
+    _, said = process.communicate()
+    assert process.returncode == 128 + signal.SIGTERM, said
+    assert f"going on from step {before} of" in said
+    assert f"stopped and saved at step {last_saved(folder)}" in said
+    assert "Traceback" not in said
+    assert last_saved(folder) > before
 
     end = (last_saved(folder) // 3 + 2) * 3
     for run in (folder, calm):
@@ -365,9 +362,9 @@ def test_a_step_is_one_update_along_the_mean_gradient_of_its_turns(points: Confi
             expected = old - 0.1 * (g / (jnp.abs(g) + 1e-8) + decay)
             np.testing.assert_allclose(after.params[name][leaf], expected, atol=2e-5)
     losses = jnp.concatenate([losses for _, losses in found])
-    norm = jnp.sqrt(sum(jnp.square(g).sum() for g in jax.tree.leaves(gradient)))
-    np.testing.assert_allclose(after.totals["loss"], [5 + losses.sum(), 2 + 16], rtol=1e-5)
-    np.testing.assert_allclose(after.totals["gradient_norm"], [5 + norm, 2 + 1], rtol=1e-5)
+    norm = optax.tree.norm(gradient)
+    np.testing.assert_allclose(after.totals["loss"], [5 + float(losses.sum()), 2 + 16], rtol=1e-5)
+    np.testing.assert_allclose(after.totals["gradient_norm"], [5 + float(norm), 2 + 1], rtol=1e-5)
 
 
 @pytest.mark.parametrize("turns", [1, 4])

@@ -1,5 +1,6 @@
 """Weights that a training starts from, and those that a user loads."""
 
+import inspect
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -83,7 +84,7 @@ def test_a_method_that_distils_needs_a_run_that_learnt_the_velocity(
 
 def test_unknown_weights_and_dtypes_are_refused(trained: Path) -> None:
     with pytest.raises(InputError, match="weights 'best' are unknown: use ema or raw"):
-        weights.load.__wrapped__(trained, "best")
+        inspect.unwrap(weights.load)(trained, "best")
     with pytest.raises(InputError, match="dtype 'bfloat16' is unknown: use float32, or trained"):
         weights.load(trained, dtype="bfloat16")
 

@@ -1,8 +1,15 @@
 """Generative models that need one network call per image, and get better with more calls."""
 
 from importlib import import_module
+from typing import TYPE_CHECKING
 
 from shortcut_models.errors import InputError
+
+if TYPE_CHECKING:
+    from shortcut_models.codecs.sd_vae_file import load_vae
+    from shortcut_models.data.opening import open_data
+    from shortcut_models.model import Model
+    from shortcut_models.weights import load
 
 _WHERE = {
     "Model": "shortcut_models.model",
@@ -11,7 +18,7 @@ _WHERE = {
     "open_data": "shortcut_models.data.opening",
 }
 
-__all__ = ["InputError", "Model", "load", "load_vae", "open_data"]  # pyrefly: ignore[bad-dunder-all]
+__all__ = ["InputError", "Model", "load", "load_vae", "open_data"]
 
 
 def __getattr__(name: str) -> object:

@@ -125,6 +125,16 @@ METRICS = {
     ),
 }
 
+FIGURES = {
+    "curves": Entry("figures.curves:FIGURE", "learning curves of each step size"),
+    "error": Entry("figures.error:FIGURE", "error of velocity and jumps against time"),
+    "budgets": Entry("figures.budgets:FIGURE", "the same noise in 1, 2, 4, ..., 128 steps"),
+    "classes": Entry("figures.classes:FIGURE", "a sheet of samples, a row per class"),
+    "reconstruction": Entry("figures.reconstruction:FIGURE", "examples noised to each level, and one jump back"),
+    "interpolation": Entry("figures.interpolation:FIGURE", "samples between two noises"),
+    "nearest": Entry("figures.nearest:FIGURE", "samples beside their nearest training images"),
+}
+
 PRESETS = {
     "digits": Entry("presets.digits:PRESET", "1,797 real 8x8 digits, by class: the demo, minutes on two CPU cores"),
     "points": Entry("presets.points:PRESET", "2-D points on a few shapes, by class: seconds on a CPU"),
@@ -132,8 +142,13 @@ PRESETS = {
     "images32": Entry("presets.images32:PRESET", "your own pictures at 32x32: --data OUT of `shortcut prepare`"),
     "images64": Entry("presets.images64:PRESET", "your own pictures at 64x64: for a GPU"),
     "celebahq256-b": Entry("presets.celebahq256_b:PRESET", "CelebA-HQ 256 without labels, DiT-B, as in the paper"),
+    "celebahq256-b-improved": Entry(
+        "presets.celebahq256_b_improved:PRESET", "the same with the remedies of docs/ladder.md: untried"
+    ),
     "imagenet256-b": Entry("presets.imagenet256_b:PRESET", "ImageNet 256 by class, DiT-B, as in the paper"),
+    "imagenet256-b-improved": Entry("presets.imagenet256_b_improved:PRESET", "the same with those remedies: untried"),
     "imagenet256-xl": Entry("presets.imagenet256_xl:PRESET", "the same with DiT-XL: for many devices"),
+    "imagenet256-xl-improved": Entry("presets.imagenet256_xl_improved:PRESET", "the same with those remedies: untried"),
     "emoji": Entry("presets.emoji:PRESET", "3,786 emoji at 16x16, by category: for two CPU cores"),
     "fashion": Entry("presets.fashion:PRESET", "60,000 photographs of clothes at 28x28, by class: for two CPU cores"),
     "glyphs": Entry("presets.glyphs:PRESET", "62 characters in colour at 32x32: for a GPU"),

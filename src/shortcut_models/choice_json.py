@@ -8,7 +8,15 @@ from shortcut_models import catalogue
 from shortcut_models.errors import InputError
 
 _IMAGES = ("tfds", "folder", "zip", "huggingface", "webdataset", "npz", "idx", "fashion-mnist")
-LATER: dict[str, Any] = {"dit.position_dtype": "float32", **{f"{kind}.vae": "" for kind in _IMAGES}}
+LATER: dict[str, Any] = {
+    "dit.position_dtype": "float32",
+    "prepared.first": 0,
+    "prepared.vae_identity": "",
+    "shortcut.longer": False,
+    **{f"{kind}.{name}": "" for kind in _IMAGES for name in ("vae", "vae_identity")},
+    **{f"{kind}.vae_dtype": "float32" for kind in _IMAGES},
+    **{f"{kind}.first": 0 for kind in _IMAGES},
+}
 """Fields that came after files of today's format were written, such as these, and what a file without
 them means: the behaviour of that time, which need not be today's default."""
 

@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from shortcut_models import catalogue
-from shortcut_models.config import Config, choose
+from shortcut_models.config import Config, check_fits, choose
 from shortcut_models.config_json import to_json
 from shortcut_models.costs import count_flops, step_flops
 from shortcut_models.data.pairs import Pairs, read_about
@@ -33,7 +33,7 @@ from shortcut_models.objectives import Objective
 from shortcut_models.pairs import make_pairs
 from shortcut_models.provenance import provenance
 from shortcut_models.terminal import Progress
-from shortcut_models.train import check_fits, train
+from shortcut_models.train import train
 from shortcut_models.views import get_view
 from shortcut_models.weights import load
 
@@ -133,8 +133,9 @@ class Comparison:
 
 
 def named(name: str, base: Config | None = None) -> Objective:
-    """The objective of that name, with the settings of `base` if it is its own."""
-    return choose("objective", catalogue.OBJECTIVES, name, base and base.objective)
+    """The objective of that name, with the settings of `base` if it is its own, and without labels if that is."""
+    found = choose("objective", catalogue.OBJECTIVES, name, base and base.objective)
+    return found.without_labels() if base is not None and base.objective.unconditional else found
 
 
 class Result(NamedTuple):

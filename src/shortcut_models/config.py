@@ -108,19 +108,27 @@ def configure(
 ) -> Config:
     """The configuration with other choices; the network takes the size of the data, if it is told where they lie.
 
-    A choice that is the configuration's own keeps its settings of it. Raises InputError, listing the
+    A choice that is the configuration's own keeps its settings of it. Data without labels are learnt without, every
+    label being dropped, and so is what a configuration without labels becomes. Raises InputError, listing the
     names, for an unknown one, and if the network cannot take such data.
     """
     changes: dict[str, Any] = {}
+    goal = base.objective
+    if objective is not None:
+        goal = choose("objective", catalogue.OBJECTIVES, objective, base.objective)
+    unlabelled = data is not None and not data.unnamed and data.unlabelled
+    if unlabelled or base.objective.unconditional:
+        goal = goal.without_labels()
+    changes["objective"] = goal
     if data is not None:
         changes["data"] = data
     if model is not None or data is not None:
         network = base.model if model is None else choose("model", catalogue.NETWORKS, model, base.model)
         chosen = data or base.data
-        # Where the data lie may be told by a setting, later; then the network's sizes have to be told too.
-        changes["model"] = network if chosen.unnamed else network.sized(chosen.shape, chosen.num_classes)
-    if objective is not None:
-        changes["objective"] = choose("objective", catalogue.OBJECTIVES, objective, base.objective)
+        # Labels that are all dropped are not read, so that their number does not matter.
+        dropped = goal.unconditional and not unlabelled
+        classes = network.num_classes if dropped or chosen.unnamed else chosen.num_classes
+        changes["model"] = network if chosen.unnamed else network.sized(chosen.shape, classes)
     if start_from is not None:
         changes["start_from"] = start_from
     return replace(base, **changes)
@@ -132,3 +140,35 @@ def choose(kind: str, names: dict[str, catalogue.Entry], name: str, own: Any = N
     if not isinstance(found, type):
         return found
     return own if type(own) is found else found()
+
+
+def check_fits(config: Config) -> None:
+    """Raise InputError unless the network takes the data's items and has their labels, and the objective what it needs.
+
+    Labels that are all dropped are not read, so that their number does not matter.
+    """
+    data, model = config.data, config.model
+    if data.shape != model.shape:
+        raise InputError(
+            f"the data's items are {_by(data.shape)}, but the network takes {_by(model.shape)}: {_fit(data)}"
+        )
+    if data.num_classes != model.num_classes and not config.objective.unconditional:
+        raise InputError(
+            f"the data have {data.num_classes} classes, but model.num_classes is {model.num_classes}: set "
+            f"--model.num-classes {data.num_classes}, or --objective.label-dropout 1 to train without labels."
+        )
+    if config.objective.needs_pairs and not data.paired:
+        raise InputError(
+            "this objective learns pairs of noise and sample, which these data do not have: make them "
+            "with `shortcut pairs RUN --out FOLDER`, and train on --data FOLDER."
+        )
+
+
+def _by(shape: tuple[int, ...]) -> str:
+    return " x ".join(map(str, shape))
+
+
+def _fit(data: Data) -> str:
+    if len(data.shape) != 3:
+        return "choose another --model."
+    return f"set --model.image-size {data.shape[0]} --model.channels {data.shape[2]}."

@@ -1,5 +1,6 @@
 """What a training run would take, before it starts: shapes, parameters, memory and arithmetic."""
 
+from collections.abc import Sequence
 from math import prod
 from typing import Any
 
@@ -8,9 +9,14 @@ import jax.numpy as jnp
 
 from shortcut_models import catalogue, sharding
 from shortcut_models.config import Config
+from shortcut_models.errors import InputError
 from shortcut_models.objectives import Batch
-from shortcut_models.state import shapes_of
-from shortcut_models.train import compile_step, make_step
+from shortcut_models.state import State, shapes_of
+from shortcut_models.terminal import Progress
+from shortcut_models.train import make_step
+
+DEVICES = (1, 8, 64)
+"""Numbers of devices that a page tells the memory for."""
 
 
 def describe(config: Config) -> str:
@@ -20,9 +26,7 @@ def describe(config: Config) -> str:
     layout = sharding.make_layout(shapes, config.sharding, config.model.stacked)
     sharding.check_batch(config.batch_size, config.accumulation, layout.mesh)
     flops = step_flops(config)
-    memory = compile_step(config, layout).memory_analysis()
     parameters = sum(leaf.size for leaf in jax.tree.leaves(shapes.params))
-    state = _bytes_per_device(shapes, layout.placed)
     items = " x ".join(map(str, config.model.shape))
     lines = [
         f"data         {catalogue.kind_of(catalogue.DATA, config.data)}: items {items}, "
@@ -31,14 +35,62 @@ def describe(config: Config) -> str:
         f"parameters   {parameters:,} ({parameters / 1e6:.1f}M) in {len(jax.tree.leaves(shapes.params))} arrays:",
         *(f"  {name:<28} {shape}" for name, shape in _shapes(shapes.params)),
         f"devices      {layout.mesh.size} ({jax.devices()[0].device_kind}), {config.sharding}",
-        f"memory       {_size(state)} per device for weights, averages and optimiser",
-        f"             {_size(memory.temp_size_in_bytes)} more while a step runs, as compiled here",
+        "memory       per device: of weights, averages and optimiser, and what a step takes besides",
+        *(f"  {line}" for line in memory_table(config, shapes)),
         f"arithmetic   {flops:.4g} FLOP per step, {flops / config.batch_size:.4g} per image "
         "(matrix products and convolutions)",
         f"length       {config.max_steps:,} steps x {config.batch_size} images = "
         f"{config.images:,} images, {config.max_steps * flops:.4g} FLOP",
     ]
     return "\n".join(lines)
+
+
+def memory_table(config: Config, shapes: State, devices: Sequence[int] = DEVICES) -> list[str]:
+    """Memory per device for each number of devices: a head, rows, and what the numbers are.
+
+    The state's follows from its shapes, to the byte. The step's is what the compiler reserves here for one
+    device's share of the batch; where that is too small for the objective, for the least share that will do.
+    """
+    lines = [f"{'devices':>7} {'images':>7} {'state, dp':>11} {'state, fsdp':>11} {'step':>11}"]
+    for count in devices:
+        states = [_size(state_bytes(config, shapes, mode, count)) for mode in ("dp", "fsdp")]
+        images, rest = divmod(config.batch_size, count * config.accumulation)
+        if rest:
+            share, step = "-", f"(batch_size {config.batch_size} does not divide)"
+        else:
+            taken = _least(config, images)
+            Progress.say(f"compiling a step of {taken} images ...")
+            share, step = str(images), f"{'<= ' * (taken > images)}{_size(_step_bytes(config, shapes, taken))}"
+        lines.append(f"{count:>7} {share:>7} {states[0]:>11} {states[1]:>11} {step:>11}")
+    about = "the state is exact; the step is as compiled for this machine with one device's images"
+    return [*lines, about, "and holds whole gradients, which fsdp spreads"]
+
+
+def state_bytes(config: Config, shapes: State, mode: sharding.Sharding, devices: int) -> int:
+    """Bytes of the state on each of so many devices, which need not be here."""
+    mesh = jax.sharding.AbstractMesh((devices,), (sharding.AXIS,))
+    return _bytes_per_device(shapes, sharding.state_sharding(mesh, shapes, mode, config.model.stacked))
+
+
+def _least(config: Config, images: int) -> int:
+    """So many images, or as many more as the objective needs at the least."""
+    for count in range(images, config.batch_size):
+        try:
+            config.objective.check(count, config.images)
+        except InputError:
+            continue
+        return count
+    return config.batch_size
+
+
+def _step_bytes(config: Config, shapes: State, images: int) -> int:
+    """What the compiler reserves beside the state for a step on so many images and one device."""
+    x1: Any = jax.ShapeDtypeStruct((images * config.accumulation, *config.model.shape), jnp.float32)
+    label: Any = jax.ShapeDtypeStruct(x1.shape[:1], jnp.int32)
+    batch = Batch(x1, label, x1 if config.data.paired else None)
+    step = jax.jit(make_step(config), donate_argnums=0)
+    compiled: Any = step.lower(shapes, batch, jax.ShapeDtypeStruct((), jnp.uint32)).compile()
+    return compiled.memory_analysis().temp_size_in_bytes
 
 
 def step_flops(config: Config) -> int:

@@ -14,14 +14,16 @@ class InputError(ValueError):
 
 
 def check_finite(section: str, choice: Any) -> None:
-    """Raise InputError if a field of a dataclass is NaN or infinite; nested dataclasses check their own.
+    """Raise InputError if a number of a dataclass is NaN or infinite, or is to be whole and is not.
 
-    `section` is how the flag of a field begins, such as "objective.".
+    `section` is how the flag of a field begins, such as "objective.". Nested dataclasses check their own.
     """
     for field in dataclasses.fields(choice):
         value = getattr(choice, field.name)
         if isinstance(value, float) and not math.isfinite(value):
             raise InputError(f"{section}{field.name} is {value}, but must be a finite number.")
+        if field.type is int and (not isinstance(value, int) or isinstance(value, bool)):
+            raise InputError(f"{section}{field.name} is {value!r}, but must be a whole number, an int.")
 
 
 def check_at_least(section: str, choice: Any, least: Mapping[str, float]) -> None:

@@ -1,8 +1,8 @@
-"""Measure a model at several step budgets, with the same noise and labels for each."""
+"""Measure a model at several step budgets, with the same noise and labels for each; or images that are there."""
 
 import json
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -10,16 +10,24 @@ import numpy as np
 from jaxtyping import Int
 from tqdm import tqdm
 
-from shortcut_models import catalogue
-from shortcut_models.data.base import Data
+from shortcut_models import catalogue, processes
+from shortcut_models.data import choose
+from shortcut_models.data.base import Data, Source, describe
 from shortcut_models.errors import InputError
-from shortcut_models.metrics.base import Labels, Metric, Reference, Statistics, to_bytes
-from shortcut_models.metrics.measure import check_metrics, chunk_size
-from shortcut_models.metrics.references import real_values, references, sample_shape
+from shortcut_models.metrics.base import Labels, Metric, Reference, to_bytes
+from shortcut_models.metrics.measure import chunk_size
+from shortcut_models.metrics.references import Real, exact, read, sample_shape
 from shortcut_models.metrics.saved import Saved
-from shortcut_models.metrics.statistics import read_stats, reference_of
+from shortcut_models.metrics.yardstick import Wish, Yardstick, choose_yardstick
+from shortcut_models.model_folder import is_model_folder
 
 SHOWN_POINTS = 2000
+MOST_IMAGES = 2**22
+"""More than this are not measured without being asked for: data that are drawn on demand have no end."""
+
+Values = dict[str, float]
+Drawn = tuple[np.ndarray, np.ndarray]
+"""Samples and their labels."""
 
 
 class Sampler(Protocol):
@@ -47,6 +55,24 @@ class Evaluation(NamedTuple):
     """For each budget, from the same noise: uint8 images (classes, H, W, C), one of each class; or the first points."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """Which samples are measured."""
+
+    budgets: tuple[int, ...]
+    """Numbers of steps."""
+    count: int
+    """Samples per budget and seed."""
+    guidance: float = 1.0
+    seed: int = 0
+    seeds: int = 1
+    """Sets of samples, of this seed and those that follow: numbers are means over them, beside their deviation."""
+
+    def __post_init__(self) -> None:
+        if self.seeds < 1:
+            raise InputError(f"--seeds is {self.seeds}, but at least one set of samples must be drawn.")
+
+
 def evaluate(
     model: Sampler,
     data: Data,
@@ -57,110 +83,255 @@ def evaluate(
     *,
     metrics: Sequence[str] | None = None,
     labels: Labels | None = None,
-    inception: Path | None = None,
-    any_inception: bool = False,
-    stats: Path | None = None,
-    stats_protocol: str | None = None,
     resume: Path | None = None,
     model_key: str = "",
+    seeds: int = 1,
+    **wishes: Any,
 ) -> Evaluation:
     """Draw `count` samples for each budget of steps, and measure them.
 
     Samples are drawn and measured in chunks: memory does not grow with their number, but for metrics that need all
-    features. `metrics` are names of the catalogue, by default those of the data set. `labels` are balanced, or drawn
-    at random, or "none" for samples of no class; by default as the metrics' protocols say. Without labels, what
-    compares with them is left out, and the report says so. `inception` is a file of Inception's weights (any with the
-    right tensors if `any_inception`), and `stats` a file of reference statistics, whose protocol `stats_protocol` says
-    if it does not; without it the reference is measured from the data set. With `resume`, a folder of its own, an
-    evaluation that was killed goes on where it was and ends with the same numbers, if all is as it was: `model_key`
-    says which weights are measured. The folder is empty at the end.
+    features. `metrics` are names of the catalogue, by default those of the data set, and `wishes` what else `Wish`
+    has: a protocol, statistics, Inception. `labels` are balanced, or drawn at random, or "none" for samples of no
+    class; by default as the metrics' protocols say. With `resume`, a folder of its own, an evaluation that was killed
+    goes on where it was and ends with the same numbers, if all is as it was: `model_key` says which weights are
+    measured. The folder is empty at the end.
 
     Raises InputError for unknown metrics or such as do not fit the samples, for fewer than two samples or fewer than
     classes, or if the classes of model and data differ.
     """
-    data = data.shows()
-    chosen = [catalogue.find("metric", catalogue.METRICS, name) for name in metrics or data.metrics]
-    shape = sample_shape(data)
-    check_metrics(chosen, shape)
-    labels = labels or _labels_of(chosen)
-    if labels != "none" and model.num_classes != data.num_classes:
+    wish = Wish(metrics=tuple(metrics or ()), labels=labels, **wishes)
+    plan = Plan(budgets=tuple(budgets), count=count, guidance=guidance, seed=seed, seeds=seeds)
+    found = measure_model(model, choose_yardstick(data, sample_shape(data.shows()), wish), plan, resume, model_key)
+    assert found is not None, "nobody asked it to stop"
+    return found
+
+
+def measure_model(
+    model: Sampler,
+    yardstick: Yardstick,
+    plan: Plan,
+    resume: Path | None = None,
+    model_key: str = "",
+    stopping: Callable[[], bool] = lambda: False,
+) -> Evaluation | None:
+    """`evaluate`, by a yardstick that is chosen already; None if it was asked to stop, and is to go on later.
+
+    Of several processes each draws its share of every chunk, and the first adds up the features of all: it alone has
+    the numbers.
+    """
+    _check(model, yardstick, plan)
+    first = processes.is_first()
+    settings = [plan.count, plan.guidance, plan.seed, plan.seeds, yardstick.labels, *plan.budgets]
+    saved = Saved(resume if first else None, yardstick.key() | {"settings": settings, "model": model_key})
+    given = yardstick.references() if first else {}
+    turns = [(seed, steps) for seed in range(plan.seed, plan.seed + plan.seeds) for steps in plan.budgets]
+    for seed, steps in tqdm(turns, unit="budget", desc="evaluating", disable=not first, leave=None):
+        name = _turn(steps, seed)
+        if processes.from_first(np.bool_(name in saved.found)):
+            continue
+        asked = choose_labels(yardstick.labels, plan.count, model.num_classes, seed)
+        draw = _drawing(model, plan, yardstick, asked, steps, seed, saved.shown if seed == plan.seed else {})
+        if not _measure(yardstick, saved, given, name, draw, plan.count, stopping):
+            return None
+    report = _report(yardstick, plan, saved.found, given) if first else {}
+    saved.remove()
+    return Evaluation(report, saved.shown)
+
+
+def measure_images(
+    target: Data,
+    yardstick: Yardstick,
+    count: int | None = None,
+    seed: int = 0,
+    split: str | None = None,
+    resume: Path | None = None,
+) -> dict[str, Any]:
+    """The report on images that are there, all or `count` drawn by the seed; killed, it goes on as `evaluate` does.
+
+    Raises InputError for fewer images than asked for or than two, and for an image that cannot be read, is of
+    another size, or of another kind than the metrics take.
+    """
+    split = split or target.splits[0]
+    source = exact(target, target.open(split))
+    indices = _choose_images(describe(target), source, count, seed)
+    key = {"images": target.identity(), "settings": [len(indices), seed, split, yardstick.labels]}
+    saved = Saved(resume if processes.is_first() else None, yardstick.key() | key)
+    given = yardstick.references() if processes.is_first() else {}
+
+    def draw(own: slice) -> Drawn:
+        samples, labels = read(source, indices[own])
+        if samples.shape[-1] == 1 or getattr(source, "all_grey", False):
+            _refuse_grey(describe(target), yardstick.metrics)
+        return samples, labels
+
+    if not processes.from_first(np.bool_("images" in saved.found)):
+        _measure(yardstick, saved, given, "images", draw, len(indices), lambda: False)
+    if not processes.is_first():
+        return {}
+    real = yardstick.real(len(indices), given)
+    report = _compare(yardstick, {"images": saved.found["images"]}, real, given, len(indices))
+    report["about"]["labels"] = "none" if yardstick.labels == "none" else "those of the images"
+    of = {"split": split, "count": len(indices), "of": len(source)}
+    report["about"]["images"] = {"name": describe(target), "identity": target.identity(), **of}
+    saved.remove()
+    return report
+
+
+def find_images(target: str) -> Data | None:
+    """The images that a target names or holds; None where it is a model's place, or nothing is there.
+
+    Raises InputError for a folder that holds neither images nor a run.
+    """
+    path = Path(target)
+    if target in catalogue.DATA and not path.exists():
+        return choose(target)
+    if not path.exists():
+        return choose(target) if target.partition(":")[0] in catalogue.DATA else None
+    if (path / "run.json").exists() or is_model_folder(path):
+        return None
+    kinds: list[Any] = [catalogue.find("data set", catalogue.DATA, name) for name in catalogue.DATA]
+    if any(kind.recognise(target) for kind in kinds):
+        return choose(target)
+    if path.is_dir() and not (path / f"{path.name}.tmp").is_file():
+        raise InputError(f"{target} holds no images, and is no run either: it holds no run.json.")
+    return None
+
+
+def _refuse_grey(name: str, metrics: Sequence[Metric]) -> None:
+    """Raise InputError if metrics of colour are to measure a set of images that have none."""
+    colour = [metric.name for metric in metrics if metric.features.prepared_by]
+    if colour:
+        raise InputError(
+            f"{name} holds grey images, but {colour[0]} looks at colour: if they are to be measured as grey on three "
+            "channels, write them so."
+        )
+
+
+def _choose_images(name: str, source: Source, count: int | None, seed: int) -> Int[np.ndarray, " count"]:
+    there = len(source)
+    if there < 2:
+        raise InputError(f"{name} holds {there} image{'s' * (there != 1)}, but measuring takes at least 2.")
+    if count is None and there > MOST_IMAGES:
+        raise InputError(f"{name} holds {there} images: say how many of them to measure, --count 50000.")
+    if count is not None and not 2 <= count <= there:
+        raise InputError(f"--count is {count}, but {name} holds {there} images, and measuring takes at least 2.")
+    if count in (None, there):
+        return np.arange(there)
+    return np.sort(np.random.default_rng(seed).choice(there, count, replace=False))
+
+
+def _drawing(
+    model: Sampler,
+    plan: Plan,
+    yardstick: Yardstick,
+    asked: np.ndarray,
+    steps: int,
+    seed: int,
+    shown: dict[int, np.ndarray],
+) -> Callable[[slice], Drawn]:
+    """The function from places in a set of samples to these; the first of them are kept to be shown."""
+
+    def draw(own: slice) -> Drawn:
+        drawn = model.sample(asked[own], steps, plan.guidance, seed, first=own.start)
+        samples = np.asarray(model.decode(drawn))
+        if own.start == 0:
+            shown[steps] = _shown(samples, yardstick.shape, max(model.num_classes, 1))
+        return samples, asked[own]
+
+    return draw
+
+
+def _measure(
+    yardstick: Yardstick,
+    saved: Saved,
+    given: dict[str, Reference],
+    name: str,
+    draw: Callable[[slice], Drawn],
+    count: int,
+    stopping: Callable[[], bool],
+) -> bool:
+    """Draw and measure one set of samples, chunk by chunk, from where it was; False if asked to stop."""
+    measurement, start = saved.measurement(yardstick.metrics, name)
+    size, writes = chunk_size(yardstick.shape), processes.is_first()
+    for first in range(int(processes.from_first(np.int32(start))), count, size):
+        if stopping():
+            saved.keep(name, measurement, now=True)
+            return False
+        rows = min(size, count - first)
+        own, kept = processes.share(rows)
+        drawn, labels = draw(slice(first + own.start, first + own.stop))
+        found = {
+            features: {key: processes.join(array[:kept], rows) for key, array in arrays.items()}
+            for features, arrays in measurement.examine(drawn).items()
+        }
+        labels = processes.join(labels[:kept], rows)
+        if writes:
+            measurement.take(found, labels)
+            saved.keep(name, measurement)
+    if writes:
+        saved.found[name] = measurement.values(given)
+        saved.keep("", None)
+    return True
+
+
+def _turn(steps: int, seed: int) -> str:
+    return f"{steps} of seed {seed}"
+
+
+def _check(model: Sampler, yardstick: Yardstick, plan: Plan) -> None:
+    """Raise InputError unless the samples are as many as it takes, and their labels those of the real ones."""
+    data, labels = yardstick.data, yardstick.labels
+    if labels != "none" and data is not None and model.num_classes != data.num_classes:
         raise InputError(
             f"the model has {model.num_classes} classes, but the data set has {data.num_classes}: "
             "their labels mean different things; measure without labels."
         )
     least = max(2, model.num_classes if labels != "none" else 0)
-    if count < least:
-        raise InputError(f"count is {count}, but measuring takes at least {least} samples.")
-    kept = [metric for metric in chosen if labels != "none" or not metric.needs_labels]
-    if not kept:
-        raise InputError(f"without labels nothing is left to measure of {', '.join(m.name for m in chosen)}.")
-    asked = choose_labels(labels, count, model.num_classes, seed)
-    kept = [replace(metric, features=metric.features.ready(inception, any_inception)) for metric in kept]
-    given = _references(data, kept, read_stats(stats, stats_protocol) if stats else None)
-    key = {
-        "data": data.identity(),
-        "metrics": [_told(metric) for metric in kept],
-        "settings": [count, guidance, seed, labels, *budgets],
-        "model": model_key,
-    }
-    saved = Saved(resume, key)
-    found, shown = saved.found, saved.shown
-    size = chunk_size(shape)
-    for steps in tqdm(budgets, unit="budget", desc="evaluating"):
-        if str(steps) in found:
-            continue
-        measurement, start = saved.measurement(kept, steps)
-        for first in range(start, count, size):
-            part = asked[first : first + size]
-            samples = np.asarray(model.decode(model.sample(part, steps, guidance, seed, first=first)))
-            measurement.add(samples, part)
-            if first == 0:
-                shown[steps] = _shown(samples, data, max(model.num_classes, 1))
-            saved.keep(steps, measurement)
-        found[str(steps)] = measurement.values(given)
-        saved.keep(None, None)
-    real = real_values(data, kept, count, given if stats else None)
-    report: dict[str, Any] = {"steps": found, "real": real.values}
-    if data.held_out is not None:
-        report["ratio"] = {steps: _ratios(values, real.values, kept) for steps, values in found.items()}
-    left_out = [metric.name for metric in chosen if metric.name not in given]
-    if left_out:
-        report["left_out"] = f"{', '.join(left_out)}: no labels were asked for, so there are none to agree with."
-    report["about"] = {
-        "labels": labels,
-        "real": real.what,
-        "reference": {metric.name: given[metric.name].what for metric in kept if metric.needs_reference},
-    }
-    _tell_perfect(report, kept, given, count)
-    saved.remove()
-    return Evaluation(report, shown)
+    if plan.count < least:
+        raise InputError(f"count is {plan.count}, but measuring takes at least {least} samples.")
 
 
-def _tell_perfect(report: dict[str, Any], metrics: Sequence[Metric], given: dict[str, Reference], count: int) -> None:
-    """Add what a perfect model would get, where the metrics know it."""
-    known = {metric.name: metric.perfect(given[metric.name], count) for metric in metrics}
-    found = {name: value for name, value in known.items() if value is not None}
-    if not found:
-        return
-    report["perfect"] = {f"{name}-{count}": value for name, (value, _) in found.items()}
-    low = [f"{least} samples, twice the features of {name}" for name, (_, least) in found.items() if count < least]
-    if low:
-        report["about"]["perfect"] = f"first order in 1 / N: too low below {', '.join(low)}"
+def _report(yardstick: Yardstick, plan: Plan, found: dict[str, Values], given: dict[str, Reference]) -> dict[str, Any]:
+    seeds = range(plan.seed, plan.seed + plan.seeds)
+    sets = {str(steps): [found[_turn(steps, seed)] for seed in seeds] for steps in plan.budgets}
+    means = {steps: {name: float(np.mean([one[name] for one in of])) for name in of[0]} for steps, of in sets.items()}
+    report: dict[str, Any] = {"steps": means}
+    if plan.seeds > 1:
+        report["deviation"] = {
+            steps: {name: float(np.std([one[name] for one in of], ddof=1)) for name in of[0]}
+            for steps, of in sets.items()
+        }
+        report["by_seed"] = {
+            str(seed): {steps: of[turn] for steps, of in sets.items()} for turn, seed in enumerate(seeds)
+        }
+    return report | _compare(yardstick, means, yardstick.real(plan.count, given), given, plan.count)
 
 
-def _told(metric: Metric) -> str:
-    """A metric with the network behind it, whose numbers differ with its weights."""
-    return f"{metric.name} {getattr(getattr(metric.features, 'network', None), 'sha256', '')}"
-
-
-def _references(data: Data, metrics: Sequence[Metric], statistics: Statistics | None) -> dict[str, Reference]:
-    """For each metric's name what a file says of real samples, or else the data set itself."""
-    found = {metric.name: reference_of(statistics, metric) if statistics else None for metric in metrics}
-    known = {name: reference for name, reference in found.items() if reference is not None}
-    if statistics and not known:
-        raise InputError(f"{statistics.path} serves none of {', '.join(found)}: choose metrics such as fid-adm.")
-    measured = references(data, [metric for metric in metrics if metric.name not in known])
-    return {metric.name: known.get(metric.name) or measured[metric.name] for metric in metrics}
+def _compare(
+    yardstick: Yardstick, found: dict[str, Values], real: Real, given: dict[str, Reference], count: int
+) -> dict[str, Any]:
+    """What stands beside the numbers of one or more sets of samples."""
+    report: dict[str, Any] = {} if "images" not in found else {"images": found["images"]}
+    report["real"] = real.values
+    if yardstick.has_held_out:
+        report["ratio"] = {name: _ratios(values, real.values, yardstick.metrics) for name, values in found.items()}
+    if yardstick.left_out:
+        reasons = {
+            why: [name for name, of in yardstick.left_out.items() if of == why] for why in yardstick.left_out.values()
+        }
+        report["left_out"] = "; ".join(f"{', '.join(names)}: {why}" for why, names in reasons.items()).rstrip(".") + "."
+    report["about"] = yardstick.about(given, real)
+    known = {metric.name: metric.perfect(given[metric.name], count) for metric in yardstick.metrics}
+    perfect = {name: value for name, value in known.items() if value is not None}
+    if perfect:
+        report["perfect"] = {f"{name}-{count}": value for name, (value, _) in perfect.items()}
+        low = [
+            f"{least} samples, twice the features of {name}" for name, (_, least) in perfect.items() if count < least
+        ]
+        below = f": too low below {', '.join(low)}" if low else ""
+        report["about"]["perfect"] = f"what a perfect model would get, to first order in 1 / N{below}"
+    return report
 
 
 def choose_labels(labels: Labels, count: int, classes: int, seed: int) -> Int[np.ndarray, " count"]:
@@ -172,20 +343,11 @@ def choose_labels(labels: Labels, count: int, classes: int, seed: int) -> Int[np
     return np.arange(count) % classes
 
 
-def _labels_of(metrics: Sequence[Metric]) -> Labels:
-    """The labels that all protocols want."""
-    wanted = {metric.labels: metric.name for metric in metrics}
-    if len(wanted) > 1:
-        words = " but ".join(f"{name} takes {labels} labels" for labels, name in wanted.items())
-        raise InputError(f"{words}: say which labels to take, or measure them one after the other.")
-    return next(iter(wanted))
+def _shown(samples: np.ndarray, shape: tuple[int, ...], classes: int) -> np.ndarray:
+    return to_bytes(samples[:classes]) if len(shape) == 3 else samples[:SHOWN_POINTS]
 
 
-def _shown(samples: np.ndarray, data: Data, classes: int) -> np.ndarray:
-    return to_bytes(samples[:classes]) if data.view == "images" else samples[:SHOWN_POINTS]
-
-
-def _ratios(values: dict[str, float], real: dict[str, float], metrics: Sequence[Metric]) -> dict[str, float]:
+def _ratios(values: Values, real: Values, metrics: Sequence[Metric]) -> Values:
     """Each distance by that of as many real samples."""
     distances = tuple(f"{metric.name}-" for metric in metrics if metric.is_distance)
     return {
@@ -204,16 +366,28 @@ def read_report(path: Path) -> dict[str, Any] | None:
 
 
 def table(report: dict[str, Any]) -> str:
-    """The report as lines of text: a row per budget, a column per metric, and distances by those of real samples."""
-    names, ratios = list(next(iter(report["steps"].values()))), report.get("ratio", {})
+    """The report as lines of text: a row per budget, a column per metric, and distances by those of real samples.
+
+    With several seeds each number stands beside its deviation over them; a last row has what a perfect model would get.
+    """
+    found = report["steps"] if "steps" in report else {"": report["images"]}
+    ratios, deviations = report.get("ratio", {}), report.get("deviation", {})
+    names = list(next(iter(found.values())))
     measured = {name for values in ratios.values() for name in values}
-    rows = [["steps", *(head for name in names for head in (name, "ratio")[: 1 + (name in measured)])]]
-    for steps, values in [*report["steps"].items(), ("real", report["real"])]:
-        cells = [steps]
+    rows = [
+        [
+            "steps" if "steps" in report else "",
+            *(h for name in names for h in (name, "ratio")[: 1 + (name in measured)]),
+        ]
+    ]
+    others = [(title, report[title]) for title in ("real", "perfect") if report.get(title)]
+    for title, values in [*found.items(), *others]:
+        cells = [title or "images"]
         for name in names:
-            cells.append(f"{values[name]:.3f}" if name in values else "")
+            spread = f" ± {deviations[title][name]:.3f}" if title in deviations else ""
+            cells.append(f"{values[name]:.3f}{spread}" if name in values else "")
             if name in measured:
-                ratio = ratios.get(steps, {}).get(name)
+                ratio = ratios.get(title or "images", {}).get(name)
                 cells.append("" if ratio is None else f"{ratio:.2f}")
         rows.append(cells)
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]

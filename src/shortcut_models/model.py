@@ -39,10 +39,15 @@ class Model:
         self.network, self.objective, self.data = network, objective, data
         self.step, self.weights = step, weights
         self._mesh = sharding.make_mesh(devices or jax.local_devices())
-        self.params = jax.device_put(network.prepare(params), sharding.replicated(self._mesh))
+        self.put(params, step)
         self._velocity = jax.jit(network.apply)
         self._decode = jax.jit(lambda codec, x: codec.decode(x))
         self._samplers: dict[Any, Any] = {}
+
+    def put(self, params: Params, step: int) -> None:
+        """Take other weights of the same network, those after `step` steps; what is compiled stays."""
+        self.params = jax.device_put(self.network.prepare(params), sharding.replicated(self._mesh))
+        self.step = step
 
     @property
     def num_classes(self) -> int:
@@ -87,8 +92,13 @@ class Model:
         return self._velocity(self.params, x, t, d, label)
 
     def noise(self, seed: int, first: int, count: int) -> np.ndarray:
-        """The noise that samples first, first + 1, ... of this seed start from, float32 (count, *network.shape)."""
+        """The noise that samples first, first + 1, ... of this seed start from, float32 (count, *network.shape).
+
+        Raises InputError for a seed, first or count that is no whole number in range, as `sample` does.
+        """
         _check_whole("seed", seed, 0, 2**32 - 1)
+        _check_whole("count", count, 1)
+        _check_whole("first", first, 0, 2**32 - 1 - count)
         indices = jnp.arange(first, first + count, dtype=jnp.uint32)
         return np.asarray(sampling.noise(seed, indices, self.network.shape))
 
@@ -143,14 +153,13 @@ class Model:
 
     def decode(self, x: ArrayLike, batch_size: int = 256) -> np.ndarray:
         """From the network's range to what the data show: for images, float32 (n, H, W, C), about [-1, 1]."""
-        x = np.asarray(x, np.float32)
-        parts = [np.asarray(self._decode(self._codec, x[at : at + batch_size])) for at in range(0, len(x), batch_size)]
-        return np.concatenate(parts)
+        batches = sharding.spread(self._mesh, np.asarray(x, np.float32), batch_size)
+        return np.concatenate([np.asarray(self._decode(self._codec, part))[:count] for part, count in batches])
 
     @cached_property
     def _codec(self) -> Codec:
         """Found when it is needed: a VAE is no part of a run."""
-        return self.data.codec.ready()
+        return jax.device_put(self.data.codec.ready(), sharding.replicated(self._mesh))
 
     def check_guidance(self, guidance: float) -> None:
         """Raise InputError unless the network can be sampled with this guidance."""

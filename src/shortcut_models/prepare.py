@@ -1,5 +1,7 @@
 """`shortcut prepare`: every image read once, checked, cropped, resized, maybe encoded, and kept in mapped arrays.
 
+Latents that another tool encoded are kept in the same form.
+
 The source is cut into shards by index. A shard is done when its note, shard-K.json, is there, and
 every file is written aside and renamed: killed at any moment, the same command goes on and ends
 with the same bytes. Several machines may each take some of the shards.
@@ -23,6 +25,7 @@ from shortcut_models import catalogue, choice_json
 from shortcut_models.data.base import describe
 from shortcut_models.data.decode import BadImage, Decoded
 from shortcut_models.data.images import Images, LeftOut, Records
+from shortcut_models.data.latents import Latents
 from shortcut_models.data.opening import choose
 from shortcut_models.data.pixels import to_network
 from shortcut_models.data.prepared import FORMAT, MANIFEST, MIRRORED, read_manifest
@@ -44,13 +47,23 @@ class Encoder(Protocol):
         """A digest of its weights."""
         ...
 
+    @property
+    def dtype(self) -> str:
+        """What it computes in, which decides the bytes."""
+        ...
+
+    @property
+    def scale(self) -> float:
+        """What its latents are multiplied by to train on them."""
+        ...
+
     def encode(self, images: Any) -> tuple[Any, Any]:
         """Images (batch, H, W, 3) in [-1, 1] to mean and log variance, (batch, h, w, c), unscaled."""
         ...
 
 
 def prepare(
-    source: Images | str,
+    source: Images | Latents | str,
     out: Path,
     *,
     size: int,
@@ -68,7 +81,7 @@ def prepare(
     source cannot be used, or if more than the share `most_left_out` of its images was left out.
     """
     _check(size, part, most_left_out)
-    task = _Task(_image_files(source, size), split, vae, mirror and vae is not None)
+    task = _Task(_files(source, size), split, vae, mirror and vae is not None)
     with _writing(out, shared=part[1] > 1):
         if _start(out, task):
             return read_manifest(out)
@@ -94,20 +107,24 @@ def _check(size: int, part: tuple[int, int], most_left_out: float) -> None:
         raise InputError(f"most-left-out is {most_left_out}, but must be a share between 0 and 1.")
 
 
-def _image_files(source: Images | str, size: int | None) -> Images:
+def _files(source: Images | Latents | str, size: int | None) -> Images | Latents:
     data = choose(source) if isinstance(source, str) else source
-    if not isinstance(data, Images):
+    if isinstance(data, Images):
+        return replace(data, size=size)
+    if not isinstance(data, Latents):
         raise InputError(
             f"{describe(data)} cannot be prepared: prepare takes files of images, not what it made of them."
         )
-    return replace(data, size=size)
+    if size not in (None, data.size):
+        raise InputError(f"{data.path} holds latents of images of {data.size}x{data.size}, but --size is {size}.")
+    return data
 
 
 @dataclass
 class _Task:
     """What is to be done, and how it is cut into shards."""
 
-    data: Images
+    data: Images | Latents
     split: str
     vae: Encoder | None
     mirror: bool
@@ -116,12 +133,24 @@ class _Task:
         self.records: Records = self.data.records(self.split)
         if not len(self.records):
             raise InputError(f"{describe(self.data)} holds no images in split {self.split!r} that could be read.")
-        self.image_shape = self.data.shape
-        self.shape = self.image_shape
-        if self.vae is not None:
+        self.shape = self.data.shape
+        self.image_shape, self.dtype = self.shape, np.dtype(np.uint8)
+        """Of what is read of each file."""
+        if self.data.latents:
+            self.image_shape, self.dtype = (*self.shape[:2], 2 * self.shape[2]), np.dtype(np.float16)
+            if self.vae is not None:
+                raise InputError(f"{describe(self.data)} holds latents, which a VAE has made already: leave --vae out.")
+        elif self.vae is not None:
             if self.image_shape[-1] != 3 or self.image_shape[0] % 8:
                 raise InputError(f"images are {self.image_shape}, but the VAE takes RGB of a size that 8 divides.")
             self.shape = tuple(np.shape(self._encode(np.zeros((ENCODED, *self.image_shape), np.uint8))[0])[1:])
+
+    def read(self, index: int) -> tuple[Decoded, int] | LeftOut:
+        """As `read`; latents have the shape of the first."""
+        found = read(self.data, self.records, index)
+        if self.data.latents and not isinstance(found, LeftOut) and found[0].image.shape != self.image_shape:
+            return LeftOut(self.records.name(index), "mode", "another shape than the first has")
+        return found
 
     def encode(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Mean and deviation in float16; every call of the VAE has the same number of images."""
@@ -140,17 +169,17 @@ class _Task:
 
     @property
     def kind(self) -> str:
-        return "latents" if self.vae is not None else "images"
+        return "latents" if self.vae is not None or self.data.latents else "images"
 
     @property
     def item_bytes(self) -> int:
         """Size of an example on disk."""
-        each = 2 * 2 if self.vae is not None else 1  # Two moments of two bytes.
+        each = 2 * 2 if self.kind == "latents" else 1  # Two moments of two bytes.
         return 4 + each * int(np.prod(self.shape)) * (2 if self.mirror else 1)
 
     @property
     def shard_items(self) -> int:
-        return max(min(SHARD_ITEMS, SHARD_BYTES // int(np.prod(self.image_shape))), 1)
+        return max(min(SHARD_ITEMS, SHARD_BYTES // (int(np.prod(self.image_shape)) * self.dtype.itemsize)), 1)
 
     @property
     def num_shards(self) -> int:
@@ -166,10 +195,9 @@ class _Task:
             "identity": self.data.identity(),  # Not the path, which another machine may call otherwise.
             "split": self.split,
             "size": self.data.size,
-            "crop": self.data.crop,
-            "alpha": self.data.alpha,
-            "labels": self.data.labels,
+            **{name: getattr(self.data, name) for name in ("crop", "alpha", "labels") if hasattr(self.data, name)},
             "vae": None if self.vae is None else self.vae.identity,
+            "vae_dtype": None if self.vae is None else self.vae.dtype,
             "mirrored": self.mirror,
             "shard_items": self.shard_items,
         }
@@ -185,8 +213,10 @@ class _Task:
             "shape": list(self.shape),
             "num_classes": max(len(class_names), 1),
             "class_names": class_names,
-            "flip": self.data.flip,
+            "flip": getattr(self.data, "flip", False),
             "vae": None if self.vae is None else self.vae.identity,
+            "scale": None if self.vae is None else self.vae.scale,
+            "latents": self.data.latents,
             "mirrored": self.mirror,
             "source": choice_json.to_json(catalogue.DATA, self.data),
             "settings": self.settings(),
@@ -232,10 +262,16 @@ def _start(out: Path, task: _Task) -> bool:
         return old["complete"]
     if any(not entry.name.startswith(f".{MANIFEST}") for entry in out.iterdir()):
         raise InputError(f"{out} exists but holds no prepared data: choose another OUT, or empty it.")
-    size = len(task.records) * task.item_bytes
-    tqdm.write(f"{len(task.records)} images of {describe(task.data)} become up to {size / 1e9:.3g} GB in {out}")
+    size = _told(len(task.records) * task.item_bytes)
+    tqdm.write(f"{len(task.records)} {task.kind} of {describe(task.data)} become up to {size} in {out}")
     _save_json(out / MANIFEST, fresh)
     return False
+
+
+def _told(size: int) -> str:
+    """Bytes in words."""
+    unit, count = next(((unit, one) for unit, one in (("GB", 1e9), ("MB", 1e6)) if size >= one), ("kB", 1e3))
+    return f"{size / count:.3g} {unit}"
 
 
 def _note(out: Path, number: int) -> Path:
@@ -243,9 +279,9 @@ def _note(out: Path, number: int) -> Path:
 
 
 def _write_shard(out: Path, task: _Task, number: int, pool: ThreadPoolExecutor, bar: Any) -> None:
-    images = np.empty((len(task.indices(number)), *task.image_shape), np.uint8)
+    images = np.empty((len(task.indices(number)), *task.image_shape), task.dtype)
     labels, left_out, notes = [], [], Counter[str]()
-    for found in pool.map(lambda index: read(task.data, task.records, index), task.indices(number)):
+    for found in pool.map(task.read, task.indices(number)):
         if isinstance(found, LeftOut):
             left_out.append(found)
         else:
@@ -268,6 +304,8 @@ def _write_shard(out: Path, task: _Task, number: int, pool: ThreadPoolExecutor, 
 
 
 def _arrays(task: _Task, images: np.ndarray) -> dict[str, np.ndarray]:
+    if task.data.latents:
+        return dict(zip(("mean", "deviation"), np.split(images, 2, axis=-1), strict=True))
     if task.vae is None:
         return {"images": images}
     arrays = dict(zip(("mean", "deviation"), task.encode(images), strict=True))
@@ -277,7 +315,7 @@ def _arrays(task: _Task, images: np.ndarray) -> dict[str, np.ndarray]:
     return arrays
 
 
-def read(data: Images, records: Records, index: int) -> tuple[Decoded, int] | LeftOut:
+def read(data: Images | Latents, records: Records, index: int) -> tuple[Decoded, int] | LeftOut:
     """An image and its label, or why there is none."""
     try:
         raw, label = records.read(index)
@@ -330,9 +368,9 @@ def _save_json(path: Path, data: dict[str, Any]) -> None:
     aside.replace(path)
 
 
-def check(source: Images | str, split: str = "train", threads: int | None = None) -> dict[str, Any]:
+def check(source: Images | Latents | str, split: str = "train", threads: int | None = None) -> dict[str, Any]:
     """Read every image and write nothing: counts, sizes, classes, and what would be left out and why."""
-    data = _image_files(source, None)
+    data = _files(source, None)
     records = data.records(split)
     left_out, notes, counts = list(records.left_out), Counter[str](), Counter[int]()
     sizes: list[tuple[int, int]] = []
@@ -361,7 +399,9 @@ def check(source: Images | str, split: str = "train", threads: int | None = None
     }
 
 
-def _measure(data: Images, records: Records, index: int) -> tuple[tuple[int, int], tuple[str, ...], int] | LeftOut:
+def _measure(
+    data: Images | Latents, records: Records, index: int
+) -> tuple[tuple[int, int], tuple[str, ...], int] | LeftOut:
     found = read(data, records, index)
     if isinstance(found, LeftOut):
         return found

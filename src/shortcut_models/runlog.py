@@ -1,6 +1,8 @@
 """What a training run tells: the terminal and, on the first process, the trackers."""
 
 import math
+from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any
 
 import jax.numpy as jnp
@@ -48,6 +50,20 @@ class RunLog:
         rates = {"learning_rate": rate, "images_per_second": self._progress.rate}
         for tracker in self._trackers if keep else ():
             tracker.log(done, {"images": done * self._size, **metrics, **rates})
+
+    def tell(self, done: int, numbers: dict[str, float]) -> None:
+        """Tell the trackers something else about step `done`, at once."""
+        for tracker in self._trackers:
+            tracker.log(done, {"images": done * self._size, **numbers})
+
+    def paused(self) -> AbstractContextManager[None]:
+        """While the training waits for something else."""
+        return self._progress.paused()
+
+    def show(self, done: int, pictures: dict[str, Path]) -> None:
+        """Show the trackers pictures of step `done`."""
+        for tracker in self._trackers:
+            tracker.show(done, pictures)
 
 
 def check_finite(metrics: dict[str, float], step: int, saved: int) -> None:

@@ -17,7 +17,7 @@ from shortcut_models.data import Data
 from shortcut_models.errors import InputError
 from shortcut_models.files import absolute, explained, find, hold, holder, make_folder, remove_empty, write_json
 from shortcut_models.provenance import start
-from shortcut_models.tracking import Tracker, open_trackers
+from shortcut_models.tracking import Rename, Tracker, open_trackers
 
 Result = TypeVar("Result")
 
@@ -63,12 +63,12 @@ def training_in(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def trackers(folder: Path, config: Config, step: int) -> Iterator[list[Tracker]]:
+def trackers(folder: Path, config: Config, step: int, rename: Rename | None = None) -> Iterator[list[Tracker]]:
     """What records the metrics of the steps after `step`; on the first process alone."""
     if jax.process_index() != 0:
         yield []
         return
-    with open_trackers(folder, config.tracker, step, read(folder)) as opened:
+    with open_trackers(folder, config.tracker, step, read(folder), rename) as opened:
         yield opened
 
 
@@ -82,7 +82,8 @@ def kept(folder: Path) -> str:
 
 
 def settle(config: Config) -> Config:
-    """The configuration with paths that do not depend on the working directory."""
+    """The configuration with paths that do not depend on the working directory, and data that name their VAE."""
+    config = replace(config, data=config.data.recorded())
     return replace(config, start_from=absolute(config.start_from)) if config.start_from else config
 
 

@@ -4,19 +4,23 @@
 Either way the batch is spread, and XLA inserts the communication.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal, NamedTuple
 
 import jax
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Int
 
 from shortcut_models.errors import InputError
 
 AXIS = "data"
 Sharding = Literal["dp", "fsdp"]
+
+
+LEAST = 8
+"""Numbers that a device's share of an array must have, or it is copied."""
 
 
 class Layout(NamedTuple):
@@ -56,7 +60,7 @@ def make_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
     return jax.make_mesh((count,), (AXIS,), axis_types=(jax.sharding.AxisType.Auto,), devices=devices)
 
 
-def replicated(mesh: Mesh) -> NamedSharding:
+def replicated(mesh: Mesh | AbstractMesh) -> NamedSharding:
     """A whole copy on every device."""
     return NamedSharding(mesh, PartitionSpec())
 
@@ -76,14 +80,16 @@ def check_batch(batch_size: int, accumulation: int, mesh: Mesh) -> None:
         )
 
 
-def state_sharding(mesh: Mesh, shapes: Any, mode: Sharding, stacked: Sequence[str] = ()) -> Any:
+def state_sharding(mesh: Mesh | AbstractMesh, shapes: Any, mode: Sharding, stacked: Sequence[str] = ()) -> Any:
     """A sharding for every array of a state, given their shapes (from `jax.eval_shape`).
 
     `stacked` names the parts whose leading axis is walked by a scan: splitting it would serialise.
     """
 
     def place(path: tuple[Any, ...], leaf: Any) -> NamedSharding:
-        if mode == "dp" or mesh.size == 1:
+        if (
+            mode == "dp" or mesh.size == 1 or leaf.size < LEAST * mesh.size
+        ):  # Sums of metrics are read by every process.
             return replicated(mesh)
         first = int(any(getattr(part, "key", None) in stacked for part in path))
         axes = [axis for axis in range(first, leaf.ndim) if leaf.shape[axis] % mesh.size == 0]
@@ -105,3 +111,22 @@ def local_rows(mesh: Mesh, batch_size: int) -> Int[np.ndarray, " local"]:
 def place_batch(mesh: Mesh, local: dict[str, np.ndarray]) -> dict[str, jax.Array]:
     """Join the rows that each process read into global arrays, spread over the devices."""
     return {k: jax.make_array_from_process_local_data(batch_sharding(mesh), v) for k, v in local.items()}
+
+
+def spread(mesh: Mesh, rows: np.ndarray, most: int) -> Iterator[tuple[jax.Array, int]]:
+    """Batches of about `most` rows spread over the devices of this process, and how many rows of each count.
+
+    All have one size, a multiple of the devices, so that one compiled program serves them: the last is filled up.
+    """
+    size = -(-min(most, len(rows)) // mesh.size) * mesh.size
+    for start in range(0, len(rows), size):
+        part = rows[np.minimum(np.arange(start, start + size), len(rows) - 1)]
+        yield jax.device_put(part, batch_sharding(mesh)), min(size, len(rows) - start)
+
+
+def local_copy(tree: Any, mesh: Mesh) -> Any:
+    """Arrays that are spread over all processes, whole on a device of this one; the same arrays where there is one."""
+    if jax.process_count() == 1:
+        return tree
+    gathered = jax.jit(lambda given: given, out_shardings=replicated(mesh))(tree)
+    return jax.tree.map(lambda array: array.addressable_data(0), gathered)

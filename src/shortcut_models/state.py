@@ -15,6 +15,9 @@ from shortcut_models.objectives import Batch, Context
 from shortcut_models.optimizer import make_optimizer
 from shortcut_models.sharding import Layout, abstract
 
+Sums = dict[str, Float[Array, " 2"]]
+"""For each metric: weighted sum, and sum of weights."""
+
 
 class State(NamedTuple):
     """All that changes from step to step; with the step's number, all that resuming needs."""
@@ -27,8 +30,8 @@ class State(NamedTuple):
     teacher: Params | None
     """Frozen weights that the objective distils; None if it needs none."""
     opt_state: optax.OptState
-    totals: dict[str, Float[Array, " 2"]]
-    """For each metric since the last log: weighted sum, and sum of weights."""
+    totals: Sums
+    """Since the last log."""
 
 
 def init_state(config: Config, weights: Params | None = None) -> State:

@@ -7,7 +7,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any
 
@@ -50,6 +50,15 @@ class Progress:
         self._bar.update(done - self._bar.n)
         # Not the bar's own rate: a bar that is off, as on all processes but the first, has none.
         self.rate = (done - self._first) / max(time.monotonic() - self._began, 1e-9)
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """While something else is done, whose time is none of the images'."""
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            self._began += time.monotonic() - began
 
     @staticmethod
     def say(sentence: str) -> None:

@@ -5,24 +5,33 @@ import json
 import os
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal, Protocol
+
+import numpy as np
+from PIL import Image
 
 from shortcut_models.errors import InputError
 from shortcut_models.files import naming, write_text
 
 Service = Literal["none", "wandb", "tensorboard"]
 Metrics = dict[str, float]
+Rename = Callable[[Metrics], Metrics]
+"""From a row of our metrics to what a service is to call them."""
 
 
 class Tracker(Protocol):
-    """The seam: anything with these two methods can record a run."""
+    """The seam: anything with these methods can record a run."""
 
     def log(self, step: int, metrics: Metrics) -> None:
         """Record the metrics of the steps up to `step`."""
+        ...
+
+    def show(self, step: int, pictures: dict[str, Path]) -> None:
+        """Show PNG files of the state after `step`, by name."""
         ...
 
     def close(self) -> None:
@@ -49,6 +58,9 @@ class JsonLines:
             while row:
                 row = row[self._file.write(row) :]
 
+    def show(self, step: int, pictures: dict[str, Path]) -> None:
+        """Nothing: the pictures are files of the run folder themselves."""
+
     def close(self) -> None:
         self._file.close()
 
@@ -56,11 +68,11 @@ class JsonLines:
 class TensorBoard:
     """TensorBoard event files under `folder` (extra: tensorboard)."""
 
-    def __init__(self, folder: Path, start: int) -> None:
+    def __init__(self, folder: Path, start: int, rename: Rename = dict) -> None:
         try:
             import tensorboardX  # noqa: F401 - a submodule may be there although the package is not.
             from tensorboardX.event_file_writer import EventsWriter
-            from tensorboardX.summary import scalar
+            from tensorboardX.summary import image, scalar
         except ImportError as error:
             raise InputError(
                 "tracker 'tensorboard' is not installed: pip install 'shortcut-models[tensorboard]'."
@@ -68,15 +80,23 @@ class TensorBoard:
         # Its SummaryWriter writes in a thread, which dies when the disk is full, and then the queue to it blocks.
         folder.mkdir(exist_ok=True)
         self._proto: Any = import_module("tensorboardX.proto.event_pb2")  # Its classes are made when it is loaded.
-        self._scalar, self._folder = scalar, folder
+        self._scalar, self._image, self._folder, self._rename = scalar, image, folder, rename
         with naming(folder):
             self._writer = EventsWriter(str(folder / "events"))
         # Steps that a killed run logged beyond `start` are hidden in favour of the new ones.
         self._write(start + 1, session_log=self._proto.SessionLog(status=self._proto.SessionLog.START))
 
     def log(self, step: int, metrics: Metrics) -> None:
-        for name, value in metrics.items():
+        for name, value in self._rename(metrics).items():
             self._write(step, summary=self._scalar(name, value))
+        with naming(self._folder):
+            self._writer.flush()
+
+    def show(self, step: int, pictures: dict[str, Path]) -> None:
+        for name, path in pictures.items():
+            with Image.open(path) as picture:
+                pixels = np.asarray(picture.convert("RGB"))
+            self._write(step, summary=self._image(name, pixels, dataformats="HWC"))
         with naming(self._folder):
             self._writer.flush()
 
@@ -92,11 +112,12 @@ class TensorBoard:
 class WandB:
     """Weights & Biases (extra: wandb). The run's id is kept in its folder, so resuming continues it."""
 
-    def __init__(self, folder: Path, config: dict[str, Any]) -> None:
+    def __init__(self, folder: Path, config: dict[str, Any], rename: Rename = dict) -> None:
         try:
             import wandb  # pyrefly: ignore[missing-import]
         except ImportError as error:
             raise InputError("tracker 'wandb' is not installed: pip install 'shortcut-models[wandb]'.") from error
+        self._rename, self._wandb = rename, wandb
         remembered = folder / "wandb-id.txt"
         if not remembered.exists() or not remembered.read_text().strip():
             write_text(remembered, secrets.token_hex(4))
@@ -114,7 +135,11 @@ class WandB:
 
     def log(self, step: int, metrics: Metrics) -> None:
         with _answering("wandb"):
-            self._run.log({"step": step, **metrics})
+            self._run.log({"step": step, **self._rename(metrics)})
+
+    def show(self, step: int, pictures: dict[str, Path]) -> None:
+        with _answering("wandb"):
+            self._run.log({"step": step, **{name: self._wandb.Image(str(path)) for name, path in pictures.items()}})
 
     def close(self) -> None:
         with _answering("wandb"):
@@ -122,8 +147,10 @@ class WandB:
 
 
 @contextmanager
-def open_trackers(folder: Path, service: Service, start: int, config: dict[str, Any]) -> Iterator[list[Tracker]]:
-    """The JSON Lines file, and the service if there is one; closed at the end.
+def open_trackers(
+    folder: Path, service: Service, start: int, config: dict[str, Any], rename: Rename | None = None
+) -> Iterator[list[Tracker]]:
+    """The JSON Lines file, and the service if there is one, with its own names of metrics; closed at the end.
 
     Raises InputError for a service that is not installed, or does not let us in.
     """
@@ -136,9 +163,9 @@ def open_trackers(folder: Path, service: Service, start: int, config: dict[str, 
 
         add(JsonLines(folder / "metrics.jsonl", start))
         if service == "tensorboard":
-            add(TensorBoard(folder / "tensorboard", start))
+            add(TensorBoard(folder / "tensorboard", start, rename or dict))
         elif service == "wandb":
-            add(WandB(folder, config))
+            add(WandB(folder, config, rename or dict))
         yield trackers
 
 

@@ -11,48 +11,52 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import lax
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
 from shortcut_models import runs, sharding, startup, weights
 from shortcut_models.checkpoint import Checkpoints, agree
-from shortcut_models.codecs import Codec
-from shortcut_models.config import Config
-from shortcut_models.data.base import Data, Source
+from shortcut_models.config import Config, check_fits
+from shortcut_models.data.base import Source
 from shortcut_models.data.pipeline import batch_dataset, batches
-from shortcut_models.errors import InputError
+from shortcut_models.during import NOTHING, During
+from shortcut_models.encoding import make_encode
 from shortcut_models.networks import Params
 from shortcut_models.objectives import Batch, Context, Loss
 from shortcut_models.optimizer import make_optimizer
 from shortcut_models.runlog import RunLog
 from shortcut_models.sharding import Layout
-from shortcut_models.state import State, average, decay_at, init_state, restore, shapes_of, stage_starts, to_parts
+from shortcut_models.state import State, Sums, average, decay_at, init_state, restore, shapes_of, stage_starts, to_parts
 from shortcut_models.terminal import Progress, StopSignal
-from shortcut_models.tracking import Tracker
+from shortcut_models.tracking import Rename, Tracker
+from shortcut_models.visits import Validation, Visits
 
 
-def train(config: Config, folder: Path, command: str = "") -> int:
+def train(
+    config: Config, folder: Path, command: str = "", during: During = NOTHING, rename: Rename | None = None
+) -> int:
     """Train until `config.max_steps` or Ctrl-C, from the newest checkpoint in `folder` if there is one.
 
-    Writes run.json (configuration, versions, commit), metrics.jsonl and checkpoints/ there. Returns
-    the exit status: 0 when complete, 128 + the signal's number when stopped. Raises InputError for
-    settings that cannot work, a folder of another run, or a loss that is no longer finite.
+    Writes run.json (configuration, versions, commit), metrics.jsonl and checkpoints/ there, and what `during` asks
+    for; `rename` gives a tracking service its own names of metrics. Returns the exit status: 0 when complete, 128 + the
+    signal's number when stopped. Raises InputError for settings that cannot work, a folder of another run, or a loss
+    that is no longer finite.
     """
     config = runs.settle(config.finished())
     layout = sharding.make_layout(shapes_of(config), config.sharding, config.model.stacked)
     sharding.check_batch(config.batch_size, config.accumulation, layout.mesh)
     check_fits(config)
-    source = config.data.open()
+    source, visits = config.data.open(), Visits(config, layout, during, folder, command)
     with ExitStack() as stack:
         stack.enter_context(runs.training_in(folder))
         if not (folder / "run.json").exists():
             weights.check_start(config)  # Only now: what has started goes on without the run that it started from.
         runs.create_or_check(folder, config, command)
         start = runs.latest(folder) or 0
-        if start >= config.max_steps:
+        if start >= config.max_steps and not visits.pending(start):
             Progress.say(f"{folder} is complete: step {start} of {config.max_steps}.")
             return 0
         # Whatever may be refused is opened before anything is compiled.
-        trackers = stack.enter_context(runs.trackers(folder, config, start))
+        trackers = stack.enter_context(runs.trackers(folder, config, start, rename))
         checkpoints = stack.enter_context(Checkpoints(folder / "checkpoints", config.keep))
         stop = stack.enter_context(StopSignal())
         if start:
@@ -63,9 +67,10 @@ def train(config: Config, folder: Path, command: str = "") -> int:
             given = weights.to_start_from(config, layout.placed.params)
             state = jax.jit(partial(init_state, config), out_shardings=layout.placed)(given)
 
-        saved = take_steps(config, trackers, source, layout, state, start, checkpoints, stop)
+        saved = take_steps(config, trackers, source, layout, state, start, checkpoints, visits, stop)
         checkpoints.wait()
-    if saved < config.max_steps:
+        pending = visits.pending(saved)
+    if saved < config.max_steps or pending:
         Progress.say(f"{folder}: stopped and saved at step {saved}; the same command continues.")
         return 128 + stop.signal
     Progress.say(f"{folder} is complete: step {saved}.")
@@ -80,6 +85,7 @@ def take_steps(
     state: State,
     start: int,
     checkpoints: Checkpoints,
+    visits: Visits,
     stop: StopSignal,
 ) -> int:
     """Train from step `start` until the end or a request to stop; returns the last step, which was saved."""
@@ -88,10 +94,11 @@ def take_steps(
     encode, teaching = make_encode(config, layout), stage_starts(config)
     Progress.say("compiling the training step ...")
     step = compile_step(config, layout)
-    zeros = {name: np.zeros(2, np.float32) for name in state.totals}
-    done = start
+    validation = Validation(config, layout, visits.during, make_gradient(config))
+    done, zeros = start, {name: np.zeros(2, np.float32) for name in state.totals}
     with RunLog(config, trackers, start) as log:
-        for index in range(start, config.max_steps):
+        finished = visits.make(start, state, log, stop)  # What was cut short goes on.
+        for index in range(start, config.max_steps if finished else start):
             batch = encode(sharding.place_batch(layout.mesh, next(stored)), np.uint32(index))
             if index in teaching:
                 state = state._replace(teacher=jax.tree.map(jnp.copy, state.ema))
@@ -102,7 +109,8 @@ def take_steps(
             due, last = done % config.log_interval == 0, done == config.max_steps
             # Several processes must stop at the same step, so they ask each other, now and then.
             stopping = stop.asked if jax.process_count() == 1 else due and agree(stop.asked)
-            save = stopping or last or done % config.save_interval == 0
+            visit = visits.due(done)
+            save = stopping or last or visit or done % config.save_interval == 0
             if due or save:
                 log.take(done, state.totals, keep=due or last)
             if save:
@@ -110,33 +118,27 @@ def take_steps(
                 log.saved = done
             if due:
                 state = state._replace(totals=jax.device_put(zeros, layout.placed.totals))
+            if validation.due(done):
+                log.tell(done, {"loss_valid": validation.loss(done, state)})
             if save:
                 checkpoints.save(done, to_parts(state))
+            if visit and not stopping:
+                checkpoints.wait()  # A visit may take long: first what it visits is safe.
+                stopping = not visits.make(done, state, log, stop)
             if stopping:
                 break
     return done
 
 
-def make_encode(config: Config, layout: Layout) -> Callable[[dict[str, Array], Any], Batch]:
-    """From a batch as it is stored to the network's range, on the devices: (stored, step number) -> Batch."""
-
-    def encode(codec: Codec, stored: dict[str, Array], index: Array) -> Batch:
-        key = jax.random.fold_in(jax.random.fold_in(jax.random.key(config.seed), 2), index)
-        return Batch(codec.encode(stored, key), stored["label"], stored.get("noise"))
-
-    # The codec's weights are an argument: closed over, they would be constants of the compiled program.
-    return partial(jax.jit(encode, out_shardings=sharding.batch_sharding(layout.mesh)), config.data.codec)
-
-
-def make_step(config: Config) -> Callable[[State, Batch, Array], State]:
-    """One training step: (state, batch, step number) -> state."""
-    network, objective, optimizer = config.model, config.objective, make_optimizer(config.optimizer)
+def make_gradient(config: Config) -> Callable[[State, Batch, Array], tuple[Params, Sums]]:
+    """(state, batch, step number) -> the gradient of the loss, and the sums of the metrics."""
+    network, objective = config.model, config.objective
 
     def loss(params: Params, given: Context, batch: Batch, key: Array) -> tuple[Array, Loss]:
         result = objective(partial(network.apply, params), batch, key, given)
         return result.per_example.mean(), result
 
-    def turn(state: State, images: Array, batch: Batch, key: Array) -> tuple[Params, dict[str, Float[Array, " 2"]]]:
+    def turn(state: State, images: Array, batch: Batch, key: Array) -> tuple[Params, Sums]:
         averaged = state.ema if objective.target_average == config.ema_decay else state.target
         target = lax.stop_gradient(state.params if averaged is None else averaged)
         teacher = None if state.teacher is None else partial(network.apply, state.teacher)
@@ -146,19 +148,28 @@ def make_step(config: Config) -> Callable[[State, Batch, Array], State]:
         sums["loss"] = jnp.stack([result.per_example.sum(), jnp.float32(result.per_example.size)])
         return gradient, sums
 
-    def step(state: State, batch: Batch, index: Array) -> State:
+    def gradient(state: State, batch: Batch, index: Array) -> tuple[Params, Sums]:
         key = jax.random.fold_in(jax.random.fold_in(jax.random.key(config.seed), 1), index)
         one = partial(turn, state, index * jnp.uint32(config.batch_size))
         if config.accumulation == 1:
-            gradient, sums = one(batch, key)
-        else:
-            # Turn k takes rows k, k + turns, ...: every device's block of rows serves every turn.
-            turns = jax.tree.map(lambda a: a.reshape(-1, config.accumulation, *a.shape[1:]).swapaxes(0, 1), batch)
-            keys = jax.random.split(key, config.accumulation)
-            first = jax.tree.map(jnp.zeros_like, jax.eval_shape(one, jax.tree.map(lambda a: a[0], turns), key))
-            add = lambda total, part: jax.tree.map(jnp.add, total, one(*part))  # noqa: E731
-            gradient, sums = lax.scan(lambda total, part: (add(total, part), None), first, (turns, keys))[0]
-            gradient = jax.tree.map(lambda g: g / config.accumulation, gradient)
+            return one(batch, key)
+        # Turn k takes rows k, k + turns, ...: every device's block of rows serves every turn.
+        turns = jax.tree.map(lambda a: a.reshape(-1, config.accumulation, *a.shape[1:]).swapaxes(0, 1), batch)
+        keys = jax.random.split(key, config.accumulation)
+        first = jax.tree.map(jnp.zeros_like, jax.eval_shape(one, jax.tree.map(lambda a: a[0], turns), key))
+        add = lambda total, part: (jax.tree.map(jnp.add, total, one(*part)), None)  # noqa: E731
+        total, sums = lax.scan(add, first, (turns, keys))[0]
+        return jax.tree.map(lambda g: g / config.accumulation, total), sums
+
+    return gradient
+
+
+def make_step(config: Config) -> Callable[[State, Batch, Array], State]:
+    """One training step: (state, batch, step number) -> state."""
+    objective, optimizer, learn = config.objective, make_optimizer(config.optimizer), make_gradient(config)
+
+    def step(state: State, batch: Batch, index: Array) -> State:
+        gradient, sums = learn(state, batch, index)
         with jax.named_scope("update"):
             with jax.numpy_dtype_promotion("standard"):  # Optax mixes its step count with floats.
                 updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
@@ -186,35 +197,3 @@ def compile_step(config: Config, layout: Layout) -> Any:
         compiled = step.lower(state, batch, jax.ShapeDtypeStruct((), jnp.uint32)).compile()
     startup.give_back()
     return compiled
-
-
-def check_fits(config: Config) -> None:
-    """Raise InputError unless the network takes the data's items and has their labels, and the objective what it needs.
-
-    Labels that are all dropped are not read, so that their number does not matter.
-    """
-    data, model = config.data, config.model
-    if data.shape != model.shape:
-        raise InputError(
-            f"the data's items are {_by(data.shape)}, but the network takes {_by(model.shape)}: {_fit(data)}"
-        )
-    if data.num_classes != model.num_classes and not config.objective.unconditional:
-        raise InputError(
-            f"the data have {data.num_classes} classes, but model.num_classes is {model.num_classes}: set "
-            f"--model.num-classes {data.num_classes}, or --objective.label-dropout 1 to train without labels."
-        )
-    if config.objective.needs_pairs and not data.paired:
-        raise InputError(
-            "this objective learns pairs of noise and sample, which these data do not have: make them "
-            "with `shortcut pairs RUN --out FOLDER`, and train on --data FOLDER."
-        )
-
-
-def _by(shape: tuple[int, ...]) -> str:
-    return " x ".join(map(str, shape))
-
-
-def _fit(data: Data) -> str:
-    if len(data.shape) != 3:
-        return "choose another --model."
-    return f"set --model.image-size {data.shape[0]} --model.channels {data.shape[2]}."

@@ -79,7 +79,7 @@ def test_dit_is_a_velocity_and_samples_as_ddim(tmp_path: Path) -> None:
 
 
 def test_the_official_codes_checkpoint_loads_by_either_way(official: Path, tmp_path: Path) -> None:
-    sizes = {name: int(OFFICIAL[name]) for name in ("num_heads", "image_size")}
+    sizes: dict[str, Any] = {name: int(OFFICIAL[name]) for name in ("num_heads", "image_size")}
     flags = [word for name, size in sizes.items() for word in (f"--{name.replace('_', '-')}", str(size))]
     assert cli.main(["import", str(official), str(tmp_path / "out"), *flags, "--weights", "raw"]) == 0
     given = OFFICIAL["x"], OFFICIAL["t"], 2.0 ** -OFFICIAL["log2_steps"], OFFICIAL["labels"]

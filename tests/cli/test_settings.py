@@ -66,7 +66,7 @@ def test_choices_and_settings_may_stand_in_any_order() -> None:
 def test_the_datas_older_flag_is_understood(monkeypatch: pytest.MonkeyPatch) -> None:
     assert resolve("digits", "--dataset_name", "glyphs") == resolve("digits", "--data", "glyphs")
     asked = []
-    monkeypatch.setattr(opening, "choose", lambda name, base: asked.append(name) or base)
+    monkeypatch.setattr(opening, "choose", lambda name, base, *_: asked.append(name) or base)
     resolve("digits", "--dataset-name", "some/folder")
     assert asked == ["some/folder"]
 

@@ -13,6 +13,7 @@ from vaes import NAME, TINY, tiny_weights, weight, write_tiny
 
 from shortcut_models import InputError, sharding
 from shortcut_models.codecs import sd_vae_network
+from shortcut_models.codecs.edm2 import Edm2Latents
 from shortcut_models.codecs.sd_vae import SCALE, SDVAE, Latents
 from shortcut_models.codecs.sd_vae_file import load_vae
 from shortcut_models.codecs.sd_vae_network import Architecture, layout
@@ -143,6 +144,27 @@ def test_images_are_encoded_sampled_and_scaled_and_samples_decoded_spread_over_t
     )
 
 
+def test_edm2s_latents_are_whitened_and_of_images_between_0_and_1(tiny):
+    codec = Edm2Latents.of(tiny)
+    mean, deviation = latents(2), np.abs(latents(2)) + 0.1
+    eps = np.asarray(jax.random.normal(KEY, mean.shape))
+    # As EDM2's StabilityVAEEncoder: scale = final_std / raw_std, bias = final_mean - raw_mean * scale.
+    scale = 0.5 / np.array([4.17, 4.62, 3.71, 3.28])
+    bias = 0 - np.array([5.81, 3.25, 0.12, -2.15]) * scale
+    x = np.asarray(codec.encode({"mean": jnp.float16(mean), "deviation": jnp.asarray(deviation)}, KEY))
+    np.testing.assert_allclose(x, (mean.astype(np.float16) + deviation * eps) * scale + bias, atol=1e-5)
+    unit = np.asarray(tiny.decode((x - bias) / scale))
+    np.testing.assert_allclose(codec.decode(jnp.asarray(x)), 2 * unit - 1, atol=1e-4)
+    given = images(2)
+    own, logvar = tiny.encode((given + 1) / 2)
+    eps = np.asarray(jax.random.normal(KEY, own.shape))
+    expected = (own + np.exp(logvar / 2) * eps) * scale + bias
+    np.testing.assert_allclose(codec.encode({"image": jnp.asarray(given)}, KEY), expected, atol=1e-4)
+    stored = Edm2Latents(identity="")
+    assert stored.using(tiny).identity == tiny.identity
+    assert stored.shape((32, 32, 4)) == (32, 32, 4)
+
+
 def test_weights_are_arguments_of_a_compiled_program(tiny):
     lowered = jax.jit(lambda codec, x: codec.decode(x)).lower(Latents.of(tiny), jnp.asarray(latents(1)))
     assert len(jax.tree.leaves(lowered.in_avals)) == len(tiny.params) + 1
@@ -151,7 +173,7 @@ def test_weights_are_arguments_of_a_compiled_program(tiny):
 
 def test_log_variances_are_clipped(tiny):
     params = dict(tiny.params)
-    params["quant_conv.bias"] = np.float32([0] * 4 + [1e3, -1e3, 0, 0])
+    params["quant_conv.bias"] = np.asarray([0] * 4 + [1e3, -1e3, 0, 0], np.float32)
     logvar = SDVAE(params=params, architecture=TINY).encode(images(1))[1]
     assert np.all(logvar[..., 0] == 20) and np.all(logvar[..., 1] == -30)
 

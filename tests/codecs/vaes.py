@@ -42,8 +42,8 @@ def write_tiny(folder: Path, tensors: dict[str, np.ndarray] | None = None, **con
     return folder / NAME
 
 
-def write_small(folder: Path) -> Path:
+def write_small(folder: Path, seed: int = 0) -> Path:
     """As few weights as can be with the published factor of 8, for images of 256x256."""
     sizes = Architecture(widths=(4, 4, 4, 4), layers=1, channels=4, groups=2)
-    tensors = {name: weight(name, shape, 0) for name, shape in layout(sizes).items()}
+    tensors = {name: weight(name, shape, seed) for name, shape in layout(sizes).items()}
     return write_tiny(folder, tensors, block_out_channels=list(sizes.widths), norm_num_groups=sizes.groups)

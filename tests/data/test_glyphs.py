@@ -209,7 +209,7 @@ def test_training_reads_them_in_an_order_of_the_seed() -> None:
             return super().__getitem__(index)
 
     asked: list[int] = []
-    started = time.perf_counter()
+    started = time.process_time()
     one, two = batch_dataset(Labels(0), 64, seed=1), batch_dataset(Labels(0), 64, seed=1)
     np.testing.assert_array_equal(one[10**6]["image"], two[10**6]["image"])
     assert asked[:64] == asked[64:]
@@ -217,4 +217,4 @@ def test_training_reads_them_in_an_order_of_the_seed() -> None:
     assert max(asked) > LENGTH / 2  # The order is not cut off.
     assert not np.array_equal(batch_dataset(Labels(0), 64, seed=2)[10**6]["label"], one[10**6]["label"])
     assert len(one) > 2**40  # Without end, in steps.
-    assert time.perf_counter() - started < 2
+    assert time.process_time() - started < 2

@@ -217,8 +217,12 @@ def test_without_pyarrow_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_latents_have_to_be_declared(tmp_path: Path) -> None:
     file = GOLDEN / "zip" / "edm2_latents.zip"
-    with pytest.raises(InputError, match=r"several ways: name one of edm2-latents:.*, repa-latents:"):
+    with pytest.raises(InputError, match=r"say whose they are, --latents edm2 or --latents repa"):
         choose(str(file))
+    with pytest.raises(InputError, match="--latents edm is unknown: the tools whose latents are read are edm2, repa"):
+        choose(str(file), latents="edm")
+    with pytest.raises(InputError, match="--latents repa does not fit 'digits', which is read as digits"):
+        choose("digits", latents="repa")
     stored = np.load(GOLDEN / "latents" / "expected_latents.npz")
     moments, expected = stored["edm2_latents/mean_std"], stored["edm2_latents/label"].tolist()
     shutil.unpack_archive(file, tmp_path / "folder")
@@ -226,6 +230,7 @@ def test_latents_have_to_be_declared(tmp_path: Path) -> None:
         for place in (file, tmp_path / "folder"):
             data = choose(f"{kind}:{place}")
             assert isinstance(data, cls)
+            assert choose(str(place), latents=cls.latents) == data
             assert data.shape == (8, 8, 4)
             found = take(data.open(), np.arange(4))
             np.testing.assert_array_equal(found["mean"], moments[:, :4].transpose(0, 2, 3, 1))

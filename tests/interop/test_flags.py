@@ -15,7 +15,8 @@ from shortcut_models.cli import parsing, settings
 from shortcut_models.config import FREE_TO_CHANGE, Config
 from shortcut_models.config_json import to_json
 from shortcut_models.data.images import FOUND
-from shortcut_models.interop import flags
+from shortcut_models.data.pipeline import batch_dataset
+from shortcut_models.interop import flag_uses, flags
 from shortcut_models.presets import get_preset
 from tests.codecs.vaes import write_small
 
@@ -67,7 +68,8 @@ def places(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyP
     """The golden data sets as TFDS's root, an empty cache, and nothing of the machine's."""
     monkeypatch.setenv("TFDS_DATA_DIR", str(ROOT / "tests/golden/data/tfds"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
-    for name in ("SHORTCUT_VAE", "WANDB_ENTITY", "WANDB_RUN_GROUP", "WANDB_MODE"):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path_factory.mktemp("torch")))
+    for name in ("SHORTCUT_VAE", "SHORTCUT_INCEPTION", "WANDB_ENTITY", "WANDB_RUN_GROUP", "WANDB_MODE"):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -75,7 +77,7 @@ def places(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyP
 def published(monkeypatch: pytest.MonkeyPatch) -> None:
     from shortcut_models.data.images import Images
 
-    pixels = Images.codec
+    pixels: Any = Images.codec
     monkeypatch.setattr(Images, "codec", property(lambda self: LatentShape() if self.vae else pixels.fget(self)))
 
 
@@ -135,6 +137,7 @@ def objective(words: str) -> dict[str, Any]:
         ("shortcut --model.bootstrap_ema 0", {"target_decay": None}),
         ("shortcut --model.target_update_rate .99", {"target_decay": 0.99}),
         ("shortcut --model.bootstrap_every 4", {"share": 0.25}),
+        ("shortcut --model.bootstrap_dt_bias 1", {"longer": True}),
         ("shortcut --model.denoise_timesteps 32", {"levels": 32, "times.grid": 32}),
         ("livereflow", {"guidance": 4.0}),
         ("livereflow --model.cfg_scale 1.5 --model.bootstrap_ema 0", {"guidance": 1.5}),
@@ -205,10 +208,12 @@ def test_the_printed_command_is_the_same_training(words: str) -> None:
     [
         ("--model.dropout .1", "--model.dropout 0.1 cannot be followed: the network has no dropout"),
         ("--model.t_sampling uniform", "declares this flag and does not read it"),
-        ("--debug_overfit 1", "training on one batch alone is not there"),
-        ("--mode interpolate", "--mode interpolate is not there"),
+        ("--debug_overfit 2", "--debug_overfit is 2, but must be 0 or 1"),
+        ("--debug_overfit 1 --batch_size 12", "--batch_size 12 is no multiple of 8"),
+        ("--debug_overfit 1 --dataset_name digits --model.use_stable_vae 0", "the first images of files"),
+        ("--mode interpolate", "--mode interpolate needs --load_dir"),
         ("--model.train_type magic", "the types are naive, shortcut"),
-        ("--model.bootstrap_dt_bias 1", "only known as 0 here"),
+        ("--model.bootstrap_dt_bias 2", "bootstrap_dt_bias is 2, but must be 0 or 1"),
         ("--model.bootstrap_every 1", "must be at least 2"),
         ("--model.use_ema 2", "must be 0 or 1"),
         ("--model.hiden_size 3", "did you mean"),
@@ -216,10 +221,13 @@ def test_the_printed_command_is_the_same_training(words: str) -> None:
         ("runs/x", "everything is a flag"),
         ("--dataset_name imagenet256-latent", "`shortcut prepare SOURCE OUT --size 256"),
         ("--dataset_name digits", "or give --model.use_stable_vae 0"),
-        ("--load_dir nowhere --dataset_name digits --model.use_stable_vae 0", "is no run folder of this package"),
+        (
+            "--load_dir nowhere --dataset_name digits --model.use_stable_vae 0",
+            "nowhere is not there: name a run",
+        ),
         ("--model.train_type progressive --model.bootstrap_ema 0", "each stage's teacher is the average"),
-        ("--mode inference", "needs --load_dir RUN"),
-        ("--mode inference --load_dir nowhere", "is no run folder"),
+        ("--mode inference", "needs --load_dir, the run or checkpoint to draw from"),
+        ("--mode inference --load_dir nowhere", "run folder nowhere does not exist"),
     ],
 )
 @pytest.mark.usefixtures("published")
@@ -237,8 +245,9 @@ def test_a_flag_that_a_train_type_does_not_read_is_told_in_one_line(tmp_path: Pa
     np.savez(tmp_path / "stats.npz", mu=np.zeros(3), sigma=np.eye(3))
     given = {"fid_stats": str(tmp_path / "stats.npz")}
     flags.check(flags.FLAGS | given)
-    (line,) = flags.remarks(flags.FLAGS | given, given)
-    assert "no FID is computed in training yet" in line
+    told = flags.remarks(flags.FLAGS | given, given)
+    assert f"--fid_stats {given['fid_stats']}: no FID is computed, for the weights of Inception are not in" in told[0]
+    assert "every image of a batch is used once" in told[1]
     np.savez(tmp_path / "stats.npz", mu=np.zeros(3), sigma=np.eye(2))
     with pytest.raises(InputError, match=r"is no \.npz with `mu`"):
         flags.check(flags.FLAGS | given)
@@ -289,7 +298,7 @@ def test_the_celeba_command_trains_goes_on_and_draws(
     folder = Path(lines[0].removeprefix("run folder: "))
     assert folder.parent == Path("runs")
     assert folder.name.startswith("celebahq256-shortcut-")
-    assert any("no FID is computed in training yet" in line for line in lines)
+    assert "--fid_stats data/celeba256_fidstats_ours.npz: no FID is computed, for the file is not there." in lines
     assert runs.latest(folder) == 2
     config = runs.read_config(folder)
     assert parsing.settings(config.data)["vae"].value == FOUND
@@ -298,7 +307,17 @@ def test_the_celeba_command_trains_goes_on_and_draws(
     again = shlex.split(printed.removeprefix("the same as: shortcut train "))
     line = parsing.split(again[1:])
     assert line.take("run_dir") == str(folder)
-    assert replace(settings.resolve(again[0], line, []), max_steps=2) == config
+    given = {name: line.take(name) for name in ("validate_every", "figures_every", "evaluate_weights")}
+    assert given == {"validate_every": "8000", "figures_every": "160000", "evaluate_weights": "raw"}
+    told = settings.resolve(again[0], line, [])
+    assert replace(told, max_steps=2, data=told.data.recorded()) == config
+    # The run keeps to its VAE, whichever is found.
+    monkeypatch.setenv("SHORTCUT_VAE", str(write_small(tmp_path / "other", seed=1)))
+    with pytest.raises(InputError, match=r"is the VAE .* but the VAE .* encodes these data: name its file"):
+        runs.read_shown(folder).codec.ready()
+    assert main([*words, "--max_steps", "3"]) == 2
+    assert "data.vae_identity: " in capsys.readouterr().err
+    monkeypatch.setenv("SHORTCUT_VAE", str(tmp_path / "vae"))
 
     rows = (folder / "metrics.jsonl").read_text().splitlines()
     assert all(np.isfinite(json.loads(row)["loss"]) for row in rows)
@@ -315,3 +334,39 @@ def test_without_flags_the_help_is_there(capsys: pytest.CaptureFixture[str]) -> 
     assert flags.main(["--help"]) == 0
     shown = capsys.readouterr().out
     assert all(f"--{name} " in shown for name in flags.FLAGS)
+
+
+def test_measuring_in_training_is_the_official_code_s(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    np.savez(tmp_path / "stats.npz", mu=np.zeros(3), sigma=np.eye(3))
+    common = f"--dataset_name celebahq256 --model.use_stable_vae 0 --batch_size 8 --fid_stats {tmp_path / 'stats.npz'}"
+
+    def found(words: str) -> dict[str, str]:
+        given = flags.FLAGS | flags.read_flags(shlex.split(f"{common} {words}"))
+        return flag_uses.flags_of(flag_uses.during(given, flags.configuration(given)))
+
+    usual = {"validate_every": "8000", "figures_every": "160000", "evaluate_weights": "raw"}
+    assert found("") == usual  # Inception is not here.
+    monkeypatch.setattr("shortcut_models.metrics.features.inception.find_inception", lambda: None)
+    stats = {"metrics": "fid-paper", "stats": str(tmp_path / "stats.npz"), "stats_protocol": "paper"}
+    usual |= stats | {"evaluate_every": "160000"}
+    assert found("") == usual | {"evaluate_guidance": "4.0"}
+    assert found("--model.cfg_scale 0 --model.use_ema 1") == {k: v for k, v in usual.items() if k != "evaluate_weights"}
+    assert found("--model.train_type consistency") == usual
+    assert found("--eval_interval 3 --log_interval 2 --model.cfg_scale 1.5") == usual | {
+        "evaluate_every": "24",
+        "figures_every": "24",
+        "validate_every": "16",
+        "evaluate_guidance": "1.5",
+    }
+
+
+def test_overfitting_is_to_the_first_eight_images_unmirrored() -> None:
+    words = "--dataset_name imagenet256 --model.use_stable_vae 0 --debug_overfit 1"
+    source = translate(f"{words} --batch_size 16").data.open()
+    assert (len(source), getattr(source, "mirror", None)) == (8, None)
+    # Every batch is the same, but for the order: times and noise alone are drawn anew.
+    batches = batch_dataset(source, 16, seed=1)
+    sums = [np.sort(batches[k]["image"].astype(int).sum(axis=(1, 2, 3))) for k in (0, 5)]
+    np.testing.assert_array_equal(*sums)
+    np.testing.assert_array_equal(sums[0][::2], sums[0][1::2])
+    assert len(translate(f"{words} --batch_size 5").data.open()) == 5

@@ -205,8 +205,9 @@ def test_positions_are_the_networks_own() -> None:
     ],
 )
 def test_what_is_open_or_something_else_is_refused(file: str, told: dict[str, Any], message: str) -> None:
+    options: dict[str, Any] = {"num_heads": 2 if "diffusers" not in file else None, **told}
     with pytest.raises(InputError, match=message):
-        read_weights(GOLDEN / file, **{"num_heads": 2 if "diffusers" not in file else None, **told})
+        read_weights(GOLDEN / file, **options)
 
 
 def test_new_classes_start_from_the_null_label(sit: Imported) -> None:

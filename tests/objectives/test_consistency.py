@@ -1,4 +1,5 @@
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -76,8 +77,8 @@ def test_consistency_distillation_is_that_of_a_slow_second_derivation(name: str)
 
 
 def test_the_originals_have_the_constants_of_their_code() -> None:
-    common = {"tell_step": False, "target_decay": 0.999, "adaptive_power": 0, "label_dropout": 0, "noise_floor": 1e-5}
-    common |= {"averaging": "constant"}
+    common: dict[str, Any] = {"tell_step": False, "target_decay": 0.999, "adaptive_power": 0, "averaging": "constant"}
+    common |= {"label_dropout": 0, "noise_floor": 1e-5}
     assert Consistency(**common) == consistency.ORIGINAL
     assert ConsistencyDistillation(**common, clip=4, sampler="euler") == distillation.ORIGINAL
 

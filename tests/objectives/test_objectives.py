@@ -1,6 +1,7 @@
 """What holds for every objective of the catalogue."""
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -13,6 +14,7 @@ from asking import LABEL, NULL, X0, X1, make_network
 from shortcut_models import catalogue
 from shortcut_models.config import choose
 from shortcut_models.objectives import Batch, Context, Objective
+from shortcut_models.objectives.shortcut import Shortcut
 
 IMAGES = 700
 
@@ -27,7 +29,7 @@ def test_noise_times_step_sizes_and_dropped_labels_are_drawn_independently(name:
     # Every second label is dropped, so that an association with the drop can be seen.
     objective = replace(named(name), label_dropout=0.5)
     # With no data and a network at rest, the noise can be read off the point.
-    x1, label = jnp.zeros((count, 1)), jnp.zeros(count, jnp.int32)
+    x1, labels = jnp.zeros((count, 1)), jnp.zeros(count, jnp.int32)
 
     @jax.jit
     def run(key: jax.Array) -> Any:
@@ -39,7 +41,7 @@ def test_noise_times_step_sizes_and_dropped_labels_are_drawn_independently(name:
 
         still = lambda x, *_: jnp.zeros_like(x)  # noqa: E731
         x0 = jax.random.normal(jax.random.key(9), x1.shape) if objective.needs_pairs else None
-        objective(rest, Batch(x1, label, x0), key, Context(still, still, IMAGES - 1, NULL))
+        objective(rest, Batch(x1, labels, x0), key, Context(still, still, IMAGES - 1, NULL))
         return calls[-1]
 
     x, t, d, label = (np.asarray(a, np.float64) for a in run(jax.random.key(3)))
@@ -63,6 +65,31 @@ def test_noise_times_step_sizes_and_dropped_labels_are_drawn_independently(name:
         ):
             if drawn[a].std() and drawn[b].std():
                 assert abs(np.corrcoef(drawn[a], drawn[b])[0, 1]) < 5 / math.sqrt(rows.sum()), (a, b)
+
+
+ANY_TWO = Shortcut(step_sizes="continuous", split="random")
+"""What no name stands for: where two jumps meet is drawn, too."""
+
+
+@pytest.mark.parametrize("objective", [*map(named, catalogue.OBJECTIVES), ANY_TWO], ids=[*catalogue.OBJECTIVES, "any"])
+def test_no_two_draws_share_a_key(objective: Objective, monkeypatch: pytest.MonkeyPatch) -> None:
+    used: list[Any] = []
+
+    def recorded(draw: Callable[..., Any]) -> Callable[..., Any]:
+        def drawn(key: jax.Array, *words: Any, **options: Any) -> Any:
+            used.append(key)
+            return draw(key, *words, **options)
+
+        return drawn
+
+    for draw in ("bernoulli", "fold_in", "normal", "randint", "split", "uniform"):
+        monkeypatch.setattr(jax.random, draw, recorded(getattr(jax.random, draw)))
+    batch = Batch(X1, LABEL, X0 if objective.needs_pairs else None)
+    given = Context(make_network("target"), make_network("teacher"), IMAGES - 1, NULL)
+    jax.eval_shape(lambda key: objective(make_network("network"), batch, key, given).per_example, jax.random.key(0))
+    assert len(used) > 2
+    # While it is traced, one key is one object.
+    assert len({id(key) for key in used}) == len(used)
 
 
 @pytest.mark.parametrize("name", catalogue.OBJECTIVES)

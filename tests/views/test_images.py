@@ -1,6 +1,7 @@
 """Images are written as they are, and pictures show the pixels that they are given."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,12 +9,14 @@ from matplotlib.axes import Axes
 from PIL import Image
 
 from shortcut_models import InputError
+from shortcut_models.views.canvas import Row
 from shortcut_models.views.images import (
     MOST_CLASSES,
     check_out,
     draw_budgets,
     draw_grid,
     draw_methods,
+    draw_rows,
     to_image,
     to_samples,
     write,
@@ -161,3 +164,63 @@ def test_what_exists_is_left_alone(tmp_path: Path, name: str) -> None:
 def test_an_ending_that_we_do_not_write_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"must end in .png or .npz, or be a folder"):
         check_out(tmp_path / "a.jpg")
+
+
+class Placed:
+    """What `draw_rows` asks of matplotlib: images by where they stand, and words."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.images: list[tuple[tuple[float, ...], np.ndarray]] = []
+        self.words: dict[str, tuple[float, float]] = {}
+        imshow, text = Axes.imshow, Axes.text
+
+        def show(axes: Axes, image: np.ndarray, **given: Any) -> Any:
+            self.images.append((given["extent"], image))
+            return imshow(axes, image, **given)
+
+        def write_words(axes: Axes, x: float, y: float, words: str, **given: Any) -> Any:
+            self.words[words] = (x, y)
+            return text(axes, x, y, words, **given)
+
+        monkeypatch.setattr(Axes, "imshow", show)
+        monkeypatch.setattr(Axes, "text", write_words)
+
+
+@pytest.mark.parametrize(("side", "channels"), [(8, 1), (256, 3)])
+def test_rows_have_their_blocks_side_by_side_and_notes_below(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, side: int, channels: int
+) -> None:
+    placed = Placed(monkeypatch)
+    every = some_images(10, side, channels)
+    rows = [
+        Row("upper", (every[:2], every[2:5]), ("", "b", "c", "d", "e")),
+        Row("lower", (every[5:7], every[7:]), ("f", "g", "h", "i", "j")),
+    ]
+    draw_rows(tmp_path / "rows.png", rows, ("two", "three"), "how it was made")
+    assert len(placed.images) == 10
+    for given, (_, image) in zip(every, placed.images, strict=True):
+        np.testing.assert_array_equal(given.squeeze() if channels == 1 else given, image)
+    left, right, bottom, top = np.array([where for where, _ in placed.images]).T
+    np.testing.assert_allclose(right - left, bottom - top)
+    for first in (0, 5):
+        assert (left[first + 1 : first + 5] > right[first : first + 4]).all()
+        gaps = left[first + 1 : first + 5] - right[first : first + 4]
+        assert gaps.argmax() == 1  # Between the blocks.
+    np.testing.assert_allclose(left[:5], left[5:])
+    assert (top[5:] > bottom[:5]).all()
+    for i, letter in enumerate("bcdefghij", 1):
+        x, y = placed.words[letter]
+        assert left[i] < x < right[i]
+        assert bottom[i] < y < (top[5] if i < 5 else np.inf)
+    assert left[0] < placed.words["two"][0] < right[1] < left[2] < placed.words["three"][0] < right[4]
+    assert placed.words["upper"][0] < left[0]
+    assert top[0] < placed.words["upper"][1] < bottom[0] < top[5] < placed.words["lower"][1] < bottom[5]
+    assert placed.words["how it was made"][1] > placed.words["j"][1]
+
+
+def test_a_long_foot_makes_a_narrow_picture_wider(tmp_path: Path) -> None:
+    for name, foot in (("short", "a"), ("long", "a" * 99)):
+        draw_rows(tmp_path / f"{name}.png", [Row("", (some_images(1, 8, 1),))], ("",), foot)
+    short, long = (read(tmp_path / f"{name}.png").shape for name in ("short", "long"))
+    assert short[0] == long[0]
+    assert long[1] > 700 > short[1]

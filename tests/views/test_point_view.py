@@ -10,7 +10,17 @@ from PIL import Image
 
 from shortcut_models import InputError
 from shortcut_models.views import VIEWS, get_view
-from shortcut_models.views.points import MOST_POINTS, check_out, draw_budgets, draw_methods, examples, to_samples, write
+from shortcut_models.views.canvas import Row
+from shortcut_models.views.points import (
+    MOST_POINTS,
+    check_out,
+    draw_budgets,
+    draw_methods,
+    draw_rows,
+    examples,
+    to_samples,
+    write,
+)
 
 LABELS = np.arange(8, dtype=np.int32) % 2
 
@@ -41,7 +51,7 @@ def test_every_view_of_the_data_seam_is_there() -> None:
     assert set(VIEWS) == {"images", "points"}
     for name in VIEWS:
         assert name == get_view(name).NOUN
-        for function in ("to_samples", "check_out", "write", "examples", "draw_budgets", "draw_methods"):
+        for function in ("to_samples", "check_out", "write", "examples", "draw_budgets", "draw_methods", "draw_rows"):
             assert callable(getattr(get_view(name), function))
 
 
@@ -129,3 +139,30 @@ def test_examples_are_the_first_points_of_the_data() -> None:
 def test_an_ending_that_we_do_not_write_is_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(InputError, match=r"must end in .png, for a scatter of the points, or in .npz"):
         check_out(tmp_path / name)
+
+
+def test_rows_stand_side_by_side_and_their_blocks_below_each_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn = Drawn(monkeypatch)
+    rows = [Row(f"row {i}", (some_points(i + 1), some_points(i + 20))) for i in range(11)]
+    draw_rows(tmp_path / "a.png", rows, ("upper", "lower"), "foot")
+    assert drawn.titles == [f"row {i}" for i in range(11)]
+    assert [len(points) for points in drawn.points] == [n for i in range(11) for n in (i + 1, i + 20)]
+    assert len(set(drawn.limits)) == 1
+    with Image.open(tmp_path / "a.png") as wide:
+        draw_rows(tmp_path / "b.png", rows[:9], ("upper", "lower"), "foot")
+        with Image.open(tmp_path / "b.png") as half:
+            assert half.width == wide.width  # Nine beside each other, the others below.
+            assert half.height < 0.6 * wide.height
+
+
+def test_many_budgets_are_wrapped(tmp_path: Path) -> None:
+    sizes = {}
+    for count in (6, 7, 8):
+        draw_budgets(tmp_path / "a.png", {n: some_points() for n in range(1, count + 1)}, (), None, "foot")
+        with Image.open(tmp_path / "a.png") as picture:
+            sizes[count] = picture.size
+    assert sizes[7] == sizes[8]
+    assert sizes[7][1] > 1.9 * sizes[6][1]
+    assert sizes[7][0] < 0.7 * sizes[6][0]

@@ -112,14 +112,15 @@ def parse(options: type[Options], command: str, words: list[str]) -> Options:
     return options(**given)
 
 
-def override(chosen: Options, line: Line) -> Options:
+def override(chosen: Options, line: Line, prefix: str = "") -> Options:
     """A dataclass, and those nested in it, with the fields that the line's flags set; other flags are passed over.
 
-    Every dataclass is rebuilt once, innermost first, so that only the settings as a whole have to agree.
+    Every dataclass is rebuilt once, innermost first, so that only the settings as a whole have to agree. `prefix` is
+    what its flags begin with, such as "data.".
     """
-    known = settings(chosen)
+    known = settings(chosen, prefix)
     given = {name: read(flag(name), known[name].kind, text) for name, text in line.flags.items() if name in known}
-    return _rebuild(chosen, given, "")
+    return _rebuild(chosen, given, prefix)
 
 
 def check_known(line: Line, names: Iterable[str]) -> None:

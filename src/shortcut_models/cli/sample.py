@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from shortcut_models.cli import parsing
+from shortcut_models.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,9 @@ class Sample:
     out: Path | None = None
     """FILE.png for one picture with all; FILE.npz for arrays, of images (uint8) or points (float32), and labels;
     or for images a folder to fill with PNGs. Must not exist. By default a PNG in the run folder."""
+    arrays: Literal["", "adm"] = ""
+    """Arrays of an .npz as the evaluators of ADM and its kind take them (adm): arr_0, the images, and arr_1, their
+    labels, written as they are drawn, however many; killed, the same command goes on."""
 
 
 def run(words: list[str]) -> int:
@@ -41,11 +45,16 @@ def run(words: list[str]) -> int:
         return 0
     given = parsing.parse(Sample, "sample", words)
     parsing.check_counts(given.steps, given.count)
+    if given.arrays and (given.out is None or given.out.suffix != ".npz"):
+        raise InputError(f"--arrays {given.arrays} writes an .npz: say which, --out FILE.npz.")
 
-    from shortcut_models import outputs
+    from shortcut_models import outputs, startup
+    from shortcut_models.sample_arrays import write_arrays
     from shortcut_models.views import get_view
     from shortcut_models.weights import folder_of, load, read_shown
 
+    if given.arrays:
+        startup.start_processes()
     data = read_shown(given.run)
     view = get_view(data.view)
     out = given.out or folder_of(given.run) / f"sample-{given.steps}-steps-seed-{given.seed}.png"
@@ -53,6 +62,10 @@ def run(words: list[str]) -> int:
     model = load(given.run, given.weights)
     wish = given.labels or outputs.default_labels(model.unconditional)
     labels = outputs.choose_labels(wish, given.count, model.num_classes, given.seed)
+    if given.arrays:
+        write_arrays(out, model, labels, given.steps, given.guidance, given.seed)
+        print(f"{given.count} images in {given.steps} step{'s' * (given.steps > 1)}: {out}")
+        return 0
     drawn = model.sample(labels, given.steps, given.guidance, given.seed, progress=given.count > 256)
     view.write(out, view.to_samples(model.decode(drawn)), labels)
     noun = view.NOUN if given.count > 1 else view.NOUN.removesuffix("s")

@@ -5,7 +5,8 @@ Nothing here is imported before it is needed: the names of all choices are in th
 
 import difflib
 import shlex
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 from shortcut_models import catalogue
 from shortcut_models.cli import parsing
@@ -14,6 +15,7 @@ from shortcut_models.errors import InputError
 
 if TYPE_CHECKING:
     from shortcut_models.config import Config
+    from shortcut_models.data.base import Data
 
 CHOICES = {
     "data": ("data set", catalogue.DATA, "train on other data: a name, or a path"),
@@ -54,20 +56,32 @@ def resolve(preset: str, line: parsing.Line, own: list[str]) -> "Config":
 
 def choose(preset: str, line: parsing.Line) -> "Config":
     """The preset's configuration with the line's choices, which are taken out of it, and no other settings yet."""
-    from shortcut_models.config import configure
     from shortcut_models.data import opening
     from shortcut_models.presets import get_preset
 
     config = get_preset(preset)
-    data = line.take("data", "dataset_name")
+    name, latents = line.take("data", "dataset_name"), line.take("latents") or ""
+    if latents and name is None:
+        raise InputError(f"--latents {latents} says whose tool encoded latents: name them too, --data PATH.")
     model, objective, start_from = (line.take(name) for name in ("model", "objective", "start_from"))
-    return configure(
-        config,
-        data=opening.choose(data, config.data) if data is not None else None,
-        model=model,
-        objective=objective,
-        start_from=start_from,
-    )
+    chosen = None if name is None else opening.choose(name, config.data, latents)
+    return _configure(config, chosen, line, {"model": model, "objective": objective, "start_from": start_from})
+
+
+def _configure(base: "Config", chosen: "Data | None", line: parsing.Line, others: dict[str, Any]) -> "Config":
+    """The base with other choices, and the data's settings on the line, from which the network's sizes follow."""
+    from shortcut_models.config import configure
+
+    data = parsing.override(chosen or base.data, line, "data.")
+    if chosen is None and data == base.data:
+        return configure(base, **others)
+    try:
+        return configure(base, data=data, **others)
+    except InputError:
+        if chosen is not None and not chosen.unnamed:
+            raise
+        # Settings alone say where the data lie, and they are not here: what they are for may be told as well.
+        return replace(configure(base, data=chosen, **others), data=data)
 
 
 def describe(config: "Config") -> str:
@@ -114,4 +128,6 @@ def name_list(names: dict[str, catalogue.Entry]) -> str:
 
 def choices_help() -> str:
     """Help on the switches."""
-    return "\n".join(parsing.entry(f"--{part} NAME", f"{about}.") for part, (_, _, about) in CHOICES.items())
+    lines = [parsing.entry(f"--{part} NAME", f"{about}.") for part, (_, _, about) in CHOICES.items()]
+    about = "whose tool encoded the latents that --data names, where nothing in them says so."
+    return "\n".join([*lines, parsing.entry("--latents edm2|repa", about)])

@@ -20,7 +20,7 @@ class Stats:
     """Name or path of the images; KIND:PATH says how to read a path."""
     out: Path
     """File to write, .npz."""
-    protocol: Literal["", "paper", "adm", "clean"] = ""
+    protocol: Literal["", "paper", "adm", "clean", "fid-paper", "fid-adm", "fid-clean"] = ""
     """How images are resized and rounded: as the paper's code, as ADM's evaluator, or as clean-fid."""
     split: str = ""
     """Which split of the source; by default the one to train on."""
@@ -47,7 +47,7 @@ def run(words: list[str]) -> int:
     about = stats(
         choose(given.source),
         given.out,
-        given.protocol,
+        given.protocol.removeprefix("fid-"),
         given.inception,
         given.any_inception,
         given.split or None,

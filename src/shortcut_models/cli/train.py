@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from shortcut_models.cli import parsing, settings
+from shortcut_models.during import During
 
 HELP = """\
 usage: shortcut train PRESET [--run-dir DIR] [--dry-run] [--SETTING VALUE ...]
@@ -31,8 +32,8 @@ The data sets and the networks:
 """
 
 
-@dataclass(frozen=True)
-class Train:
+@dataclass(frozen=True, kw_only=True)
+class Train(During):
     """What of a training is no setting of it."""
 
     run_dir: Path | None = None
@@ -60,7 +61,7 @@ def run(words: list[str]) -> int:
 
     startup.start_processes()
     folder = options.run_dir or Path("runs") / preset.replace("/", "-")
-    return train(config, folder, parsing.command_line("train", words))
+    return train(config, folder, parsing.command_line("train", words), options)
 
 
 def _help(words: list[str]) -> int:

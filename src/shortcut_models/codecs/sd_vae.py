@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, partial
-from typing import Any
+from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
@@ -142,30 +142,35 @@ class Latents(Codec):
     vae: SDVAE | None = None
 
     @classmethod
-    def of(cls, vae: SDVAE, *, at_once: int | None = None) -> "Latents":
+    def of(cls, vae: SDVAE, *, at_once: int | None = None) -> Self:
         """The codec of this VAE."""
         sizes = vae.architecture
         return cls(
             identity=vae.identity,
-            scale=vae.scale,
+            scale=cls.scale_of(vae),
             factor=sizes.factor,
             channels=sizes.channels,
             at_once=at_once,
             vae=vae,
         )
 
-    def using(self, vae: SDVAE) -> "Latents":
+    @staticmethod
+    def scale_of(vae: SDVAE) -> float:
+        """What latents of this VAE are multiplied by."""
+        return vae.scale
+
+    def using(self, vae: SDVAE) -> Self:
         """The same with a VAE to decode with; raises InputError if it is another than the latents' own."""
         if self.identity and vae.identity != self.identity:
             raise InputError(
                 f"these latents were made by the VAE {self.identity[:12]}, but the one given is {vae.identity[:12]}: "
                 "give the file that they were made with."
             )
-        if vae.scale != self.scale:
-            raise InputError(f"these latents are scaled by {self.scale}, but this VAE's scale is {vae.scale}.")
-        return Latents.of(vae, at_once=self.at_once)
+        if (scale := self.scale_of(vae)) != self.scale:
+            raise InputError(f"these latents are scaled by {self.scale}, but this VAE's scale is {scale}.")
+        return self.of(vae, at_once=self.at_once)
 
-    def ready(self) -> "Latents":
+    def ready(self) -> Self:
         """The same with its VAE, from SHORTCUT_VAE or the hub's cache; another than the latents' own is refused."""
         if self.vae is not None:
             return self
@@ -189,7 +194,7 @@ class Latents(Codec):
         if "image" in batch:
             vae = self._need("encoding images")
             run = partial(network.encode, vae.params, of=vae.architecture, dtype=vae.dtype)
-            mean, logvar = self._in_turns(run, to_network(batch["image"]))
+            mean, logvar = self._in_turns(run, self.seen(to_network(batch["image"])))
             deviation = jnp.exp(logvar / 2)
         elif "mean" in batch and "deviation" in batch:
             mean, deviation = (batch[name].astype(jnp.float32) for name in ("mean", "deviation"))
@@ -197,13 +202,29 @@ class Latents(Codec):
             raise InputError(
                 f"a batch has {', '.join(sorted(batch))}, but 'image', or 'mean' and 'deviation', is needed."
             )
-        return self.scale * (mean + deviation * jax.random.normal(key, mean.shape, jnp.float32))
+        return self.scaled(mean + deviation * jax.random.normal(key, mean.shape, jnp.float32))
 
     def decode(self, x: Float[Array, "batch h w c"]) -> Float[Array, "batch height width 3"]:
         """Images of samples: x / scale, decoded."""
         vae = self._need("decoding latents")
         run = partial(network.decode, vae.params, of=vae.architecture, dtype=vae.dtype)
-        return self._in_turns(run, x / self.scale)
+        return self.shown(self._in_turns(run, self.unscaled(x)))
+
+    def scaled(self, latent: Float[Array, "batch h w c"]) -> Float[Array, "batch h w c"]:
+        """The network's x of a latent as the VAE has it."""
+        return self.scale * latent
+
+    def unscaled(self, x: Float[Array, "batch h w c"]) -> Float[Array, "batch h w c"]:
+        """Undo `scaled`."""
+        return x / self.scale
+
+    def seen(self, images: Float[Array, "batch height width 3"]) -> Float[Array, "batch height width 3"]:
+        """Images in [-1, 1] as the VAE is given them."""
+        return images
+
+    def shown(self, decoded: Float[Array, "batch height width 3"]) -> Float[Array, "batch height width 3"]:
+        """Undo `seen`."""
+        return decoded
 
     def _need(self, what: str) -> SDVAE:
         if self.vae is None:

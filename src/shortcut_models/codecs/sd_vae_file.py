@@ -23,9 +23,12 @@ _TODAY = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.
 """Attention's names up to diffusers 0.17, which the published files have, and since."""
 
 
-def find_vae(path: str | Path | None = None) -> Path:
-    """The VAE's file: `path` (a file or its folder), else SHORTCUT_VAE, else sd-vae-ft-mse by the hub's cache."""
-    return hub.find(REPOSITORY, FILENAME, path=path, variable=VARIABLE, flag="--vae")
+def find_vae(path: str | Path | None = None, flag: str = "--vae") -> Path:
+    """The VAE's file: `path` (a file or its folder), else SHORTCUT_VAE, else sd-vae-ft-mse by the hub's cache.
+
+    `flag` is what messages call the way to give `path`.
+    """
+    return hub.find(REPOSITORY, FILENAME, path=path, variable=VARIABLE, flag=flag)
 
 
 def load_vae(file: str | Path, *, dtype: str = "float32") -> SDVAE:

@@ -4,7 +4,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 import numpy as np
 from jaxtyping import Int
@@ -56,6 +56,9 @@ class Data:
     A new data set is a file with a class derived from this one and a line in the catalogue.
     """
 
+    latents: ClassVar[str] = ""
+    """Whose tool encoded them, where nothing in the files says so and `--latents` has to."""
+
     @classmethod
     def recognise(cls, place: str) -> Sequence["Data"]:  # noqa: ARG003
         """The data of this kind that lie at a path; none for data that lie nowhere."""
@@ -91,6 +94,11 @@ class Data:
         return ()
 
     @property
+    def unlabelled(self) -> bool:
+        """Whether there is nothing that labels could tell."""
+        return self.num_classes == 1 and not self.class_names
+
+    @property
     def unnamed(self) -> bool:
         """Whether it is still to be said where the data lie, as in a preset for anybody's images."""
         return getattr(self, "path", None) == ""
@@ -117,6 +125,10 @@ class Data:
         """Names of the metrics that `evaluate` and `compare` take by default, without the number of samples."""
         return ()
 
+    def recorded(self) -> "Data":
+        """The same data as a run notes them: with the identity of the VAE that encodes them, if there is one."""
+        return self
+
     def shows(self) -> "Data":
         """The data set whose examples its samples are to be compared with: itself, but for pairs."""
         return self
@@ -134,6 +146,12 @@ class Data:
 def whole_path(path: str) -> str:
     """A path that means the same from every working directory; "" stays."""
     return os.path.abspath(Path(path).expanduser()) if path else ""  # noqa: PTH100
+
+
+def check_first(first: int) -> None:
+    """Raise InputError unless it is a number of examples, or 0 for all."""
+    if first < 0:
+        raise InputError(f"data.first is {first}, but must be a number of images, or 0 for all.")
 
 
 def describe(data: Data) -> str:

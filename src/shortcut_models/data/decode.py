@@ -10,7 +10,7 @@ import struct
 from typing import Literal, NamedTuple
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Shaped, UInt8
 from PIL import Image, features
 
 Alpha = Literal["drop", "white", "black"]
@@ -36,9 +36,9 @@ class BadImage(Exception):  # noqa: N818
 
 
 class Decoded(NamedTuple):
-    """Pixels, and what was done or ignored to get them."""
+    """Pixels, or what else a record holds, and what was done or ignored to get them."""
 
-    image: UInt8[np.ndarray, "height width channels"]
+    image: Shaped[np.ndarray, "height width channels"]
     notes: tuple[str, ...]
 
 

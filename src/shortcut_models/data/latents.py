@@ -1,7 +1,7 @@
 """Latents as the tools of EDM2 and REPA encode them: a zip or a folder of arrays (8, h, w), mean and deviation.
 
 The two write the same names and shapes, but of images in [0, 1] and in [-1, 1]: nothing in the files
-tells them apart, so that whoever has them must say.
+tells them apart, so that whoever has them must say, `--latents edm2` or `--latents repa`.
 """
 
 import hashlib
@@ -12,12 +12,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 
 from shortcut_models.data.base import Data, whole_path
-from shortcut_models.data.decode import BadImage
+from shortcut_models.data.decode import BadImage, Decoded
 from shortcut_models.data.layout import LABELS, Listing, lay_out
 from shortcut_models.data.zipped import Archive
 from shortcut_models.errors import InputError
@@ -63,15 +63,41 @@ class Latents(Data):
             raise InputError(f"{self.path} holds no latents: they are called {_STEM}00000000.npy and so on.")
         return lay_out(found, labels=self._archive.read(LABELS) if LABELS in names else b'{"labels": null}')["train"]
 
-    def open(self, split: str = "train") -> "LatentSource":
+    def records(self, split: str) -> "LatentRecords":
         """All of them, sorted by name."""
         self.check_split(split)
-        return LatentSource(self._archive, self._listing, self.labels)
+        return LatentRecords(self._archive, self._listing)
+
+    def open(self, split: str = "train") -> "LatentSource":
+        """All of them, sorted by name."""
+        return LatentSource(self, self.records(split))
+
+    def decode(self, data: bytes | np.ndarray) -> Decoded:
+        """Mean and, behind it, deviation of a record, float32 (h, w, 2 c); raises BadImage."""
+        try:
+            moments = data if isinstance(data, np.ndarray) else np.load(io.BytesIO(data), allow_pickle=False)
+        except (OSError, ValueError, EOFError) as error:
+            raise BadImage("corrupt", "no whole array of NumPy's") from error
+        if moments.ndim != 3 or moments.shape[0] % 2 or moments.dtype != np.float32:
+            raise BadImage("mode", f"{moments.dtype} {moments.shape}: mean and deviation are float32 (8, h, w)")
+        if not np.isfinite(moments).all():
+            raise BadImage("corrupt", "values that are no numbers")
+        return Decoded(np.ascontiguousarray(np.moveaxis(moments, 0, -1)), ())
 
     @property
     def shape(self) -> tuple[int, ...]:
         """Height, width and channels of a latent."""
         return self.open()[0]["mean"].shape
+
+    @property
+    def size(self) -> int:
+        """Height and width of the images that were encoded."""
+        return 8 * self.shape[0]
+
+    @property
+    def codec(self) -> "Codec":
+        """That of the tool which encoded them."""
+        return codec_of(self.latents)
 
     @property
     def num_classes(self) -> int:
@@ -100,30 +126,25 @@ class Latents(Data):
 class Edm2Latents(Latents):
     """Of images in [0, 1], whitened channel by channel (Karras et al., arXiv 2312.02696)."""
 
-    @property
-    def codec(self) -> "Codec":
-        """Not there yet: it is (x - [5.81, 3.25, 0.12, -2.15]) * 0.5 / [4.17, 4.62, 3.71, 3.28]; raises InputError."""
-        raise InputError(
-            f"{self.path} holds EDM2's latents, of images in [0, 1], with a scale for each channel: "
-            "they can be opened, but not yet be trained on; encode the images with `shortcut prepare --vae`."
-        )
+    latents: ClassVar[str] = "edm2"
 
 
 @dataclass(frozen=True, kw_only=True)
 class RepaLatents(Latents):
     """Of images in [-1, 1], times 0.18215 (Yu et al., arXiv 2410.06940)."""
 
-    @property
-    def codec(self) -> "Codec":
-        """SD-VAE as everywhere else."""
-        return sd_vae()
+    latents: ClassVar[str] = "repa"
 
 
-def sd_vae(identity: str = "") -> "Codec":
-    """The codec of latents of the SD-VAE with this identity; "" is one that the data do not name."""
-    from shortcut_models.codecs.sd_vae import Latents as Codec  # It needs JAX; choosing data does not.
+def codec_of(latents: str, identity: str = "", **sizes: Any) -> "Codec":
+    """The codec of latents that this tool encoded ("" is ours, which does as REPA's), by the VAE of this identity.
 
-    return Codec(identity=identity)
+    An `identity` of "" is a VAE that the data do not name; `sizes` are fields of the codec.
+    """
+    from shortcut_models.codecs import edm2, sd_vae  # They need JAX; choosing data does not.
+
+    kind = {"": sd_vae.Latents, "repa": sd_vae.Latents, "edm2": edm2.Edm2Latents}[latents]
+    return kind(identity=identity, **sizes)
 
 
 def _is_latent(name: str) -> bool:
@@ -146,27 +167,46 @@ class _Tree:
             yield f"{name} {(self._root / name).stat().st_size}"
 
 
-class LatentSource:
-    """The seam of a source: {"mean", "deviation": float32 (h, w, c), "label": int}."""
+class LatentRecords:
+    """Files of a listing, each an array."""
 
-    def __init__(self, archive: "Archive | _Tree", listing: Listing, labelled: bool) -> None:
-        self._archive, self._listing, self._labelled = archive, listing, labelled
+    def __init__(self, archive: "Archive | _Tree", listing: Listing) -> None:
+        self._archive, self._listing = archive, listing
+        self.class_names, self.left_out, self.warnings = listing.class_names, listing.left_out, listing.warnings
 
     def __len__(self) -> int:
         return len(self._listing.names)
 
+    def name(self, index: int) -> str:
+        """The path in the archive or folder."""
+        return self._listing.names[index]
+
+    def read(self, index: int) -> tuple[bytes, int]:
+        """The file's bytes and the label; raises BadImage if they cannot be read."""
+        try:
+            return self._archive.read(self.name(index)), int(self._listing.labels[index])
+        except OSError as error:
+            raise BadImage("unreadable", error.strerror or "not readable") from error
+
+
+class LatentSource:
+    """The seam of a source: {"mean", "deviation": float32 (h, w, c), "label": int}."""
+
+    def __init__(self, data: Latents, records: LatentRecords) -> None:
+        self._data, self._records = data, records
+
+    def __len__(self) -> int:
+        return len(self._records)
+
     def __getitem__(self, index: int) -> dict[str, Any]:
         if not 0 <= index < len(self):
             raise IndexError(f"index {index} is outside 0 to {len(self) - 1}.")
-        name = self._listing.names[index]
         try:
-            moments = np.load(io.BytesIO(self._archive.read(name)), allow_pickle=False)
-        except (BadImage, OSError, ValueError, EOFError) as error:
-            raise InputError(f"{name} is damaged ({error}): encode the latents again.") from error
-        if moments.ndim != 3 or moments.shape[0] % 2 or moments.dtype != np.float32:
+            data, label = self._records.read(index)
+            mean, deviation = np.split(self._data.decode(data).image, 2, axis=-1)
+        except BadImage as bad:
             raise InputError(
-                f"{name} is {moments.dtype} {moments.shape}, but mean and deviation are float32 (8, h, w)."
-            )
-        mean, deviation = np.split(np.moveaxis(moments, 0, -1), 2, axis=-1)
-        label = int(self._listing.labels[index]) if self._labelled else 0
-        return {"mean": np.ascontiguousarray(mean), "deviation": np.ascontiguousarray(deviation), "label": label}
+                f"{self._records.name(index)} of {self._data.path} is no latent to use ({bad}): encode the images "
+                "again, or leave it out by `shortcut prepare`."
+            ) from bad
+        return {"mean": mean, "deviation": deviation, "label": label if self._data.labels else 0}

@@ -15,12 +15,13 @@ OWN = {"path", "names", "prefix", "flip"}
 """Fields that say which data they are, or what is right for those alone: other data do not take them over."""
 
 
-def choose(name_or_path: str | Path, base: Data | None = None) -> Data:
+def choose(name_or_path: str | Path, base: Data | None = None, latents: str = "") -> Data:
     """The data of this name in the catalogue, or those that lie at this path: `KIND:PATH` says how to read them.
 
-    Settings of `base` that differ from its class's defaults are taken over where the chosen data have
-    such a field, all but those in `OWN`. Raises InputError for what is neither a name nor a path that
-    exists, or can be read in several ways or in none.
+    `latents` says whose tool encoded latents, "edm2" or "repa", where the files do not. Settings of `base`
+    that differ from its class's defaults are taken over where the chosen data have such a field, all but
+    those in `OWN`. Raises InputError for what is neither a name nor a path that exists, or can be read in
+    several ways or in none.
     """
     place = os.fspath(name_or_path)
     kind, _, rest = place.partition(":")
@@ -31,7 +32,9 @@ def choose(name_or_path: str | Path, base: Data | None = None) -> Data:
     elif rest and kind in catalogue.DATA:
         chosen = _with(_named(kind), kind, path=rest)
     else:
-        chosen = recognise(place)
+        chosen = recognise(place, latents)
+    if latents and chosen.latents != latents:
+        raise InputError(f"--latents {latents} does not fit {place!r}, which is read as {_kind(chosen)}: leave it out.")
     return dataclasses.replace(chosen, **_settings(base, chosen)) if base is not None else chosen
 
 
@@ -56,16 +59,20 @@ def _settings(base: Data, chosen: Data) -> dict[str, Any]:
     return {f.name: getattr(base, f.name) for f in fields if getattr(base, f.name) != f.default}
 
 
-def recognise(place: str) -> Data:
+def recognise(place: str, latents: str = "") -> Data:
     """The data that lie at a path; raises InputError if there are none, or several readings of them."""
+    known = sorted({cls.latents for cls in _classes()} - {""})
+    if latents and latents not in known:
+        raise InputError(f"--latents {latents} is unknown: the tools whose latents are read are {', '.join(known)}.")
     readings = [reading for cls in _classes() for reading in cls.recognise(place)]
+    readings = [reading for reading in readings if reading.latents == latents] or readings
     if len(readings) == 1:
         return readings[0]
+    if all(reading.latents for reading in readings) and readings:
+        ways = " or ".join(f"--latents {reading.latents}" for reading in readings)
+        raise InputError(f"{place!r} holds latents that several tools write alike: say whose they are, {ways}.")
     if readings:
-        ways = ", ".join(
-            f"{catalogue.kind_of(catalogue.DATA, reading)}:{getattr(reading, 'path', '') or place}"
-            for reading in readings
-        )
+        ways = ", ".join(f"{_kind(reading)}:{getattr(reading, 'path', '') or place}" for reading in readings)
         raise InputError(f"data {place!r} can be read in several ways: name one of {ways}.")
     if Path(place).exists():
         raise InputError(
@@ -77,6 +84,10 @@ def recognise(place: str) -> Data:
     )
 
 
+def _kind(data: Data) -> str:
+    return catalogue.kind_of(catalogue.DATA, data)
+
+
 def _classes() -> Iterator[type[Data]]:
     for name in catalogue.DATA:
         found = catalogue.find("data set", catalogue.DATA, name)
@@ -84,18 +95,25 @@ def _classes() -> Iterator[type[Data]]:
             yield found
 
 
-def open_data(name_or_path: str | Path, split: str = "train", size: int | None = None, crop: Crop = "center") -> Source:
+def open_data(
+    name_or_path: str | Path,
+    split: str = "train",
+    size: int | None = None,
+    crop: Crop = "center",
+    latents: str = "",
+) -> Source:
     """Open data by name or path: `len(s)` examples, each a dict `s[i]` with "label" (int).
 
     Images have "image", uint8 (H, W, C): as they are stored, or cropped and resized if `size` is
-    given. Latents have "mean" and "deviation", float (h, w, c), unscaled. Raises InputError for data that
-    are missing or damaged, or that have a size of their own other than `size`.
+    given. Latents have "mean" and "deviation", float (h, w, c), unscaled; `latents` says whose tool
+    encoded them, "edm2" or "repa", where the files do not. Raises InputError for data that are missing or
+    damaged, or that have a size of their own other than `size`.
     """
-    data = choose(name_or_path)
+    data = choose(name_or_path, latents=latents)
     if size is not None:
         known = {field.name for field in dataclasses.fields(data)}
         wanted = {"size": size, "crop": crop}
         data = dataclasses.replace(data, **{name: value for name, value in wanted.items() if name in known})
-        if "size" not in known and data.shape[:2] != (size, size):
+        if "size" not in known and data.shape[:2] != (size, size) and getattr(data, "size", None) != size:
             raise InputError(f"{describe(data)} has shape {data.shape}, and cannot be resized to {size}.")
     return data.open(split)

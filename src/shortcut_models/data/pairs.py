@@ -76,6 +76,11 @@ class Pairs(Data):
         return int(self.about["num_classes"])
 
     @property
+    def unlabelled(self) -> bool:
+        """Whether all were drawn of no class, or there is only one."""
+        return self.about.get("labels") == "none" or super().unlabelled
+
+    @property
     def class_names(self) -> tuple[str, ...]:
         """As of the data that they show."""
         return self.shows().class_names

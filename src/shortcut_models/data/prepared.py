@@ -5,7 +5,7 @@ Shard k holds images-K.npy, or mean-K.npy and deviation-K.npy with mirrored copi
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from jaxtyping import Int
 
-from shortcut_models.data.base import Batch, Data, Source, whole_path
+from shortcut_models.data.base import Batch, Data, Source, check_first, whole_path
 from shortcut_models.data.images import Mirrored
-from shortcut_models.data.latents import sd_vae
+from shortcut_models.data.latents import codec_of
 from shortcut_models.data.layout import canonical
 from shortcut_models.errors import InputError
 
@@ -49,10 +49,15 @@ class Prepared(Data):
     """Whether training sees them mirrored half of the time; by default as is right for the source."""
     labels: bool = True
     """Whether to use the classes; without, all have label 0 and there is one class, without a name."""
+    first: int = 0
+    """Only so many, the first, to see whether they can be learnt by heart; 0 is all."""
+    vae_identity: str = ""
+    """SHA-256 of the weights of the VAE that the latents must be of; a run notes it here."""
 
     def __post_init__(self) -> None:
         # A run that records its data is read from other working directories.
         object.__setattr__(self, "path", whole_path(self.path))
+        check_first(self.first)
 
     @classmethod
     def recognise(cls, place: str) -> list[Self]:
@@ -67,6 +72,11 @@ class Prepared(Data):
             raise InputError(
                 f"{self.path} is not complete: run the `shortcut prepare` command that makes it again; it goes on "
                 f"where it stopped."
+            )
+        if self.vae_identity not in ("", manifest["vae"]):
+            made = "images, no latents" if manifest["kind"] == "images" else f"latents of {_vae(manifest['vae'])}"
+            raise InputError(
+                f"{self.path} holds {made}, but {_vae(self.vae_identity)} is needed: use what that one encoded."
             )
         return manifest
 
@@ -84,22 +94,25 @@ class Prepared(Data):
         if split == "train":
             return self._open()
         names = (folder.name for folder in Path(self.path).iterdir() if canonical(folder.name) == split)
-        other = Prepared(path=str(Path(self.path, next(names))), size=self.size, flip=False, labels=self.labels)
+        other = replace(self, path=str(Path(self.path, next(names))), flip=False)
         if (other.shape, other.class_names) != (self.shape, self.class_names):
             raise InputError(f"{other.path} has other classes or another shape than {self.path}: prepare it again.")
+        kinds = [{key: data.manifest.get(key) or "" for key in ("vae", "scale", "latents")} for data in (self, other)]
+        if kinds[0] != kinds[1]:
+            raise InputError(f"{other.path} holds latents of another VAE or scale than {self.path}: prepare it again.")
         return other._open()
 
     def _open(self) -> Source:
         about = self.manifest
         self._check_size()
         flip = about["flip"] if self.flip is None else self.flip
-        source = ShardSource(Path(self.path), about, self.labels)
+        source = ShardSource(Path(self.path), about, self.labels, first=self.first)
         if not flip:
             return source
         if about["kind"] == "images":
             source.mirror = Mirrored(source)
         elif about["mirrored"]:
-            source.mirror = ShardSource(Path(self.path), about, self.labels, MIRRORED)
+            source.mirror = ShardSource(Path(self.path), about, self.labels, MIRRORED, self.first)
         else:
             raise InputError(f"{self.path} holds no mirrored latents: prepare it with them, or use --no-data.flip.")
         return source
@@ -133,7 +146,14 @@ class Prepared(Data):
         """Pixels, or the VAE that the latents are of."""
         if self.manifest["kind"] == "images":
             return super().codec
-        return sd_vae(identity=self.manifest["vae"])
+        about = self.manifest
+        channels, factor = about["shape"][-1], about["settings"]["size"] // about["shape"][0]
+        sizes = {"channels": channels, "factor": factor} | ({"scale": about["scale"]} if about.get("scale") else {})
+        return codec_of(about.get("latents", ""), about["vae"] or "", **sizes)
+
+    def recorded(self) -> "Prepared":
+        """With the identity of the VAE, if its latents name it."""
+        return replace(self, vae_identity=self.manifest["vae"] or "")
 
     @property
     def metrics(self) -> tuple[str, ...]:
@@ -143,7 +163,13 @@ class Prepared(Data):
     def identity(self) -> str:
         """A digest of the manifest, which names the source's files and all settings."""
         about = {name: self.manifest[name] for name in ("settings", "count", "left_out")} | {"labels": self.labels}
+        about |= {"first": self.first} if self.first else {}
         return f"prepared-{hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]}"
+
+
+def _vae(identity: str | None) -> str:
+    """What a message calls a VAE."""
+    return f"the VAE {identity[:12]}" if identity else "a VAE that they do not name"
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -165,15 +191,23 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     return manifest
 
 
+def _whole_rows(array: np.ndarray) -> np.ndarray:
+    """The same memory with a row as one opaque item, which NumPy copies at once and not number by number."""
+    return array.reshape(len(array), -1).view(np.dtype((np.void, array.nbytes // len(array))))[:, 0]
+
+
 class ShardSource:
     """The seam of a source over shards of arrays, each mapped when something in it is asked for."""
 
-    def __init__(self, folder: Path, manifest: dict[str, Any], labelled: bool, ending: str = "") -> None:
+    def __init__(
+        self, folder: Path, manifest: dict[str, Any], labelled: bool, ending: str = "", first: int = 0
+    ) -> None:
         self._folder, self._labelled = folder, labelled and manifest["num_classes"] > 1
         self._shape = tuple(manifest["shape"])
         self._files = {name: file + ending for name, file in FILES[manifest["kind"]].items()} | {"label": "labels"}
         self._counts = [shard["count"] for shard in manifest["shards"]]
         self._ends = np.cumsum(self._counts)
+        self._count = min(first or sum(self._counts), sum(self._counts))
         self._mapped: dict[tuple[str, int], np.ndarray] = {}
         self.mirror: Source | None = None
         for number, count in enumerate(self._counts):
@@ -182,7 +216,7 @@ class ShardSource:
                     raise InputError(f"{folder / f'{file}-{number:05}.npy'} is missing: prepare the data again.")
 
     def __len__(self) -> int:
-        return int(self._ends[-1]) if len(self._ends) else 0
+        return self._count
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         if not 0 <= index < len(self):
@@ -204,7 +238,7 @@ class ShardSource:
                 array = self._map(name, number)
                 if name not in batch:
                     batch[name] = np.empty((len(indices), *array.shape[1:]), array.dtype)
-                batch[name][part] = array[rows]
+                _whole_rows(batch[name])[part] = _whole_rows(array)[rows]
         return batch if self._labelled else batch | {"label": np.zeros(len(indices), np.int32)}
 
     def _map(self, name: str, number: int) -> np.ndarray:

@@ -12,13 +12,14 @@ import re
 import shlex
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from shortcut_models import catalogue, terminal
 from shortcut_models.cli import parsing
 from shortcut_models.errors import InputError
+from shortcut_models.interop import flag_uses
 
 if TYPE_CHECKING:
     from shortcut_models.config import Config
@@ -84,7 +85,6 @@ FLAGS: dict[str, Value] = {
 """Every flag of the official code, and its default."""
 
 REFUSED = {
-    "debug_overfit": "training on one batch alone is not there",
     "model.dropout": "the network has no dropout",
     "model.t_sampling": "the official code declares this flag and does not read it",
     "model.dt_sampling": "the official code declares this flag and does not read it",
@@ -132,6 +132,7 @@ def _shortcut(flags: dict[str, Any]) -> dict[str, Any]:
         "levels": flags["model.denoise_timesteps"],
         "target_decay": flags["model.target_update_rate"] if flags["model.bootstrap_ema"] else None,
         "guidance": _scale(flags) if flags["model.bootstrap_cfg"] else 1.0,
+        "longer": bool(flags["model.bootstrap_dt_bias"]),
     }
 
 
@@ -154,6 +155,8 @@ def _live_reflow(flags: dict[str, Any]) -> dict[str, Any]:
     return {"share": share, "levels": levels, "guidance": _scale(flags)}
 
 
+FEW = 8
+"""Images that `--debug_overfit` trains on."""
 DROPOUT, BOOTSTRAP_CFG, BOOTSTRAP_EMA, BOOTSTRAP_EVERY, BOOTSTRAP_DT_BIAS = CHOOSY
 TRAIN_TYPES = {
     "naive": TrainType("flow-matching-original", lambda flags: {}, frozenset({DROPOUT})),  # noqa: ARG005
@@ -218,13 +221,15 @@ def run(words: list[str], program: bool = False) -> int:
     if program:
         startup.prepare()
     if flags["mode"] != "train":
-        return _infer(flags)
+        return flag_uses.draw(flags)
+    from shortcut_models.interop.tracked_names import original_names
     from shortcut_models.train import train
 
     startup.start_processes()
     config = configuration(flags)
-    folder = run_folder(flags, config)
-    for sentence in [f"run folder: {folder}", *remarks(flags, given), f"the same as: {equivalent(config, folder)}"]:
+    folder, during = run_folder(flags, config), flag_uses.during(flags, config)
+    same = equivalent(config, folder, flag_uses.flags_of(during))
+    for sentence in [f"run folder: {folder}", *remarks(flags, given), f"the same as: {same}"]:
         print(sentence, flush=True)
     for name, variable in (("entity", "WANDB_ENTITY"), ("group", "WANDB_RUN_GROUP")):
         if flags[f"wandb.{name}"]:
@@ -233,7 +238,7 @@ def run(words: list[str], program: bool = False) -> int:
         os.environ["WANDB_MODE"] = "offline"
     if any(name.startswith("wandb.") for name in given):
         config = replace(config, tracker="wandb")
-    return train(config, folder, shlex.join(["python", "train.py", *words]))
+    return train(config, folder, shlex.join(["python", "train.py", *words]), during, original_names)
 
 
 def check(flags: dict[str, Any]) -> None:
@@ -244,8 +249,6 @@ def check(flags: dict[str, Any]) -> None:
     kind = flags["model.train_type"]
     if kind not in TRAIN_TYPES:
         raise InputError(f"--model.train_type {kind} is unknown: the types are {', '.join(TRAIN_TYPES)}.")
-    if flags["model.bootstrap_dt_bias"] and BOOTSTRAP_DT_BIAS in TRAIN_TYPES[kind].reads:
-        raise InputError("--model.bootstrap_dt_bias is only known as 0 here, every step size equally often.")
     if flags["model.sharding"] not in ("dp", "fsdp"):
         raise InputError(f"--model.sharding {flags['model.sharding']} is unknown: use dp or fsdp.")
     if flags["model.bootstrap_every"] < 2:
@@ -253,13 +256,17 @@ def check(flags: dict[str, Any]) -> None:
             f"--model.bootstrap_every is {flags['model.bootstrap_every']}, but must be at least 2: a share of the "
             "batch must be left to learn the velocity."
         )
-    for name in ("model.use_ema", "model.use_stable_vae", "model.use_cosine", "model.bootstrap_cfg", BOOTSTRAP_EMA):
+    switches = ("use_ema", "use_stable_vae", "use_cosine", "bootstrap_cfg", "bootstrap_ema", "bootstrap_dt_bias")
+    for name in ("debug_overfit", *(f"model.{name}" for name in switches)):
         if flags[name] not in (0, 1):
             raise InputError(f"--{name} is {flags[name]}, but must be 0 or 1.")
-    if flags["mode"] == "interpolate":
-        raise InputError("--mode interpolate is not there: draw samples of several seeds with `shortcut sample RUN`.")
+    if flags["debug_overfit"] and flags["batch_size"] > FEW and flags["batch_size"] % FEW:
+        raise InputError(
+            f"--debug_overfit 1 trains on {FEW} images, each equally often in a batch, but --batch_size "
+            f"{flags['batch_size']} is no multiple of {FEW}: choose one."
+        )
     if flags["fid_stats"] and Path(flags["fid_stats"]).exists():
-        _check_statistics(Path(flags["fid_stats"]))
+        flag_uses.check_statistics(Path(flags["fid_stats"]))
 
 
 def remarks(flags: dict[str, Any], given: dict[str, Any]) -> list[str]:
@@ -270,15 +277,20 @@ def remarks(flags: dict[str, Any], given: dict[str, Any]) -> list[str]:
         for name in CHOOSY
         if name in given and given[name] != FLAGS[name] and name not in TRAIN_TYPES[kind].reads
     ]
-    stats = flags["fid_stats"]
-    if stats:
-        there = "" if Path(stats).exists() else " is not there, and"
+    if flags["fid_stats"] and (missing := flag_uses.why_no_fid(flags)):
+        found.append(f"--fid_stats {flags['fid_stats']}: no FID is computed, for {missing}.")
+    if flags["load_dir"] and _goes_on(flags):
         found.append(
-            f"--fid_stats {stats}{there or ' is well-formed, but'} no FID is computed in training yet: measure with "
-            "`shortcut evaluate`."
+            "--load_dir: the run goes on as if it had not stopped, with its optimiser; --save_dir starts from its "
+            "averages instead, at step 0, as the official code does."
         )
-    if "eval_interval" in given:
-        found.append("--eval_interval: figures and metrics are made by `shortcut evaluate`, also while it trains.")
+    elif flags["load_dir"]:
+        found.append("--load_dir: the weights and their average both start from the averages there.")
+    if BOOTSTRAP_EVERY in TRAIN_TYPES[kind].reads:
+        found.append(
+            "every image of a batch is used once, where the official code takes those of the jumps twice and leaves as "
+            "many out."
+        )
     return found
 
 
@@ -299,7 +311,7 @@ def configuration(flags: dict[str, Any]) -> "Config":
         **{name: flags[name] for name in ("batch_size", "max_steps", "seed", "log_interval", "save_interval")},
         ema_decay=flags["model.target_update_rate"],
         sharding=flags["model.sharding"],
-        start_from=_start(flags),
+        **_start(flags),
         model=replace(DiT.original(**sizes), dtype="bfloat16"),
         objective=_objective(flags),
         optimizer=Optimizer(
@@ -316,18 +328,16 @@ def configuration(flags: dict[str, Any]) -> "Config":
 
 
 def _objective(flags: dict[str, Any]) -> "Objective":
-    found = TRAIN_TYPES[flags["model.train_type"]]
-    base = catalogue.find("objective", catalogue.OBJECTIVES, found.objective)
-    changes: dict[str, Any] = found.settings(flags)
+    kind = TRAIN_TYPES[flags["model.train_type"]]
+    base = catalogue.find("objective", catalogue.OBJECTIVES, kind.objective)
+    changes: dict[str, Any] = kind.settings(flags)
     if hasattr(base, "times"):
         changes["times"] = replace(base.times, grid=flags["model.denoise_timesteps"])
-    if DROPOUT in found.reads:
+    if DROPOUT in kind.reads:
         changes["label_dropout"] = flags[DROPOUT]
-    if flags["model.cfg_scale"] == 0:
-        # Every label is the null label, those of the jumps and pairs too.
-        changes["label_dropout"] = 1.0
-        changes |= {name: True for name in ("bootstrap_dropout", "pair_dropout") if hasattr(base, name)}
-    return replace(base, **changes)
+    found = replace(base, **changes)
+    # At scale 0 every label is the null label, those of the jumps and pairs too.
+    return found.without_labels() if flags["model.cfg_scale"] == 0 else found
 
 
 def _data(flags: dict[str, Any]) -> "Data":
@@ -343,6 +353,12 @@ def _data(flags: dict[str, Any]) -> "Data":
             "--vae FILE` wrote: give its path."
         )
     data: Any = opening.choose("imagenet256" if not known and "imagenet256" in name else name)
+    if flags["debug_overfit"]:
+        known = {field.name for field in fields(data)}
+        if "first" not in known:
+            raise InputError(f"--debug_overfit 1 takes the first images of files, which --dataset_name {name} has not.")
+        # The first batch is drawn once, mirrored or not; here nothing is.
+        data = replace(data, first=min(FEW, flags["batch_size"]), flip=False)
     if not flags["model.use_stable_vae"]:
         return data
     if hasattr(data, "vae"):
@@ -355,30 +371,34 @@ def _data(flags: dict[str, Any]) -> "Data":
     return data
 
 
-def _trained(run: str) -> "Config":
+def _trained(place: str) -> "Config | None":
+    """The configuration of a run of ours; None for a checkpoint of the official code, and other weights."""
     from shortcut_models import runs
 
-    if not (Path(run) / "run.json").is_file():
-        raise InputError(
-            f"--load_dir {run} is no run folder of this package: checkpoints of the official code cannot be trained on "
-            "here yet."
-        )
-    return runs.read_config(Path(run))
+    if not Path(place).exists():
+        raise InputError(f"--load_dir {place} is not there: name a run folder, or a checkpoint of the official code.")
+    return runs.read_config(Path(place)) if (Path(place) / "run.json").is_file() else None
 
 
 def _goes_on(flags: dict[str, Any]) -> bool:
     """Whether `--load_dir` names the run that is to go on: one of the same method, and no other folder is named."""
     if not flags["load_dir"] or flags["save_dir"]:
         return False
-    return type(_trained(flags["load_dir"]).objective) is type(_objective(flags))
+    found = _trained(flags["load_dir"])
+    return found is not None and type(found.objective) is type(_objective(flags))
 
 
-def _start(flags: dict[str, Any]) -> str:
-    """The run that training starts from: the weights to go on with under another name, or the teacher."""
-    run = flags["load_dir"]
-    if not run:
-        return ""
-    return _trained(run).start_from if _goes_on(flags) else run
+def _start(flags: dict[str, Any]) -> dict[str, Any]:
+    """What training starts from, and as what: the weights to go on with under another name, or the teacher."""
+    place = flags["load_dir"]
+    if not place:
+        return {}
+    found = _trained(place)
+    if found is not None:
+        return {"start_from": found.start_from if _goes_on(flags) else place}
+    # A checkpoint does not say how it was trained: as this one is, or, of a method that distils, as a flow.
+    kind = flags["model.train_type"]
+    return {"start_from": place, "start_as": "naive" if _objective(flags).needs_teacher else kind}
 
 
 def run_folder(flags: dict[str, Any], config: "Config") -> Path:
@@ -396,8 +416,8 @@ def run_folder(flags: dict[str, Any], config: "Config") -> Path:
     return Path("runs") / f"{name}-{flags['model.train_type']}-{digest}"
 
 
-def equivalent(config: "Config", folder: Path | None = None) -> str:
-    """The `shortcut train` command of a configuration: a preset, and what differs from it."""
+def equivalent(config: "Config", folder: Path | None = None, more: dict[str, str] | None = None) -> str:
+    """The `shortcut train` command of a configuration: a preset, what differs from it, and `more` flags."""
     from shortcut_models.cli import settings
 
     own = catalogue.kind_of(catalogue.DATA, config.data)
@@ -408,11 +428,14 @@ def equivalent(config: "Config", folder: Path | None = None) -> str:
         switches["data"] = f"{own}:{path}" if path else own
     if config.start_from:
         switches["start_from"] = config.start_from
-    base = settings.choose(preset, parsing.Line([], dict(switches)))
-    known, there = parsing.settings(config), parsing.settings(base)
-    different = {name: parsing.write(s.value) for name, s in known.items() if s.value != there[name].value}
+    different: dict[str, str] = {}
+    for part in ("data.", ""):  # The network's sizes follow from the data, whose settings therefore come first.
+        base = settings.choose(preset, parsing.Line([], switches | different))
+        known, there = parsing.settings(config), parsing.settings(base)
+        changed = {n: parsing.write(s.value) for n, s in known.items() if n not in there or s.value != there[n].value}
+        different |= {name: value for name, value in changed.items() if name.startswith(part)}
     words = ["shortcut", "train", preset, *(["--run-dir", str(folder)] if folder else [])]
-    for name, value in (switches | {n: v for n, v in different.items() if n not in switches}).items():
+    for name, value in {**different, **switches, **(more or {})}.items():
         words += [parsing.flag(name), value]
     return shlex.join(words)
 
@@ -427,44 +450,3 @@ def _preset(config: "Config") -> str:
     if getattr(config.data, "names", ()) == ("celebahq256",):
         return "celebahq256-b"
     return "imagenet256-xl" if getattr(config.model, "hidden_size", 0) >= 1152 else "imagenet256-b"
-
-
-def _check_statistics(path: Path) -> None:
-    import numpy as np
-
-    try:
-        with np.load(path, allow_pickle=False) as stored:
-            mean, covariance = stored["mu"], stored["sigma"]
-        fits = mean.ndim == 1 and covariance.shape == (*mean.shape, *mean.shape)
-    except Exception:  # Of an archive that is damaged, NumPy and zipfile raise what they like.
-        fits = False
-    if not fits:
-        raise InputError(f"--fid_stats {path} is no .npz with `mu` of n and `sigma` of n x n numbers.")
-
-
-def _infer(flags: dict[str, Any]) -> int:
-    """PNGs of whole batches, drawn with the weights that `--model.use_ema` names."""
-    from shortcut_models.cli import sample
-
-    run = flags["load_dir"]
-    if not run:
-        raise InputError(f"--mode {flags['mode']} needs --load_dir RUN, the run to draw from.")
-    unlabelled = _trained(run).objective.unconditional or flags["inference_cfg_scale"] == 0
-    count = flags["inference_generations"] // flags["batch_size"] * flags["batch_size"]
-    if count < 1:
-        raise InputError(
-            f"--inference_generations {flags['inference_generations']} is less than a batch of {flags['batch_size']}: "
-            "only whole batches are drawn."
-        )
-    options = {
-        "steps": flags["inference_timesteps"],
-        "count": count,
-        "labels": "none" if unlabelled else "random",
-        "guidance": 1.0 if unlabelled else flags["inference_cfg_scale"],
-        "seed": flags["seed"],
-        "weights": "ema" if flags["model.use_ema"] else "raw",
-        "out": flags["save_dir"] or str(Path(run) / f"inference-{flags['inference_timesteps']}-steps"),
-    }
-    words = [run, *(word for name, value in options.items() for word in (f"--{name}", str(value)))]
-    print(f"the same as: {parsing.command_line('sample', words)}", flush=True)
-    return sample.run(words)

@@ -56,15 +56,20 @@ class Measurement:
 
     def add(self, samples: np.ndarray, labels: np.ndarray) -> None:
         """Take in more samples: images as uint8 or as floats in about [-1, 1], or other arrays as they are."""
-        for features in dict.fromkeys(metric.features for metric in self.metrics):
-            found = features(_as_taken(samples, features))
-            for metric in self.metrics:
-                if metric.features == features:
-                    self._sums[metric.name] = metric.add(self._sums[metric.name], found, labels)
-            for (owner, name), rows in self._rows.items():
-                if owner == features:
-                    rows.append(found[name])
-        self.count += len(samples)
+        self.take(self.examine(samples), labels)
+
+    def examine(self, samples: np.ndarray) -> dict[Features, Arrays]:
+        """The features of samples that the metrics need, each kind once."""
+        kinds = dict.fromkeys(metric.features for metric in self.metrics)
+        return {features: features(_as_taken(samples, features)) for features in kinds}
+
+    def take(self, found: dict[Features, Arrays], labels: np.ndarray) -> None:
+        """Take in the features of more samples, whose labels these are."""
+        for metric in self.metrics:
+            self._sums[metric.name] = metric.add(self._sums[metric.name], found[metric.features], labels)
+        for (owner, name), rows in self._rows.items():
+            rows.append(found[owner][name])
+        self.count += len(labels)
 
     def sums(self, metric: Metric) -> Sums:
         """What was added up for a metric, with the features that it needs in full."""

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Int
 
-from shortcut_models.data.base import Data, Source, take
+from shortcut_models.data.base import Data, Source, describe, take
 from shortcut_models.errors import InputError
 from shortcut_models.metrics.base import Metric, Reference
 from shortcut_models.metrics.measure import Measurement, chunk_size
@@ -38,16 +38,68 @@ class Real(NamedTuple):
 
 def read(source: Source, indices: Sequence[int] | Int[np.ndarray, " count"]) -> tuple[np.ndarray, np.ndarray]:
     """Samples and labels at these indices; raises InputError for latents, which no metric takes for images."""
-    batch = take(source, np.asarray(indices))
+    try:
+        batch = take(source, np.asarray(indices))
+    except ValueError as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(
+            f"images of several sizes cannot be measured together ({error}): resize them first."
+        ) from error
     for kind in ("image", "x"):
         if kind in batch:
             return batch[kind], batch["label"]
     raise InputError("the data set holds latents, not images: give statistics of its images.")
 
 
+class Exact:
+    """A source of image files that gives each as it is, or says why it cannot: none stands for another."""
+
+    def __init__(self, name: str, source: Any) -> None:
+        self._name, self._source, self._shape = name, source, ()
+        self.all_grey = True
+        """Whether all that were read so far have one channel of light, which stands three times in what is read."""
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """The example; raises InputError if it cannot be read or has another size than those before."""
+        example, notes = self._source.noted(int(index))
+        shape = example["image"].shape
+        self._shape = self._shape or shape
+        if shape != self._shape:
+            own, first = (f"{height}x{width}" for height, width, _ in (shape, self._shape))
+            raise InputError(
+                f"{self._source.records.name(int(index))} of {self._name} is {own}, but others are {first}: images "
+                "are measured at one size; give all one with `shortcut prepare`."
+            )
+        self.all_grey &= "gray_replicated" in notes
+        return example
+
+
+def exact(data: Data, source: Source) -> Source:
+    """A source of which no example is replaced by another because it cannot be read."""
+    return Exact(describe(data), source) if hasattr(source, "noted") else source
+
+
 def sample_shape(data: Data) -> tuple[int, ...]:
-    """Shape of one sample as metrics take it."""
-    return read(data.open(data.splits[0]), [0])[0].shape[1:]
+    """Shape of one sample as metrics take it: that of an example, or what latents decode to."""
+    if unreadable(data) is None:
+        return read(data.open(data.splits[0]), [0])[0].shape[1:]
+    import jax  # Names and refusals do without.
+
+    x = jax.ShapeDtypeStruct((1, *data.shape), np.float32)
+    return jax.eval_shape(lambda codec, given: codec.decode(given), data.codec.ready(), x).shape[1:]
+
+
+def unreadable(data: Data) -> str | None:
+    """Why no example can be measured, if so: the data are not here, or hold latents."""
+    try:
+        read(data.open(data.splits[0]), [0])
+    except InputError as error:
+        return str(error)
+    return None
 
 
 def references(data: Data, metrics: Sequence[Metric]) -> dict[str, Reference]:

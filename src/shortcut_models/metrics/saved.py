@@ -46,25 +46,26 @@ class Saved:
         self.shown = {int(name[6:]): array for name, array in state.items() if name.startswith("shown ")}
         self._state = state
 
-    def measurement(self, metrics: Sequence[Metric], steps: int) -> tuple[Measurement, int]:
-        """The measurement of a budget, and how many samples it has seen."""
+    def measurement(self, metrics: Sequence[Metric], name: str) -> tuple[Measurement, int]:
+        """The measurement of a set of samples, and how many of them it has seen."""
         state, self._state = self._state, {}
-        if state and int(state["steps"]) == steps:
+        if state and str(state["name"]) == name:
             known = Measurement(metrics, self.folder)
             if known.restore({name[9:]: array for name, array in state.items() if name.startswith("measured ")}):
                 return known, known.count
         return Measurement(metrics, self.folder), 0
 
-    def keep(self, steps: int | None, measurement: Measurement | None) -> None:
-        """Save, if the last time is a while ago or a budget is finished."""
-        if self.folder is None or (measurement is not None and time.monotonic() - self._last < SECONDS):
+    def keep(self, name: str, measurement: Measurement | None, now: bool = False) -> None:
+        """Save, if the last time is a while ago, a set is finished (no measurement), or it is to be `now`."""
+        early = measurement is not None and not now and time.monotonic() - self._last < SECONDS
+        if self.folder is None or early:
             return
         self._last = time.monotonic()
         measured = measurement.state() if measurement else {}
         arrays: dict[str, Any] = {
             "key": np.array(self._key),
             "found": np.array(json.dumps(self.found)),
-            "steps": np.array(steps or 0),
+            "name": np.array(name),
             **{f"shown {name}": array for name, array in self.shown.items()},
             **{f"measured {name}": array for name, array in measured.items()},
         }

@@ -12,14 +12,15 @@ from typing import Any
 
 import numpy as np
 
-from shortcut_models.data.base import Data
+from shortcut_models.data.arrays import ArraySource
+from shortcut_models.data.base import Data, Source
 from shortcut_models.errors import InputError
 from shortcut_models.files import whole_file
 from shortcut_models.metrics.base import Metric, Reference, Statistics, Sums
 from shortcut_models.metrics.features.inception import InceptionFeatures, find_inception
 from shortcut_models.metrics.features.protocols import find_protocol
 from shortcut_models.metrics.gaussian import Frechet, covariance, gaussian_of
-from shortcut_models.metrics.references import measure_source
+from shortcut_models.metrics.references import exact, measure_source
 
 ARRAYS = {"pool": ("mu", "sigma", 2048), "spatial": ("mu_s", "sigma_s", 2023)}
 
@@ -54,7 +55,7 @@ def stats(
         raise InputError(f"{out} holds other statistics: choose another file, or remove it.")
     features = InceptionFeatures(protocol=protocol, network=network)  # pyrefly: ignore[bad-argument-type]
     metrics = [Frechet(name=array, features=features, array=array) for array in ARRAYS]
-    source = data.open(split)
+    source = exact(data, data.open(split))
     if len(source) < 2:
         raise InputError(f"the {split} split has {len(source)} image(s): statistics take at least 2.")
     measured = measure_source(source, np.arange(len(source)), metrics)
@@ -88,6 +89,20 @@ def read_stats(path: Path, protocol: str | None = None) -> Statistics:
     if "pool" not in gaussians:
         raise InputError(f"{path} has no statistics: it lacks the array mu.")
     return Statistics(path, str(recorded or protocol), int(about.get("count", 0)), gaussians, about)
+
+
+def reference_images(path: Path) -> Source | None:
+    """The real images in a file of statistics, of which ADM's have 10,000 for precision and recall; None without.
+
+    Raises InputError unless they are colour images as bytes.
+    """
+    with path.open("rb") as opened, np.load(opened) as file:
+        if "arr_0" not in file.files:
+            return None
+        images = file["arr_0"]
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3:
+        raise InputError(f"arr_0 of {path} is {images.dtype} {images.shape}, but images are uint8 (N, H, W, 3).")
+    return ArraySource({"image": images, "label": np.zeros(len(images), np.int32)})
 
 
 def reference_of(statistics: Statistics, metric: Metric) -> Reference | None:

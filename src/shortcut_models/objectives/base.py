@@ -1,7 +1,7 @@
 """The seam of objectives: what one is given, what it returns, and the fields that all methods share."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal, NamedTuple, Self
 
 import jax.numpy as jnp
@@ -120,6 +120,10 @@ class Objective:
     def trains_null_label(self) -> bool:
         """Whether the network learns to answer without a label, which guidance pushes away from."""
         return self.label_dropout > 0
+
+    def without_labels(self) -> Self:
+        """The same with every label dropped, as for data that have none."""
+        return replace(self, label_dropout=1.0)
 
     def for_length(self, images: int) -> Self:
         """The objective with its stages spread over a training on so many images, unless that is set already."""

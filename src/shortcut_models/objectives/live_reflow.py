@@ -13,7 +13,8 @@ pairs are unlabelled, which we leave out.
 Cost: 3 forward passes for the whole batch plus `sampler_steps` on the share, twice that with guidance.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Self
 
 import jax
 import jax.numpy as jnp
@@ -72,6 +73,10 @@ class LiveReflow(Bootstrapped):
     def unconditional(self) -> bool:
         """Every label is dropped, those of the pairs included."""
         return super().unconditional and self.pair_dropout
+
+    def without_labels(self) -> Self:
+        """Those of the pairs too; there is nothing to guide then."""
+        return replace(super().without_labels(), pair_dropout=True, guidance=1.0)
 
     def check(self, batch_size: int, images: int) -> None:
         """Raise InputError unless both parts get an image."""

@@ -14,8 +14,8 @@ Cost: 3 forward passes for the whole batch plus 2 on the bootstrap share.
 """
 
 import math
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass, field, replace
+from typing import Literal, Self
 
 import jax
 import jax.numpy as jnp
@@ -58,6 +58,9 @@ class Shortcut(Bootstrapped):
     """A power of two: dyadic jumps go down to 1/levels, which is taken as the velocity (d=0)."""
     step_sizes: Literal["dyadic", "continuous"] = "dyadic"
     """Jumps of length 1, 1/2, 1/4, ... at multiples of their length; or any length in [1/levels, 1]."""
+    longer: bool = False
+    """Draw dyadic jumps of length 1 and 1/2 more often, as bootstrap_dt_bias of the original: the n - 2 others 1/2n
+    of the time each, 1/2 a quarter, and 1 the rest."""
     split: Literal["half", "random"] = "half"
     """Where the target's two jumps meet; "random" needs continuous step sizes."""
     target_decay: float | None = 0.99
@@ -105,6 +108,10 @@ class Shortcut(Bootstrapped):
     def unconditional(self) -> bool:
         """Every label is dropped, those of the bootstrap included."""
         return super().unconditional and self.bootstrap_dropout
+
+    def without_labels(self) -> Self:
+        """Those of the bootstrap too; there is nothing to guide then."""
+        return replace(super().without_labels(), bootstrap_dropout=True, guidance=1.0)
 
     def check(self, batch_size: int, images: int) -> None:
         """Raise InputError if the share leaves no example for one of the two parts.
@@ -175,7 +182,12 @@ class Shortcut(Bootstrapped):
             meet = jax.random.uniform(meet_key, (count,)) if self.split == "random" else half
             return (1 - d) * uniform, d, meet
         # The finest level first, as `_target` expects; d = 2/levels is the shortest jump built of two.
-        level = jnp.clip(finest - 1 - jnp.floor(spread * finest), 0, finest - 1)
+        position = spread * finest
+        if self.longer:
+            short = (finest - 2) / (2 * finest)
+            long = finest - 2 + (spread >= short + 0.25)
+            position = jnp.where(spread < short, 2 * position, long)
+        level = jnp.clip(finest - 1 - jnp.floor(position), 0, finest - 1)
         sections = 2.0**level
         return jnp.floor(uniform * sections) / sections, 1 / sections, half
 

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 import numpy as np
 from jaxtyping import Float, Int
 
+from shortcut_models.views.canvas import Row
+
 if TYPE_CHECKING:
     from shortcut_models.data.base import Data
 
@@ -20,6 +22,10 @@ class View(Protocol):
 
     NOUN: str
     """What samples are called, in the plural."""
+    SINGLE: bool
+    """Whether one sample says something by itself, as an image does; a point does so only among others."""
+    READABLE: int
+    """How many samples a row of a picture shows, or points a panel."""
 
     def to_samples(self, decoded: Float[np.ndarray, "count ..."]) -> np.ndarray:
         """Samples as they are written, from what the codec decodes: images in [-1, 1], or points."""
@@ -43,15 +49,21 @@ class View(Protocol):
         samples: dict[int, np.ndarray],
         names: Sequence[str] | None = (),
         examples: np.ndarray | None = None,
+        foot: str = "",
     ) -> None:
         """Draw the samples of several step budgets, from the same noise.
 
-        `names` are the classes' titles, () for their numbers, None if the samples are not of one class each.
+        `names` are the classes' titles, () for their numbers, None if the samples are not of one class each;
+        `foot` stands below all.
         """
         ...
 
     def draw_methods(self, path: Path, samples: dict[str, dict[int, np.ndarray]]) -> None:
         """Draw the samples of several methods at several step budgets, from the same noise."""
+        ...
+
+    def draw_rows(self, path: Path, rows: Sequence[Row], titles: Sequence[str], foot: str = "") -> None:
+        """Draw rows of samples, with blocks of the same sizes; `titles` stand above the blocks, `foot` below all."""
         ...
 
 

@@ -11,11 +11,13 @@ from jaxtyping import Float, Int, UInt8
 from PIL import Image
 
 from shortcut_models.errors import InputError
-from shortcut_models.figures import new_figure, save
 from shortcut_models.files import whole_file
 from shortcut_models.outputs import check_new
+from shortcut_models.views.canvas import FOOT, Row, new_figure, save, write_foot
 
 NOUN = "images"
+SINGLE = True
+READABLE = 8
 LEAST_SIDE = 48
 """Pixels; smaller images are enlarged by a whole factor, so that people can see them."""
 MOST_CLASSES = 16
@@ -59,6 +61,7 @@ def draw_budgets(
     samples: dict[int, UInt8[np.ndarray, "classes height width channels"]],
     names: Sequence[str] | None = (),
     examples: None = None,
+    foot: str = "",
 ) -> None:
     """Write a labelled PNG: a row per step budget, a column per class, at most MOST_CLASSES of them.
 
@@ -82,6 +85,7 @@ def draw_budgets(
                 cell.set_ylabel(name, rotation=0, ha="right", va="center", fontsize=9)
     if titles is not None:
         figure.suptitle("class", fontsize=9)
+    write_foot(figure, foot)
     save(figure, path)
 
 
@@ -100,6 +104,34 @@ def draw_methods(path: Path, samples: dict[str, dict[int, UInt8[np.ndarray, "cla
             _show(cell, image)
         text = f"{name}, {steps}" if row == 0 or rows[row - 1][0] != name else str(steps)
         axes[row, 0].set_ylabel(text, rotation=0, ha="right", va="center", fontsize=8)
+    save(figure, path)
+
+
+def draw_rows(path: Path, rows: Sequence[Row], titles: Sequence[str], foot: str = "") -> None:
+    """Write a labelled PNG: a row of images each, its blocks side by side, with notes below the images."""
+    sizes = [len(block) for block in rows[0].blocks]
+    height, width = rows[0].blocks[0].shape[1:3]
+    cell = min(max(0.55, width / 160), 1.1)  # Inches; one of 256 pixels still shows them all in a column of a page.
+    tall, gap, note = cell * height / width, 0.2, 0.16 * any(row.notes for row in rows)
+    left, top = 0.15 + 0.075 * max(len(line) for row in rows for line in row.name.splitlines() or [""]), 0.35
+    wide = max(left + cell * sum(sizes) + gap * (len(sizes) - 1) + 0.1, 0.2 + 0.055 * len(foot))
+    high = top + (tall + note + 0.05) * len(rows) + 0.3
+    figure = new_figure(wide, high, layout=None)
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.set(xlim=(0, wide), ylim=(high, 0))
+    axes.axis("off")
+    starts = left + np.cumsum([0, *(size * cell + gap for size in sizes[:-1])])
+    for start, size, title in zip(starts, sizes, titles, strict=True):
+        axes.text(start + size * cell / 2, top / 2, title, ha="center", va="center", fontsize=9)
+    for index, row in enumerate(rows):
+        y = top + (tall + note + 0.05) * index
+        axes.text(left - 0.08, y + tall / 2, row.name, ha="right", va="center", fontsize=9)
+        places = [start + cell * i for start, size in zip(starts, sizes, strict=True) for i in range(size)]
+        for x, image in zip(places, np.concatenate(row.blocks), strict=True):
+            _place(axes, image, (x + 0.01, x + cell - 0.01, y + tall - 0.01, y + 0.01))
+        for x, text in zip(places, row.notes, strict=False):
+            axes.text(x + cell / 2, y + tall + 0.02, text, ha="center", va="top", fontsize=7)
+    axes.text(0.1, high - 0.08, foot, va="bottom", **FOOT)
     save(figure, path)
 
 
@@ -140,6 +172,12 @@ def _show(cell: Any, image: UInt8[np.ndarray, "height width channels"]) -> None:
         image[..., 0] if image.shape[-1] == 1 else image, cmap="gray", vmin=0, vmax=255, interpolation="nearest"
     )
     cell.set(xticks=[], yticks=[])
+
+
+def _place(axes: Any, image: UInt8[np.ndarray, "height width channels"], where: tuple[float, ...]) -> None:
+    """Draw an image at (left, right, bottom, top)."""
+    grey = image[..., 0] if image.shape[-1] == 1 else image
+    axes.imshow(grey, cmap="gray", vmin=0, vmax=255, interpolation="nearest", extent=where, aspect="auto")
 
 
 def _evenly(count: int, most: int) -> Int[np.ndarray, " shown"]:

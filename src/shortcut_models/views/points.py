@@ -9,13 +9,17 @@ from jaxtyping import Float32, Int
 from numpy.typing import ArrayLike
 
 from shortcut_models.errors import InputError
-from shortcut_models.figures import new_figure, save
 from shortcut_models.files import whole_file
 from shortcut_models.outputs import check_new
+from shortcut_models.views.canvas import COLOURS, Row, new_figure, save, write_foot
 
 NOUN = "points"
+SINGLE = False
+READABLE = 1000
 MOST_POINTS = 2000
 """Points in a panel of a picture, so that its shapes are not painted over."""
+MOST_PANELS = 6
+"""Panels side by side in a picture of budgets."""
 SIDE = 2.4
 """Inches of a panel."""
 
@@ -60,7 +64,11 @@ def examples(data: Any) -> Points:
 
 
 def draw_budgets(
-    path: Path, samples: dict[int, Points], names: Sequence[str] | None = (), examples: Points | None = None
+    path: Path,
+    samples: dict[int, Points],
+    names: Sequence[str] | None = (),
+    examples: Points | None = None,
+    foot: str = "",
 ) -> None:
     """Write a PNG with a scatter per step budget, on the same scale; the data's own comes first, if given.
 
@@ -71,11 +79,16 @@ def draw_budgets(
     if examples is not None:
         panels = {"data": examples, **panels}
     limits = _limits([*samples.values()] if examples is None else [examples])
-    figure = new_figure(SIDE * len(panels), SIDE + 0.3)
-    axes = figure.subplots(1, len(panels), squeeze=False)
-    for panel, (title, points) in zip(axes[0], panels.items(), strict=True):
+    lines = -(-len(panels) // MOST_PANELS)
+    across = -(-len(panels) // lines)
+    figure = new_figure(SIDE * across, (SIDE + 0.3) * lines)
+    axes = figure.subplots(lines, across, squeeze=False)
+    for panel, (title, points) in zip(axes.flat, panels.items(), strict=False):
         _scatter(panel, points, limits, "C7" if title == "data" else "C0")
         panel.set_title(title, fontsize=9)
+    for panel in axes.flat[len(panels) :]:
+        panel.axis("off")
+    write_foot(figure, foot)
     save(figure, path)
 
 
@@ -93,6 +106,28 @@ def draw_methods(path: Path, samples: dict[str, dict[int, Points]]) -> None:
             if index == 0:
                 panel.set_title(f"{steps} step" + "s" * (steps > 1), fontsize=9)
         row[0].set_ylabel(name, rotation=0, ha="right", va="center", fontsize=8)
+    save(figure, path)
+
+
+def draw_rows(path: Path, rows: Sequence[Row], titles: Sequence[str], foot: str = "") -> None:
+    """Write a PNG with a scatter per row and block, on the same scale: rows stand side by side, at most 9 of them."""
+    across = min(len(rows), 9)
+    lines = -(-len(rows) // across) * len(titles)
+    limits = sorted(_limits([block]) for row in rows for block in row.blocks)[len(rows) * len(titles) // 2]
+    figure = new_figure(0.75 * SIDE * across + 1, 0.75 * SIDE * lines + 0.6)
+    axes = figure.subplots(lines, across, squeeze=False)
+    for index, row in enumerate(rows):
+        first, column = index // across * len(titles), index % across
+        for offset, (title, points) in enumerate(zip(titles, row.blocks, strict=True)):
+            panel = axes[first + offset, column]
+            _scatter(panel, points, limits, COLOURS[0])
+            if offset == 0:
+                panel.set_title(row.name, fontsize=9)
+            if column == 0:
+                panel.set_ylabel(title, fontsize=9)
+    for panel in axes[-len(titles) :, (len(rows) - 1) % across + 1 :].flat:
+        panel.axis("off")
+    write_foot(figure, foot)
     save(figure, path)
 
 

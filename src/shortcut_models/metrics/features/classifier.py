@@ -46,10 +46,16 @@ class Classifier(Features):
         return held_out(count) if count == self.trained_on_part_of else None
 
     def __call__(self, samples: np.ndarray) -> Arrays:
-        from shortcut_models.metrics.features import convnet  # JAX, which a list of names does without.
+        from shortcut_models import sharding  # JAX, which a list of names does without.
+        from shortcut_models.metrics.features import convnet
 
-        hidden, predicted = convnet.examine(convnet.load(self.file), to_floats(samples), self.strides)
-        return {"vector": np.asarray(hidden), "predicted": np.asarray(predicted)}
+        mesh, weights = convnet.spread(self.file)
+        parts = [
+            [np.asarray(array)[:count] for array in convnet.examine(weights, part, self.strides)]
+            for part, count in sharding.spread(mesh, to_floats(samples), len(samples))
+        ]
+        hidden, predicted = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+        return {"vector": hidden, "predicted": predicted}
 
 
 def held_out(count: int) -> Bool[np.ndarray, " count"]:

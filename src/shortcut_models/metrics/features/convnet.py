@@ -6,8 +6,11 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int
 from safetensors.numpy import load_file
+
+from shortcut_models import sharding
 
 Weights = dict[str, Array]
 Images = Float[Array, "batch height width channels"]
@@ -33,6 +36,13 @@ def logits(weights: Weights, hidden: Float[Array, "batch features"]) -> Float[Ar
 def load(file: Path) -> Weights:
     """The weights of a file, as float32."""
     return {name: jnp.asarray(array, jnp.float32) for name, array in load_file(file).items()}
+
+
+@cache
+def spread(file: Path) -> tuple[Mesh, Weights]:
+    """The devices of this process, and the weights of a file on each of them."""
+    mesh = sharding.make_mesh(jax.local_devices())
+    return mesh, jax.device_put(load(file), sharding.replicated(mesh))
 
 
 @partial(jax.jit, static_argnums=2)

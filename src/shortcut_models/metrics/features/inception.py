@@ -27,7 +27,7 @@ PUBLISHED = ("pt_inception-2015-12-05-6726825d.pth", "weights-inception-2015-12-
 """The names that pytorch-fid and torch-fidelity keep it under."""
 
 BATCH = 16
-"""Images that the network sees at once; ten times as many need no less time each on a CPU."""
+"""Images that each device sees at once; ten times as many need no less time each on a CPU."""
 
 
 class Inception:
@@ -36,10 +36,12 @@ class Inception:
     def __init__(self, weights: dict[str, np.ndarray], sha256: str) -> None:
         import jax
 
+        from shortcut_models import sharding
         from shortcut_models.metrics.features import inception_net
 
         self.sha256 = sha256
-        self._weights = jax.device_put(inception_net.fold(weights))
+        self._mesh = sharding.make_mesh(jax.local_devices())
+        self._weights = jax.device_put(inception_net.fold(weights), sharding.replicated(self._mesh))
         try:
             jax.eval_shape(inception_net.features, self._weights, jax.ShapeDtypeStruct((1, 299, 299, 3), np.float32))
         except TypeError as error:
@@ -47,6 +49,7 @@ class Inception:
             raise InputError(f"the Inception weights have tensors of other shapes than the network: {reason}") from None
         # Apart: sizes and protocols are many, and the network is what takes long to compile.
         self._prepare = jax.jit(partial(_prepare, inception_net.resize), static_argnums=3)
+        self._spread = partial(sharding.spread, self._mesh)
         self._run = jax.jit(inception_net.features)
 
     @classmethod
@@ -88,13 +91,9 @@ class Inception:
 
     def _batches(self, images: np.ndarray, protocol: Protocol) -> Iterator[Arrays]:
         down, across = (resize_matrix(protocol.resize, size) for size in images.shape[1:3])
-        size = min(BATCH, len(images))
-        for start in range(0, len(images), size):
-            count = len(images[start : start + size])
-            # The last batch is filled up, so that every image meets the same compiled program.
-            part = images[np.minimum(np.arange(start, start + size), len(images) - 1)]
-            given = to_bytes(part) if protocol.takes == "bytes" else to_floats(part)
-            found = self._run(self._weights, self._prepare(given, down, across, protocol))
+        given = to_bytes(images) if protocol.takes == "bytes" else to_floats(images)
+        for part, count in self._spread(given, BATCH * self._mesh.size):
+            found = self._run(self._weights, self._prepare(part, down, across, protocol))
             yield {name: np.asarray(array)[:count] for name, array in found.items()}
 
 

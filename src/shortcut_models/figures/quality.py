@@ -1,14 +1,11 @@
-"""Figures that all kinds of samples share."""
+"""The quality of several methods against steps."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from shortcut_models.files import whole_file
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from shortcut_models.views.canvas import new_figure, save
 
 
 class Line(NamedTuple):
@@ -44,16 +41,3 @@ def draw_quality(path: Path, lines: dict[str, Line], metric: str, real: float, w
     axes.minorticks_off()
     axes.legend(fontsize=8)
     save(figure, path)
-
-
-def new_figure(width: float, height: float, layout: Literal["constrained"] | None = "constrained") -> "Figure":
-    """An empty figure of so many inches."""
-    from matplotlib.figure import Figure  # Slow to import.
-
-    return Figure(figsize=(width, height), dpi=150, layout=layout)
-
-
-def save(figure: "Figure", path: Path) -> None:
-    """Write a PNG, whole or not at all."""
-    with whole_file(path) as aside:
-        figure.savefig(aside, format="png")

@@ -3,19 +3,19 @@
 from pathlib import Path
 
 import matplotlib.lines
+import numpy as np
 import pytest
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from shortcut_models import figures
-from shortcut_models.figures import Line, draw_quality
+from shortcut_models.figures import Line, draw_quality, quality
 
 
 def test_quality_is_the_mean_over_seeds_hollow_where_a_method_is_not_made_for_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made: list[Figure] = []
-    monkeypatch.setattr(figures, "save", lambda figure, _: made.append(figure))
+    monkeypatch.setattr(quality, "save", lambda figure, _: made.append(figure))
     lines = {
         "flow": Line([1, 128], [[4.0, 6.0], [0.1, 0.3]], [False, True]),
         "jump": Line([1, 4], [[0.2, 0.2], [0.1, 0.1]], [True, True]),
@@ -24,9 +24,9 @@ def test_quality_is_the_mean_over_seeds_hollow_where_a_method_is_not_made_for_it
     axes: Axes = made[0].axes[0]
     drawn: list[matplotlib.lines.Line2D] = list(axes.lines)
     by_label = {str(line.get_label()): line for line in drawn}
-    assert list(by_label["flow"].get_ydata()) == pytest.approx([5.0, 0.2])
-    assert list(by_label["jump"].get_ydata()) == pytest.approx([0.2, 0.1])
-    assert list(by_label["real points"].get_ydata()) == [0.05, 0.05]
+    assert np.asarray(by_label["flow"].get_ydata()) == pytest.approx([5.0, 0.2])
+    assert np.asarray(by_label["jump"].get_ydata()) == pytest.approx([0.2, 0.1])
+    assert np.asarray(by_label["real points"].get_ydata()).tolist() == [0.05, 0.05]
     points = [line for line in drawn if line.get_marker() == "o"]
     assert [line.get_markerfacecolor() for line in points] == ["white", "C0", "C1", "C1"]
     assert [text.get_text() for text in axes.get_xticklabels()] == ["1", "4", "128"]

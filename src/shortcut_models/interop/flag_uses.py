@@ -1,0 +1,149 @@
+"""What the official code's flags ask for besides learning: measuring in training, and the modes that draw.
+
+See `flags`, which calls this page.
+"""
+
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from shortcut_models.cli import parsing
+from shortcut_models.errors import InputError
+
+if TYPE_CHECKING:
+    from shortcut_models.config import Config
+    from shortcut_models.during import During
+
+BUDGETS = (1, 4, 32, 128)
+"""Steps that the official code measures and draws in."""
+COUNT = 4096
+"""Samples of its FID in training."""
+STATISTICS, PROTOCOL = "fid-paper", "paper"
+
+
+def check_statistics(path: Path) -> None:
+    """Raise InputError unless this is an .npz as the official code has them, with `mu` and `sigma`."""
+    import numpy as np
+
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            mean, covariance = stored["mu"], stored["sigma"]
+        fits = mean.ndim == 1 and covariance.shape == (*mean.shape, *mean.shape)
+    except Exception:  # Of an archive that is damaged, NumPy and zipfile raise what they like.
+        fits = False
+    if not fits:
+        raise InputError(f"--fid_stats {path} is no .npz with `mu` of n and `sigma` of n x n numbers.")
+
+
+def why_no_fid(flags: dict[str, Any]) -> str | None:
+    """What lacks for the FID that `--fid_stats` asks for, in words; None if nothing does."""
+    from shortcut_models.metrics.features.inception import find_inception
+
+    if not Path(flags["fid_stats"]).exists():
+        return "the file is not there"
+    try:
+        find_inception()
+    except InputError as error:
+        return str(error).rstrip(".")
+    return None
+
+
+def during(flags: dict[str, Any], config: "Config") -> "During":
+    """What is done in training, at the intervals of the official code."""
+    from shortcut_models.during import During
+
+    every = flags["eval_interval"] * config.batch_size
+    found = During(
+        validate_every=flags["log_interval"] * config.batch_size if config.data.held_out else 0,
+        figures_every=every,
+        evaluate_steps=BUDGETS,
+        evaluate_count=COUNT,
+        evaluate_weights=_weights(flags),
+    )
+    if not flags["fid_stats"] or why_no_fid(flags):
+        return found
+    guided = flags["model.cfg_scale"] != 0 and config.objective.trains_null_label
+    return replace(
+        found,
+        evaluate_every=every,
+        evaluate_guidance=flags["model.cfg_scale"] if guided and not config.objective.unconditional else 1.0,
+        metrics=(STATISTICS,),
+        stats=Path(flags["fid_stats"]),
+        stats_protocol=PROTOCOL,
+    )
+
+
+def flags_of(during: "During") -> dict[str, str]:
+    """Flags of `shortcut train` for it, by name."""
+    from shortcut_models.during import NOTHING
+
+    known, there = parsing.settings(during), parsing.settings(NOTHING)
+    return {name: parsing.write(s.value) for name, s in known.items() if s.value != there[name].value}
+
+
+def draw(flags: dict[str, Any]) -> int:
+    """Do what a `--mode` other than train asks for, with the weights that `--model.use_ema` names."""
+    from shortcut_models.weights import load
+
+    mode, source = flags["mode"], flags["load_dir"]
+    if not source:
+        raise InputError(f"--mode {mode} needs --load_dir, the run or checkpoint to draw from.")
+    steps, guidance = flags["inference_timesteps"], flags["inference_cfg_scale"]
+    parsing.check_counts(steps, flags["inference_generations"])
+    model = load(source, _weights(flags))
+    unlabelled = model.unconditional or guidance == 0
+    out = Path(flags["save_dir"] or _beside(source, f"{mode}-{steps}-steps{'.png' * (mode == 'interpolate')}"))
+    settings = {"steps": steps, "seed": flags["seed"], "guidance": 1.0 if unlabelled else guidance}
+    if mode == "interpolate":
+        from shortcut_models.figures import draw_interpolation
+
+        out = out if out.suffix == ".png" else out / f"interpolate-{steps}-steps.png"
+        if out.exists():
+            raise InputError(f"{out} is there already: choose another --save_dir.")
+        out.parent.mkdir(parents=True, exist_ok=True)
+        draw_interpolation(model, out, **settings)
+        print(f"samples between two noises: {out}")
+        return 0
+    return _generate(flags, source, out, settings | {"labels": "none" if unlabelled else "random"})
+
+
+def _generate(flags: dict[str, Any], source: str, out: Path, settings: dict[str, Any]) -> int:
+    """PNGs of whole batches, and their FID if there is a file of statistics."""
+    from shortcut_models.cli import evaluate, sample
+
+    count = flags["inference_generations"] // flags["batch_size"] * flags["batch_size"]
+    if count < 1:
+        raise InputError(
+            f"--inference_generations {flags['inference_generations']} is less than a batch of {flags['batch_size']}: "
+            "only whole batches are drawn."
+        )
+    same: dict[str, Any] = {"count": count, "weights": _weights(flags), **settings}
+    drawn = _words(source, same | {"out": out})
+    print(f"the same as: {parsing.command_line('sample', drawn)}", flush=True)
+    status = sample.run(drawn)
+    if status or not flags["fid_stats"]:
+        return status
+    if missing := why_no_fid(flags):
+        print(f"--fid_stats {flags['fid_stats']}: no FID is computed, for {missing}.")
+        return 0
+    measures = {"metrics": STATISTICS, "stats": flags["fid_stats"], "stats-protocol": PROTOCOL}
+    measured = _words(source, same | measures | {"out": out.with_name(f"{out.name}.json")})
+    print(f"the same as: {parsing.command_line('evaluate', measured)}", flush=True)
+    return evaluate.run(measured)
+
+
+def _words(source: str, options: dict[str, Any]) -> list[str]:
+    return [source, *(word for name, value in options.items() for word in (f"--{name}", str(value)))]
+
+
+def _weights(flags: dict[str, Any]) -> Literal["ema", "raw"]:
+    return "ema" if flags["model.use_ema"] else "raw"
+
+
+def _beside(source: str, name: str) -> Path:
+    """A place in a run folder, or next to a checkpoint."""
+    from shortcut_models.weights import folder_of
+
+    path = Path(source)
+    return folder_of(source) / (name if path.is_dir() else f"{re.sub(r'[^a-zA-Z0-9_.-]', '-', path.name)}-{name}")
