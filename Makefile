@@ -39,7 +39,7 @@ bench: $(VENV)/ready-for-bench
 example: $(VENV)/ready
 	$(BIN)/python examples/points.py
 
-# Retrains the classifier whose weights come with the package: make classifier DATASET=glyphs.
+# Retrains the classifier whose weights come with the package: make classifier DATASET=fashion.
 classifier: DATASET ?= digits
 classifier: $(VENV)/ready
 	$(BIN)/python -m benchmarks.classifier $(DATASET)

@@ -112,6 +112,22 @@ def test_the_table_is_made_of_the_files_with_off_label_entries_in_parentheses(co
             assert min(image.size) > 100
 
 
+def test_a_distance_stands_beside_its_ratio_to_that_of_held_out_images() -> None:
+    def report(one: float, four: float) -> dict[str, Any]:
+        steps = {"1": {"frechet-100": one, "agreement-100": 0.9}, "4": {"frechet-100": four, "agreement-100": 0.95}}
+        ratio = {number: {"frechet-100": values["frechet-100"] / 0.5} for number, values in steps.items()}
+        real = {"frechet-100": 0.5, "agreement-100": 0.99}
+        meant = {"1": True, "4": False}
+        cost = {"flops": 6, "images": 3, "seconds": 60}
+        return {"steps": steps, "ratio": ratio, "real": real, "meant_for": meant, **cost}
+
+    lines = table({"shortcut": [report(1, 2), report(2, 3)]}, (1, 4)).splitlines()
+    assert lines[2:] == [
+        "| shortcut | **1.50 ± 0.71**, 3x, 90.0 % | (**2.50 ± 0.71**, 5x, 95.0 %) | 1.00 | 1.0 min |",
+        "| real images | **0.500**, 1x, 99.0 % |  | | |",
+    ]
+
+
 def test_a_finished_comparison_is_not_done_again(
     compared: Path, words: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

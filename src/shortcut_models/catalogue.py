@@ -96,12 +96,15 @@ TEACHER = "flow-matching"
 
 METRICS = {
     "frechet-pixels": Entry("metrics.gaussian:FRECHET_PIXELS", "squared Fréchet distance over the pixels in [-1, 1]"),
+    "frechet-pixels7x7": Entry("metrics.gaussian:FRECHET_PIXELS7X7", "the same over pixels averaged down to 7x7"),
     "frechet-pixels8x8": Entry("metrics.gaussian:FRECHET_PIXELS8X8", "the same over pixels averaged down to 8x8"),
     "frechet-digitnet1": Entry("metrics.gaussian:FRECHET_DIGITNET1", "the same over 64 features of our digit reader"),
+    "frechet-fashionnet1": Entry("metrics.gaussian:FRECHET_FASHIONNET1", "the same over our classifier of clothes"),
     "frechet-glyphnet1": Entry("metrics.gaussian:FRECHET_GLYPHNET1", "the same over 64 features of our glyph reader"),
     "agreement-digitnet1": Entry(
         "metrics.agreement:AGREEMENT_DIGITNET1", "share of 8x8 digits read as the class asked for"
     ),
+    "agreement-fashionnet1": Entry("metrics.agreement:AGREEMENT_FASHIONNET1", "share of clothes read as asked for"),
     "agreement-glyphnet1": Entry(
         "metrics.agreement:AGREEMENT_GLYPHNET1", "share of glyphs read as the class asked for"
     ),
@@ -146,6 +149,8 @@ PRESETS = {
     "imagenet256-b-improved": Entry("presets.imagenet256_b_improved:PRESET", "the same with those remedies: untried"),
     "imagenet256-xl": Entry("presets.imagenet256_xl:PRESET", "the same with DiT-XL: for many devices"),
     "imagenet256-xl-improved": Entry("presets.imagenet256_xl_improved:PRESET", "the same with those remedies: untried"),
+    "emoji": Entry("presets.emoji:PRESET", "3,786 emoji at 16x16, by category: for two CPU cores"),
+    "fashion": Entry("presets.fashion:PRESET", "60,000 photographs of clothes at 28x28, by class: for two CPU cores"),
     "glyphs": Entry("presets.glyphs:PRESET", "62 characters in colour at 32x32: for a GPU"),
 }
 

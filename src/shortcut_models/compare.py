@@ -263,7 +263,10 @@ def write_table(comparison: Comparison, folder: Path) -> None:
 
 
 def table(found: dict[str, list[dict[str, Any]]], steps: Sequence[int]) -> str:
-    """A Markdown table: a row per method, a column per budget, and what the training cost."""
+    """A Markdown table: a row per method, a column per budget, and what the training cost.
+
+    Of data with a held-out split, distances are told beside their ratio to that of real images of it, the last row.
+    """
     first = next(iter(found.values()))[0]
     names = list(next(iter(first["steps"].values())))
     distance, agreement = names[0], next((name for name in names if name.startswith("agreement")), None)
@@ -276,12 +279,18 @@ def table(found: dict[str, list[dict[str, Any]]], steps: Sequence[int]) -> str:
         cells = []
         for n in steps:
             cell = f"**{spread([r['steps'][str(n)][distance] for r in reports])}**"
+            if all("ratio" in r for r in reports):
+                cell += f", {statistics.mean(r['ratio'][str(n)][distance] for r in reports):.3g}x"
             if agreement:
                 cell += f", {100 * statistics.mean(r['steps'][str(n)][agreement] for r in reports):.1f} %"
             cells.append(cell if reports[0]["meant_for"][str(n)] else f"({cell})")
         work = statistics.mean(r["flops"] / r["images"] for r in reports) / least
         minutes = statistics.mean(r["seconds"] for r in reports) / 60
         lines.append(f"| {name} | " + " | ".join(cells) + f" | {work:.2f} | {minutes:.1f} min |")
+    if "ratio" in first:
+        share = f", {100 * first['real'][agreement]:.1f} %" if agreement else ""
+        real = [f"**{spread([first['real'][distance]])}**, 1x{share}", *[""] * (len(steps) - 1)]
+        lines.append("| real images | " + " | ".join(real) + " | | |")
     return "\n".join(lines) + "\n"
 
 

@@ -1,5 +1,6 @@
 """The training of the classifiers that measure images."""
 
+import json
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -14,9 +15,11 @@ from safetensors.numpy import load_file
 from benchmarks import classifier
 from benchmarks.classifier import RECIPES, Recipe
 from shortcut_models import InputError, catalogue
+from shortcut_models.data.idx import FashionMnist
 from shortcut_models.data.pixels import to_network
 from shortcut_models.metrics.features import convnet
 from shortcut_models.metrics.references import read
+from shortcut_models.presets import get_preset
 
 
 @pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
@@ -47,6 +50,24 @@ def test_the_glyphs_to_test_on_are_none_to_train_on() -> None:
         assert x.shape == (classifier.BATCH, 32, 32, 3)
         for image, label in zip(x, y, strict=True):
             assert not (image == images[labels == label]).all(axis=(1, 2, 3)).any()
+
+
+def test_clothes_to_train_on_are_those_of_the_training_split(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Even levels are for training, odd ones for testing; the label is told by the level.
+    for split, first, count in (("train", 0, 10), ("t10k", 1, 4)):
+        images = np.empty((count, 28, 28), np.uint8)
+        images[:] = (first + 2 * np.arange(count))[:, None, None]
+        for kind, array in (("images-idx3", images), ("labels-idx1", images[:, 0, 0] // 2)):
+            header = b"\0\0\x08" + bytes([array.ndim]) + np.array(array.shape, ">u4").tobytes()
+            (tmp_path / f"{split}-{kind}-ubyte").write_bytes(header + array.tobytes())
+    preset = get_preset("fashion")
+    monkeypatch.setattr(classifier, "get_preset", lambda _: replace(preset, data=FashionMnist(path=str(tmp_path))))
+    data, images, labels = classifier.split("fashion")
+    np.testing.assert_array_equal(images[:, 14, 14, 0], np.array([1, 3, 5, 7], np.float32) / 127.5 - 1)
+    assert labels.tolist() == [0, 1, 2, 3]
+    x, y = next(data)
+    np.testing.assert_array_equal(x[:, 14, 14, 0], 2 * np.asarray(y, np.float32) / 127.5 - 1)
+    assert set(y.tolist()) == set(range(10))
 
 
 SMALLER = replace(RECIPES["glyphs"].net, convolutions=((8, 4), (8, 2)))  # For its gradient to compile quickly.
@@ -82,6 +103,9 @@ def test_training_lowers_the_loss_and_writes_what_it_learnt(
     assert loss(written) < share * loss(start)
     found = convnet.examine(written, x, strides)[1]
     assert accuracy == pytest.approx(float((found == labels).mean()))
+    about = json.loads(path.with_suffix(".json").read_text())
+    assert (about["held_out_accuracy"], about["held_out_images"]) == (f"{accuracy:.4f}", len(labels))
+    assert about["command"] == f"make classifier DATASET={name}"
 
 
 def test_training_again_gives_the_same() -> None:
@@ -94,5 +118,5 @@ def test_training_again_gives_the_same() -> None:
 
 
 def test_a_data_set_without_a_classifier_is_refused_with_those_that_have_one() -> None:
-    with pytest.raises(InputError, match="data set 'faces' has no classifier: those with are digits, glyphs"):
+    with pytest.raises(InputError, match="data set 'faces' has no classifier: those with are digits, glyphs, fashion"):
         classifier.main("faces")

@@ -27,7 +27,7 @@ def test_without_flags_it_is_the_preset() -> None:
 
 
 def test_a_preset_for_anybodys_data_asks_for_them() -> None:
-    assert set(catalogue.PRESETS) - set(NAMED) == {"images16", "images32", "images64"}
+    assert set(catalogue.PRESETS) - set(NAMED) == {"images16", "images32", "images64", "emoji"}
     for name in set(catalogue.PRESETS) - set(NAMED):
         with pytest.raises(InputError, match=f"preset {name} trains on data of your own: say which, --data NAME_OR_"):
             resolve(name)

@@ -8,6 +8,7 @@ import shutil
 import struct
 import sys
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -40,8 +41,8 @@ def write_idx(path: Path, array: np.ndarray) -> None:
     path.write_bytes(gzip.compress(data) if path.suffix == ".gz" else data)
 
 
-def write_mnist(root: Path, ending: str = "", before: str = "") -> np.ndarray:
-    images = np.random.default_rng(0).integers(0, 256, (6, 5, 4), np.uint8)
+def write_mnist(root: Path, ending: str = "", before: str = "", side: tuple[int, int] = (5, 4)) -> np.ndarray:
+    images = np.random.default_rng(0).integers(0, 256, (6, *side), np.uint8)
     root.mkdir(exist_ok=True)
     write_idx(root / f"{before}train-images-idx3-ubyte{ending}", images)
     write_idx(root / f"{before}train-labels-idx1-ubyte{ending}", np.arange(6, dtype=np.uint8) % 4)
@@ -64,10 +65,19 @@ def test_idx_files(tmp_path: Path, ending: str, before: str) -> None:
 
 
 def test_fashion_mnist_is_found_by_path_or_said_how_to_get(tmp_path: Path) -> None:
-    write_mnist(tmp_path / "fashion")
+    write_mnist(tmp_path / "fashion", side=(28, 28))
     data = choose(f"fashion-mnist:{tmp_path / 'fashion'}")
     assert isinstance(data, FashionMnist)
-    assert (len(data.open()), data.class_names[9], data.num_classes) == (6, "ankle boot", 10)
+    assert (len(data.open()), len(data.open("test")), data.held_out) == (6, 2, "test")
+    assert (data.class_names[9], data.num_classes) == ("ankle boot", 10)
+    assert take(data.open(), np.arange(2))["image"].shape == (2, *data.shape)
+    assert data.metrics == ("frechet-fashionnet1", "frechet-pixels7x7", "agreement-fashionnet1")
+    resized = replace(data, size=16)
+    assert take(resized.open(), np.arange(2))["image"].shape == (2, *resized.shape) == (2, 16, 16, 1)
+    assert resized.metrics == ("frechet-pixels8x8",)
+    write_mnist(tmp_path / "small")
+    with pytest.raises(InputError, match=r"holds images of 5x4x1, but Fashion-MNIST's are 28x28x1: read them with idx"):
+        choose(f"fashion-mnist:{tmp_path / 'small'}").open()
     with pytest.raises(InputError, match=r"Fashion-MNIST is not in .*: install Debian's package dataset-fashion-mnist"):
         FashionMnist(path=str(tmp_path / "nowhere")).open()
 

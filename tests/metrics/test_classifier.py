@@ -1,6 +1,8 @@
 """The classifiers whose features and labels measure images: other weights would be another metric."""
 
 import hashlib
+import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,17 +12,18 @@ from safetensors.numpy import load_file
 from shortcut_models import InputError, catalogue
 from shortcut_models.data.pixels import to_network
 from shortcut_models.metrics.features import convnet
-from shortcut_models.metrics.features.classifier import DIGITNET1, GLYPHNET1, Classifier, held_out
+from shortcut_models.metrics.features.classifier import DIGITNET1, FASHIONNET1, GLYPHNET1, Classifier, held_out
 from shortcut_models.metrics.references import read
 
-BOTH = pytest.mark.parametrize("net", [DIGITNET1, GLYPHNET1], ids=["digits", "glyphs"])
+ALL = pytest.mark.parametrize("net", [DIGITNET1, FASHIONNET1, GLYPHNET1], ids=["digits", "fashion", "glyphs"])
 DIGESTS = {
     "digitnet1": "810a5b94aeaef2e1ab7d68f6166d822bcc2177054c577dcd80f561ddeab855e7",
+    "fashionnet1": "b72f6c7a968f1e0efbd5856ccb7d52fa3a2f6c5e95ac56bcd17b5446091d9a65",
     "glyphnet1": "1eb01a0ac518b6e9b9d06a2ef26675293b5ec18b38b4ce115ae3efafddfd0c56",
 }
 
 
-@BOTH
+@ALL
 def test_the_weights_are_those_that_the_metrics_are_named_after(net: Classifier) -> None:
     # Numbers of different weights cannot be compared: whoever trains them again gives them a new version.
     assert hashlib.sha256(net.file.read_bytes()).hexdigest() == DIGESTS[net.version]
@@ -29,7 +32,7 @@ def test_the_weights_are_those_that_the_metrics_are_named_after(net: Classifier)
         assert file.metadata()["version"] == net.version
 
 
-@BOTH
+@ALL
 def test_features_are_for_images_of_one_shape(net: Classifier) -> None:
     found = net(np.zeros((2, *net.image_shape), np.uint8))
     assert found["vector"].shape == (2, 64)
@@ -96,3 +99,23 @@ def test_all_glyphs_can_be_read_as_well_as_the_file_says() -> None:
     assert right.mean() == pytest.approx(said, abs=0.01)
     # Twenty of each: the worst are those that look alike in some fonts, such as I and l.
     assert right.reshape(20, 62).mean(axis=0).min() >= 0.6
+
+
+FASHION = catalogue.find("data set", catalogue.DATA, "fashion-mnist")()
+
+
+@pytest.mark.skipif(not Path(FASHION.path).is_dir(), reason="Fashion-MNIST is a package of Debian's")
+def test_clothes_are_read_as_well_as_the_file_says() -> None:
+    source = FASHION.open("test")
+    images, labels = read(source, np.arange(len(source)))
+    accuracy = float((FASHIONNET1(images)["predicted"] == labels).mean())
+    with safe_open(FASHIONNET1.file, "numpy") as file:
+        assert float(file.metadata()["held_out_accuracy"]) == pytest.approx(accuracy, abs=2e-4)
+
+
+def test_the_accuracy_on_clothes_is_published_as_it_was_measured() -> None:
+    found = json.loads((Path(__file__).parents[2] / "benchmarks/results/classifier-fashion.json").read_text())
+    with safe_open(FASHIONNET1.file, "numpy") as file:
+        assert file.metadata() == {name: found[name] for name in ("version", "held_out_accuracy")}
+    assert found["held_out_images"] == 10_000
+    assert float(found["held_out_accuracy"]) > 0.88

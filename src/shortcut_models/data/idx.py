@@ -69,6 +69,10 @@ class Idx(Images):
                 yield f"{file.name} {hashlib.sha256(file.read_bytes()).hexdigest()}"
 
 
+SHAPE = (28, 28, 1)
+"""Height, width and channels of Fashion-MNIST."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class FashionMnist(Idx):
     """60,000 + 10,000 photographs of clothes, 28x28 in grey, in 10 classes: Xiao et al., arXiv 1708.07747."""
@@ -91,6 +95,28 @@ class FashionMnist(Idx):
         """As in the paper's table."""
         names = ("t-shirt", "trousers", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
         return names if self.labels else ()
+
+    def records(self, split: str) -> "IdxRecords":
+        """Images and labels of a split; raises InputError if they are of another size."""
+        records = super().records(split)
+        if records.images.shape[1:] != SHAPE:
+            found = "x".join(map(str, records.images.shape[1:]))
+            raise InputError(
+                f"{self.path} holds images of {found}, but Fashion-MNIST's are 28x28x1: read them with idx:{self.path}."
+            )
+        return records
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Height, width, channels, known before the files are there."""
+        return self._encoded(SHAPE if self.size is None else (self.size, self.size, 1))
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """Over features of our classifier, and over averaged pixels; of images resized over those alone."""
+        if self.shape != SHAPE:
+            return super().metrics
+        return ("frechet-fashionnet1", "frechet-pixels7x7", "agreement-fashionnet1")
 
 
 def _files(folder: Path) -> dict[str, tuple[Path, Path]]:

@@ -6,7 +6,7 @@ from typing import ClassVar
 import numpy as np
 
 from shortcut_models.metrics.base import Arrays, Metric, Reference, Sums
-from shortcut_models.metrics.features.classifier import DIGITNET1, GLYPHNET1
+from shortcut_models.metrics.features.classifier import DIGITNET1, FASHIONNET1, GLYPHNET1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,4 +29,5 @@ class Agreement(Metric):
 
 
 AGREEMENT_DIGITNET1 = Agreement(name="agreement-digitnet1", features=DIGITNET1)
+AGREEMENT_FASHIONNET1 = Agreement(name="agreement-fashionnet1", features=FASHIONNET1)
 AGREEMENT_GLYPHNET1 = Agreement(name="agreement-glyphnet1", features=GLYPHNET1)

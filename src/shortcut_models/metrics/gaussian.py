@@ -18,7 +18,7 @@ from jaxtyping import Float
 
 from shortcut_models.errors import InputError
 from shortcut_models.metrics.base import Arrays, Metric, Reference, Statistics, Sums
-from shortcut_models.metrics.features.classifier import DIGITNET1, GLYPHNET1
+from shortcut_models.metrics.features.classifier import DIGITNET1, FASHIONNET1, GLYPHNET1
 from shortcut_models.metrics.features.pixels import Pixels
 from shortcut_models.metrics.kernel import check_vectors
 
@@ -211,6 +211,8 @@ class Frechet(Metric):
 
 
 FRECHET_PIXELS = Frechet(name="frechet-pixels", features=Pixels())
+FRECHET_PIXELS7X7 = Frechet(name="frechet-pixels7x7", features=Pixels(side=7))
 FRECHET_PIXELS8X8 = Frechet(name="frechet-pixels8x8", features=Pixels(side=8))
 FRECHET_DIGITNET1 = Frechet(name="frechet-digitnet1", features=DIGITNET1)
+FRECHET_FASHIONNET1 = Frechet(name="frechet-fashionnet1", features=FASHIONNET1)
 FRECHET_GLYPHNET1 = Frechet(name="frechet-glyphnet1", features=GLYPHNET1)

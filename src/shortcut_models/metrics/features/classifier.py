@@ -1,6 +1,6 @@
 """Small convolutional classifiers of ours: their features and labels measure generated images.
 
-The weights come with the package; `python benchmarks/classifier.py digits` (a minute on a CPU) or `... glyphs`
+The weights come with the package; `make classifier DATASET=digits` (a minute on a CPU), `glyphs` or `fashion`
 (some ten) trains them. Features are named by the version: other weights are another metric.
 """
 
@@ -74,5 +74,11 @@ GLYPHNET1 = Classifier(
     version="glyphnet1",
     image_shape=(32, 32, 3),
     num_classes=62,
+    convolutions=((24, 2), (48, 2), (64, 1), (64, 2)),
+)
+FASHIONNET1 = Classifier(
+    version="fashionnet1",
+    image_shape=(28, 28, 1),
+    num_classes=10,
     convolutions=((24, 2), (48, 2), (64, 1), (64, 2)),
 )

@@ -1,0 +1,40 @@
+"""The page of the comparison on Fashion-MNIST is made from what the comparison left."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from benchmarks.publish_fashion import publish
+from shortcut_models.compare import table
+
+
+def report(name: str, seed: int, value: float) -> dict[str, Any]:
+    return {
+        "objective": name,
+        "seed": seed,
+        "steps": {"1": {"frechet-10": value}},
+        "ratio": {"1": {"frechet-10": value / 2}},
+        "real": {"frechet-10": 2.0},
+        "meant_for": {"1": True},
+        "flops": 6,
+        "images": 3,
+        "seconds": 60,
+    }
+
+
+def test_the_page_gets_the_table_of_all_reports(tmp_path: Path) -> None:
+    run, docs, results = (tmp_path / name for name in ("run", "docs", "results"))
+    for folder in (run, docs, results):
+        folder.mkdir()
+    found = {name: [report(name, seed, 1.0 + seed) for seed in (0, 1)] for name in ("flow-matching", "shortcut")}
+    for name, reports in found.items():
+        for one in reports:
+            (run / f"{name}-seed-{one['seed']}.json").write_text(json.dumps(one))
+    for name in ("quality", "samples"):
+        (run / f"{name}.png").write_bytes(name.encode())
+    (docs / "results.md").write_text("Before\n<!-- fashion -->\nold\n<!-- /fashion -->\nAfter\n")
+    publish(run, docs, results)
+    shown = table(found, [1]).strip()
+    assert (docs / "results.md").read_text() == f"Before\n<!-- fashion -->\n{shown}\n<!-- /fashion -->\nAfter\n"
+    assert json.loads((results / "fashion.json").read_text()) == found
+    assert (docs / "results-fashion-samples.png").read_bytes() == b"samples"
