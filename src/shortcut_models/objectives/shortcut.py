@@ -185,7 +185,7 @@ class Shortcut(Bootstrapped):
         position = spread * finest
         if self.longer:
             short = (finest - 2) / (2 * finest)
-            long = finest - 2 + (spread >= short + 0.25)
+            long = jnp.where(spread < short + 0.25, finest - 2.0, finest - 1.0)
             position = jnp.where(spread < short, 2 * position, long)
         level = jnp.clip(finest - 1 - jnp.floor(position), 0, finest - 1)
         sections = 2.0**level
