@@ -121,7 +121,8 @@ def table() -> None:
     for rung in data:
         cells = [_cell(rung["steps"].get(str(steps), {})) for steps in BUDGETS]
         sign = "" if rung is data[0] else "+ "
-        lines.append(f"| {sign}{rung['rung']} | " + " | ".join(cells) + " |")
+        seeds = f" (seeds: {rung['seeds']})" if 0 < rung["seeds"] < 3 else ""
+        lines.append(f"| {sign}{rung['rung']}{seeds} | " + " | ".join(cells) + " |")
     text = (DOCS / "ladder.md").read_text()
     before, after = text.split("<!-- table -->")[0], text.split("<!-- /table -->")[1]
     (DOCS / "ladder.md").write_text(before + "<!-- table -->\n" + "\n".join(lines) + "\n<!-- /table -->" + after)

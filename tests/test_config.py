@@ -30,7 +30,7 @@ SHARED = (FlowMatching, Shortcut, LiveReflow, Progressive, Consistency, Consiste
 def test_what_may_change_exists_and_does_not_decide_what_is_learnt() -> None:
     names = {field.name for field in fields(Config)}
     deciding = {"data", "batch_size", "seed", "ema_decay", "accumulation", "model", "objective", "optimizer"}
-    deciding |= {"start_from"}
+    deciding |= {"start_from", "start_as", "start_optimizer"}
     assert not deciding & FREE_TO_CHANGE
     assert names == FREE_TO_CHANGE | deciding
 

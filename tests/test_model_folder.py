@@ -1,13 +1,17 @@
 """Model folders: what is written, what comes back, and what is refused."""
 
 import json
+import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, ClassVar
 
 import huggingface_hub
 import huggingface_hub.constants
 import jax
+import ml_dtypes
 import numpy as np
 import pytest
 
@@ -16,7 +20,7 @@ from shortcut_models.config import Config
 from shortcut_models.data.unavailable import Unavailable
 from shortcut_models.interop import hub
 from shortcut_models.interop.safetensors_file import read_safetensors
-from shortcut_models.model_folder import from_pretrained, push_to_hub, save_pretrained
+from shortcut_models.model_folder import from_pretrained, is_model_folder, push_to_hub, save_pretrained
 
 
 def same(a: Any, b: Any) -> bool:
@@ -99,8 +103,8 @@ def test_training_starts_from_a_model_folder(tiny: Config, exported: Path) -> No
 
 
 def test_a_hub_id_is_found_by_its_two_files(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def find(repository: str, name: str, revision: str | None) -> Path:
-        assert (repository, revision) == ("someone/digits", None)
+    def find(repository: str, name: str, **how: Any) -> Path:
+        assert repository == "someone/digits" and how.get("revision") is None
         return exported / name
 
     monkeypatch.setattr(hub, "find", find)
@@ -150,6 +154,9 @@ def test_uploads_say_in_a_sentence_what_fails(exported: Path, tmp_path: Path, mo
         push_to_hub(exported, "someone/digits")
 
     class Refusing:
+        def __init__(self, token: Any = None) -> None:
+            pass
+
         def create_repo(self, *_: Any, **__: Any) -> None:
             raise ValueError("not allowed\nmore")
 
@@ -157,6 +164,107 @@ def test_uploads_say_in_a_sentence_what_fails(exported: Path, tmp_path: Path, mo
     monkeypatch.setattr(huggingface_hub, "HfApi", Refusing)
     with pytest.raises(InputError, match=r"cannot be uploaded \(ValueError: not allowed\)\.$"):
         push_to_hub(exported, "someone/digits")
+
+
+class Recorded:
+    """The hub's API; notes what it is asked."""
+
+    asked: ClassVar[dict[str, Any]] = {}
+
+    def __init__(self, token: Any = None) -> None:
+        self.asked.clear()
+        self.asked["token"] = token
+
+    def create_repo(self, repo_id: str, **how: Any) -> Any:
+        self.asked["repository"] = how
+        return SimpleNamespace(repo_id=f"me/{repo_id}" if "/" not in repo_id else repo_id)
+
+    def create_branch(self, repo_id: str, **how: Any) -> None:
+        self.asked["branch"] = (repo_id, how)
+
+    def create_commit(self, repo_id: str, operations: list[Any], **how: Any) -> Any:
+        files = {}
+        for operation in operations:
+            with operation.as_file() as file:
+                files[operation.path_in_repo] = file.read()
+        self.asked.update(files=files, commit=how)
+        return SimpleNamespace(commit_url=f"hub/{repo_id}", pr_url=None)
+
+
+def test_a_model_is_uploaded_as_the_hubs_own_function_would(
+    exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(huggingface_hub, "HfApi", Recorded)
+    asked = Recorded.asked
+    assert push_to_hub(exported, "someone/digits", private=True, token="t") == "hub/someone/digits"
+    assert asked["token"] == "t" and asked["repository"] == {"private": True, "exist_ok": True}
+    assert asked["files"]["model.safetensors"] == (exported / "model.safetensors").read_bytes()
+    assert b'load("someone/digits")' in asked["files"]["README.md"]
+    assert (asked["commit"]["revision"], asked["commit"]["create_pr"], "branch" in asked) == (None, False, False)
+
+    push_to_hub(load(exported), "digits", branch="half", create_pr=True, commit_message="Half", dtype="bfloat16")
+    assert asked["branch"] == ("me/digits", {"branch": "half", "exist_ok": True})
+    assert asked["commit"] == {"commit_message": "Half", "revision": "half", "create_pr": True}
+    for name, content in asked["files"].items():
+        (tmp_path / name).write_bytes(content)
+    assert json.loads(asked["files"]["config.json"])["dtype"] == "bfloat16"
+    assert same(load(tmp_path).params, jax.tree.map(rounded, jax.device_get(load(exported).params)))
+
+    damaged = Path(shutil.copytree(exported, tmp_path / "damaged"))
+    (damaged / "model.safetensors").write_bytes(b"x" * 100)
+    with pytest.raises(InputError, match=r"model\.safetensors"):
+        push_to_hub(damaged, "someone/digits")
+
+
+def rounded(array: np.ndarray) -> np.ndarray:
+    return array.astype(ml_dtypes.bfloat16).astype(np.float32)
+
+
+def test_what_rounding_does_is_measured(exported: Path, tmp_path: Path) -> None:
+    model = load(exported)
+    save_pretrained(model, tmp_path / "half", dtype="bfloat16")
+    said = json.loads((tmp_path / "half/config.json").read_text())["about"]["bfloat16"]
+    found = float(re.search(r"up to ([\d.e-]+) %", said)[1]) / 100  # pyrefly: ignore[unsupported-operation]
+    given = model.noise(0, 0, 8), np.linspace(0, 1, 8), [0.0, 1.0], model.balanced_labels(8)
+    answers = [
+        [m.velocity(given[0], given[1], d, given[3]) for d in given[2]] for m in (model, load(tmp_path / "half"))
+    ]
+    whole, half = np.asarray(answers[0]), np.asarray(answers[1])
+    assert 0 < found == pytest.approx(np.abs(half - whole).max() / np.abs(whole).max(), rel=0.06)
+    assert said in (tmp_path / "half/README.md").read_text()
+
+
+def test_the_card_tells_measured_quality_of_the_same_weights_alone(exported: Path, tmp_path: Path) -> None:
+    model = load(exported)
+    protocol = {"step": model.step, "weights": "ema", "count": 20, "guidance": 1.0, "seed": 3}
+    report = {"protocol": protocol, "steps": {"1": {"energy-20": 0.12345}}, "real": {"energy-20": 0.01}, "x": 1}
+    save_pretrained(model, tmp_path / "a", report=report, license="mit")
+    text = (tmp_path / "a/README.md").read_text()
+    assert "| 1 | 0.1235 |" in text and "20 samples a budget, guidance 1, seed 3" in text
+    assert text.startswith("---\nlibrary_name: shortcut-models\nlicense: mit\n")
+    save_pretrained(model, tmp_path / "b", report={**report, "protocol": {**protocol, "step": 1}})
+    assert json.loads((tmp_path / "b/config.json").read_text())["quality"] == {}
+    assert "None is recorded here" in (tmp_path / "b/README.md").read_text()
+
+
+def test_a_config_that_never_ends_is_not_read(tmp_path: Path) -> None:
+    (tmp_path / "config.json").symlink_to("/dev/zero")
+    assert not is_model_folder(tmp_path)
+
+
+def test_the_hubs_cache_is_used_offline(exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = tmp_path / "cache/models--someone--digits"
+    shutil.copytree(exported, place / "snapshots" / ("a" * 40))
+    (place / "refs").mkdir()
+    (place / "refs/main").write_text("a" * 40)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    found = from_pretrained("someone/digits", cache_dir=tmp_path / "cache", force_download=True)
+    assert same(found.params, load(exported).params)
+    with pytest.raises(InputError, match=r"config\.json of someone/other is not in the hub's cache .*cache, and"):
+        from_pretrained("someone/other", cache_dir=tmp_path / "cache")
+    with pytest.raises(InputError, match=r"is not in the hub's cache .*cache: give"):
+        from_pretrained("someone/other", cache_dir=tmp_path / "cache", local_files_only=True)
 
 
 def test_data_that_did_not_come_say_so() -> None:

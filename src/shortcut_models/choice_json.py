@@ -9,6 +9,8 @@ from shortcut_models.errors import InputError
 
 _IMAGES = ("tfds", "folder", "zip", "huggingface", "webdataset", "npz", "idx", "fashion-mnist")
 LATER: dict[str, Any] = {
+    "start_as": "auto",
+    "start_optimizer": False,
     "dit.position_dtype": "float32",
     "prepared.first": 0,
     "prepared.vae_identity": "",

@@ -38,8 +38,14 @@ class Config:
     data_threads: int = 1
     """Threads that read images ahead; 0 reads between steps."""
     start_from: str = ""
-    """Run folder whose averaged weights training starts from: the teacher of a method that distils, or
-    a flow to be made a shortcut model. Empty: random weights."""
+    """What training starts from: the teacher of a method that distils, or a flow to be made a shortcut model. It is
+    a run or model folder, a checkpoint of the official code, SiT or MeanFlow, or a hub's owner/name. Empty: random
+    weights."""
+    start_as: str = "auto"
+    """What a file to start from holds, where it does not tell: sit, or the official code's --model.train_type, which
+    is taken to be shortcut."""
+    start_optimizer: bool = False
+    """Go on with an official checkpoint's training: with its step, both sets of weights, and Adam's moments."""
     tracker: Literal["none", "wandb", "tensorboard"] = "none"
     """Service that gets the metrics besides metrics.jsonl."""
     model: Network

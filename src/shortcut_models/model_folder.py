@@ -7,9 +7,9 @@
 import hashlib
 import json
 import os
-import re
 import secrets
 import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +23,10 @@ from shortcut_models.errors import InputError
 from shortcut_models.files import explained, write_json, write_text
 from shortcut_models.interop import hub
 from shortcut_models.interop.file_bytes import bytes_of, reading
+from shortcut_models.interop.pickle_reader import shown
 from shortcut_models.interop.safetensors_file import parse_json, read_safetensors
 from shortcut_models.model import Model
+from shortcut_models.model_card import card, load_line, quality_of, rounding_effect
 from shortcut_models.networks import Network, Params
 from shortcut_models.objectives import Objective
 
@@ -34,43 +36,51 @@ TENSORS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
 DTYPES = {"float32": np.dtype(np.float32), "bfloat16": np.dtype(ml_dtypes.bfloat16)}
 CODES = {"float32": "F32", "bfloat16": "BF16"}
 """What safetensors calls them."""
+LARGEST_CONFIG = 10_000_000
 DEEPEST = 1000
 """More blocks than any network has: a file that promises more is damaged."""
-SAMPLED_BY = {**catalogue.OBJECTIVES, **catalogue.SAMPLERS}
-
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
+SAMPLED_BY = catalogue.OBJECTIVES | catalogue.SAMPLERS
 
 
 def is_model_folder(folder: Path) -> bool:
     """Whether a folder says that it is one of ours; it may still be damaged."""
     try:
-        return json.loads((folder / CONFIG).read_text(encoding="utf-8")).get("library") == LIBRARY
+        path = folder / CONFIG
+        if not path.is_file() or path.stat().st_size > LARGEST_CONFIG:
+            return False
+        return json.loads(path.read_text(encoding="utf-8")).get("library") == LIBRARY
     except (OSError, ValueError, AttributeError, RecursionError):
         return False
 
 
-def is_hub_id(source: str | Path) -> bool:
-    """Whether this reads as `owner/name`, and is nothing that lies here."""
-    return _HUB_ID.fullmatch(str(source)) is not None and not Path(source).exists()
-
-
 def save_pretrained(
-    model: Model, folder: str | Path, *, dtype: str = "float32", about: dict[str, Any] | None = None
+    model: Model,
+    save_directory: str | Path,
+    *,
+    dtype: str = "float32",
+    license: str = "",  # noqa: A002 - the hub's word
+    about: dict[str, Any] | None = None,
+    report: dict[str, Any] | None = None,
 ) -> Path:
     """Write a model folder, whole or not at all; returns it.
 
     Args:
         model: The model, as `load` returns it.
-        folder: Where to; it must not exist, or be empty.
-        dtype: "float32", or "bfloat16" for half the size at three significant digits.
+        save_directory: Where to; it must not exist, or be empty.
+        dtype: "float32", or "bfloat16" for half the size. What that changes is measured, and kept with the facts.
+        license: The hub's identifier of the licence, such as "mit"; the model card says if there is none.
         about: Plain facts to keep, such as where the weights come from.
+        report: Measured quality, as `shortcut evaluate` writes it; left out if it is of other weights.
 
     Raises:
         InputError: The folder holds something, cannot be written, or dtype is unknown.
     """
     if dtype not in DTYPES:
         raise InputError(f"dtype {dtype!r} is unknown: use float32 or bfloat16.")
-    folder = Path(folder)
+    folder = Path(save_directory)
+    facts = dict(about or {})
+    if dtype != "float32":
+        facts[dtype] = rounding_effect(model, DTYPES[dtype])
     with explained():
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise InputError(f"{folder} is there already: choose another folder, or empty it.")
@@ -79,7 +89,8 @@ def save_pretrained(
         try:
             aside.mkdir()
             _write_tensors(aside / TENSORS, model.params, DTYPES[dtype])
-            config = _describe(model, dtype, _sha256(aside / TENSORS), about or {})
+            config = _describe(model, dtype, _sha256(aside / TENSORS), facts)
+            config |= {"license": license, "quality": quality_of(model, report)}
             write_json(aside / CONFIG, config)
             write_text(aside / CARD, card(config, folder.name))
             aside.replace(folder)
@@ -88,69 +99,114 @@ def save_pretrained(
     return folder
 
 
-def from_pretrained(source: str | Path, *, revision: str | None = None, dtype: str = "float32") -> Model:
+def from_pretrained(
+    source: str | Path,
+    *,
+    revision: str | None = None,
+    cache_dir: str | Path | None = None,
+    force_download: bool = False,
+    local_files_only: bool = False,
+    token: str | bool | None = None,
+    dtype: str = "float32",
+) -> Model:
     """The model of a model folder, or of a hub's repository `owner/name`; what lies here goes first.
 
-    It computes in float32, or with `dtype="trained"` as in training. Raises InputError if it is not
-    there, damaged, or of another version.
+    Args:
+        source: The folder or repository.
+        revision: Branch, tag or commit of a repository.
+        cache_dir: The hub's cache, if not the usual one.
+        force_download: Download even what the cache has.
+        local_files_only: Take nothing that the cache lacks, as with HF_HUB_OFFLINE=1.
+        token: Of the hub's user, if not the one that huggingface_hub is logged in as.
+        dtype: "float32" computes in it; "trained" as in training.
+
+    Raises:
+        InputError: It is not there, damaged, or of another version.
     """
-    config, tensors = _files(source, revision)
+    if dtype not in ("float32", "trained"):
+        raise InputError(f"dtype {dtype!r} is unknown: use float32, or trained to compute as in training.")
+    options = {"cache_dir": cache_dir, "force_download": force_download, "token": token}
+    config, tensors = _files(source, revision=revision, download=not local_files_only, options=options)
     network, objective, data, about = read_config(config)
     params = _read_tensors(tensors, network, about)
     network = network.exact() if dtype == "float32" else network
     return Model(network, params, objective, data, step=about["step"], weights=about["weights"])
 
 
-def push_to_hub(folder: str | Path, repo_id: str, *, private: bool | None = None, revision: str | None = None) -> str:
-    """Upload a model folder to the hub, as the user that huggingface_hub is logged in as; returns the commit's address.
+def push_to_hub(
+    source: Model | str | Path,
+    repo_id: str,
+    *,
+    commit_message: str = "Upload a model of shortcut-models",
+    private: bool | None = None,
+    token: str | bool | None = None,
+    branch: str | None = None,
+    create_pr: bool = False,
+    dtype: str = "float32",
+) -> str:
+    """Upload a model, or a model folder as it is, to the hub; returns the commit's address.
 
-    Raises InputError for what is no model folder, when HF_HUB_OFFLINE is set, and if the hub refuses.
+    The arguments are those of huggingface_hub's own `push_to_hub`; `dtype` is what a model is saved in. Raises
+    InputError for a folder that is no model folder, when HF_HUB_OFFLINE is set, and if the hub refuses.
     """
-    if not is_model_folder(Path(folder)):
+    if not isinstance(source, str | Path):
+        with tempfile.TemporaryDirectory() as aside:
+            folder = save_pretrained(source, Path(aside) / "model", dtype=dtype)
+            return push_to_hub(
+                folder,
+                repo_id,
+                commit_message=commit_message,
+                private=private,
+                token=token,
+                branch=branch,
+                create_pr=create_pr,
+            )
+    folder = Path(source)
+    if not is_model_folder(folder):
         raise InputError(f"{folder} is no model folder: write one with save_pretrained or `shortcut export`.")
-    try:
-        import huggingface_hub
-        from huggingface_hub import constants
-    except ImportError:
-        raise InputError("the package huggingface_hub is needed to upload a model: install it.") from None
-    if constants.HF_HUB_OFFLINE:
-        raise InputError(f"{repo_id} cannot be uploaded while HF_HUB_OFFLINE is set: unset it.")
-    try:
-        api = huggingface_hub.HfApi()
-        api.create_repo(repo_id, private=private, exist_ok=True)
-        found = api.upload_folder(
-            repo_id=repo_id,
-            folder_path=str(folder),
-            revision=revision,
-            allow_patterns=[TENSORS, CONFIG, CARD],
-        )
-    except Exception as error:  # The network, the hub, permissions, a name that it does not allow.
-        first = next(iter(str(error).strip().splitlines()), "").rstrip(".:")
-        raise InputError(f"{repo_id} cannot be uploaded ({type(error).__name__}: {first}).") from None
-    return str(found)
+    from_pretrained(folder)  # Nobody is to download what does not load.
+    text = (folder / CARD).read_text(encoding="utf-8").replace(load_line(folder.name), load_line(repo_id))
+    files: dict[str, Any] = {CARD: text.encode(), CONFIG: folder / CONFIG, TENSORS: folder / TENSORS}
+    return hub.upload(
+        repo_id,
+        files,
+        commit_message=commit_message,
+        private=private,
+        token=token,
+        branch=branch,
+        create_pr=create_pr,
+    )
 
 
 def read_data(source: str | Path) -> Data:
     """What a model's samples show, without its weights."""
-    return read_config(_files(source, None, tensors=False)[0])[2]
+    return read_config(_files(source, tensors=False)[0])[2]
 
 
-def read_start(folder: Path) -> tuple[Network, Objective]:
-    """Network and objective of a model folder, without its weights."""
-    return read_config(folder / CONFIG)[:2]
+def read_start(source: str | Path) -> tuple[Network, Objective]:
+    """Network and objective of a model, without its weights."""
+    return read_config(_files(source, tensors=False)[0])[:2]
 
 
-def read_params(folder: Path) -> Params:
-    """The parameters of a model folder, float32, on the host."""
-    network, _, _, about = read_config(folder / CONFIG)
-    return _read_tensors(folder / TENSORS, network, about)
+def read_params(source: str | Path) -> Params:
+    """The parameters of a model, float32, on the host."""
+    config, tensors = _files(source)
+    network, _, _, about = read_config(config)
+    return _read_tensors(tensors, network, about)
+
+
+def shapes_of(network: Network) -> Params:
+    """The shapes of a network's parameters; raises InputError for sizes that no network has."""
+    if not 0 <= getattr(network, "depth", 0) <= DEEPEST:
+        raise InputError("its network is deeper than any")
+    return jax.eval_shape(network.init, jax.random.key(0))
 
 
 def read_config(path: Path) -> tuple[Network, Objective, Data, dict[str, Any]]:
     """What config.json says: the three choices, and all of it as plain values. Raises InputError."""
     raw = bytes_of(path)
     with reading(path):
-        if len(raw) > 10_000_000:
+        if len(raw) > LARGEST_CONFIG:
             raise InputError("it is larger than any configuration")
         about = parse_json(bytes(raw))
         if about.get("library") != LIBRARY:
@@ -163,65 +219,7 @@ def read_config(path: Path) -> tuple[Network, Objective, Data, dict[str, Any]]:
         network = choice_json.from_json(catalogue.NETWORKS, about.get("network"), "network")
         objective = choice_json.from_json(SAMPLED_BY, about.get("objective"), "objective")
         data = choice_json.from_json(catalogue.DATA, about.get("shows"), "shows")
-        if not 0 <= getattr(network, "depth", 0) <= DEEPEST:
-            raise InputError("its network is deeper than any")
     return network, objective, data, about
-
-
-def card(config: dict[str, Any], name: str) -> str:
-    """The model card: README.md with the front matter that the hub reads."""
-    network, objective, shows = (config[part]["kind"] for part in ("network", "objective", "shows"))
-    rows = {
-        "network": _sentence(network, config["network"]),
-        "objective": f"{objective} ({SAMPLED_BY[objective].about})",
-        "data": f"{shows} ({catalogue.DATA[shows].about})",
-        "codec": config["codec"]["identity"] or "latents of Stable Diffusion's VAE; which one is not recorded",
-        "steps of training": config["step"] or "not recorded",
-        "weights": f"{config['weights']}, {config['dtype']}",
-        "SHA-256": f"`{config['sha256']}` (of {TENSORS})",
-        **config["about"],
-    }
-    table = "\n".join(f"| {key} | {str(value).replace('|', '/')} |" for key, value in rows.items())
-    return CARD_TEXT.format(name=name, table=table)
-
-
-CARD_TEXT = """\
----
-library_name: shortcut-models
-tags:
-- flow-matching
-- image-generation
----
-
-# {name}
-
-A generative model that is sampled in any number of network calls.
-
-| | |
-|---|---|
-{table}
-
-## How to sample
-
-```python
-from shortcut_models import load
-model = load("{name}")  # This folder, or its owner/name on the hub.
-images = model.decode(model.sample(model.balanced_labels(8), steps=4))
-```
-
-## Measured quality
-
-None is recorded here: `shortcut evaluate` measures it, with the protocol in every number's name.
-
-## Licence
-
-That of the weights and of the data they were trained on: whoever shares this folder states it here.
-"""
-
-
-def _sentence(kind: str, fields: dict[str, Any]) -> str:
-    """A network's kind and fields in a line."""
-    return f"{kind} ({', '.join(f'{name} {value}' for name, value in fields.items() if name != 'kind')})"
 
 
 def _describe(model: Model, dtype: str, sha256: str, about: dict[str, Any]) -> dict[str, Any]:
@@ -273,10 +271,10 @@ def _read_tensors(path: Path, network: Network, about: dict[str, Any]) -> Params
     with reading(path):
         if _sha256(path) != about["sha256"]:
             raise InputError("its SHA-256 is not the one in config.json: download or copy it again")
-        drawn = jax.eval_shape(network.init, jax.random.key(0))
+        drawn = shapes_of(network)
         wanted = _flat(drawn)
         if odd := sorted(set(wanted) ^ set(tensors)):
-            raise InputError(f"it has not just the tensors of the network in config.json: {odd[0]} differs")
+            raise InputError(f"it has not just the tensors of the network in config.json: {shown(odd[0])} differs")
         for name, leaf in wanted.items():
             if tensors[name].shape != leaf.shape or tensors[name].dtype != np.float32:
                 raise InputError(
@@ -300,11 +298,11 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _files(source: str | Path, revision: str | None, tensors: bool = True) -> tuple[Path, Path]:
-    """Paths of config.json and the tensors."""
-    if is_hub_id(source):
-        config = hub.find(str(source), CONFIG, revision=revision)
-        return config, hub.find(str(source), TENSORS, revision=revision) if tensors else config
+def _files(source: str | Path, tensors: bool = True, **how: Any) -> tuple[Path, Path]:
+    """Paths of config.json and the tensors; `how` is what `hub.find` is told of a repository."""
+    if hub.is_id(source):
+        config = hub.find(str(source), CONFIG, **how)
+        return config, hub.find(str(source), TENSORS, **how) if tensors else config
     folder = Path(source)
     if not folder.is_dir():
         raise InputError(f"{folder} is neither a model folder nor the name of a hub's repository, owner/name.")

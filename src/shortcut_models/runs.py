@@ -16,10 +16,14 @@ from shortcut_models.config_json import FORMAT, differences, from_json, to_json
 from shortcut_models.data import Data
 from shortcut_models.errors import InputError
 from shortcut_models.files import absolute, explained, find, hold, holder, make_folder, remove_empty, write_json
+from shortcut_models.interop import hub
 from shortcut_models.provenance import start
 from shortcut_models.tracking import Rename, Tracker, open_trackers
 
 Result = TypeVar("Result")
+
+LARGEST = 10_000_000
+"""Bytes of run.json; thousands of starts need no more."""
 
 
 def latest(folder: Path) -> int | None:
@@ -84,7 +88,9 @@ def kept(folder: Path) -> str:
 def settle(config: Config) -> Config:
     """The configuration with paths that do not depend on the working directory, and data that name their VAE."""
     config = replace(config, data=config.data.recorded())
-    return replace(config, start_from=absolute(config.start_from)) if config.start_from else config
+    if not config.start_from or hub.is_id(config.start_from):
+        return config
+    return replace(config, start_from=absolute(config.start_from))
 
 
 def create_or_check(folder: Path, config: Config, command: str) -> None:
@@ -98,7 +104,7 @@ def create_or_check(folder: Path, config: Config, command: str) -> None:
         return
     data, old = read(folder), read_config(folder)
     different = differences(_found(old, folder), config)
-    if "start_from" in different and not _is_run(different["start_from"][0]):
+    if "start_from" in different and _is_gone(different["start_from"][0]):
         different.pop("start_from")  # It was moved or removed meanwhile: this run has taken from it what it needs.
     refused = [name for name in different if name not in FREE_TO_CHANGE]
     if refused:
@@ -121,15 +127,19 @@ def read(folder: Path) -> dict[str, Any]:
         raise InputError(f"run folder {folder} does not exist: give the --run-dir of a training run.")
     if not path.exists():
         raise InputError(f"{folder} is not a run folder: it holds no run.json, which `shortcut train` writes.")
+    if not path.is_file() or path.stat().st_size > LARGEST:
+        raise InputError(f"{path} is damaged (it is larger than any configuration): restore it.")
     try:
         with explained():
             data = json.loads(path.read_text(encoding="utf-8"))
         found = data["format"]
+    except RecursionError:
+        raise InputError(f"{path} is damaged (it is nested without end): restore it.") from None
     except (ValueError, KeyError, TypeError) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(f"{path} is damaged ({error}): restore it, or train into another folder.") from error
-    if found not in READERS:
+    if type(found) is not int or found not in READERS:
         raise InputError(
             f"{path} has format {found}, but this version of shortcut-models reads format "
             f"{' and '.join(map(str, READERS))}: use the version that wrote it ({_writer(data)})."
@@ -146,8 +156,15 @@ def read_config(folder: Path) -> Config:
             # A folder of pairs, which was stored as it was given.
             config = {**config, "dataset_name": str(find(config["dataset_name"], folder))}
         return from_json(config, data["format"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{folder / 'run.json'} does not describe a run of this version: {error}") from error
+    except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise InputError(f"{folder / 'run.json'} does not describe a run of this version: {_told(error)}.") from error
+
+
+def _told(error: Exception) -> str:
+    """What an error says, printable and short: the words may be the file's."""
+    said = str(error) if isinstance(error, InputError) else next(iter(str(error).splitlines()), "")
+    said = "".join(letter if letter.isprintable() or letter == "\n" else "?" for letter in said.rstrip("."))
+    return said if len(said) <= 400 else f"{said[:400]}..."
 
 
 def read_shown(folder: Path) -> Data:
@@ -193,10 +210,13 @@ def _writer(data: dict[str, Any]) -> str:
         return "unknown"
 
 
+def _is_gone(start_from: str) -> bool:
+    return not (Path(start_from).exists() or hub.is_id(start_from))
+
+
 def _found(old: Config, folder: Path) -> Config:
     """A stored configuration whose paths, which earlier versions kept as they were given, mean what they meant."""
-    return replace(old, start_from=str(find(old.start_from, folder))) if old.start_from else old
-
-
-def _is_run(path: str) -> bool:
-    return (Path(path) / "run.json").exists()
+    found = find(old.start_from, folder)
+    if not old.start_from or (hub.is_id(old.start_from) and not found.exists()):
+        return old
+    return replace(old, start_from=str(found))

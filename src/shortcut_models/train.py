@@ -66,6 +66,7 @@ def train(
             # Jitted straight into its sharding: no device ever holds the whole state of an fsdp run.
             given = weights.to_start_from(config, layout.placed.params)
             state = jax.jit(partial(init_state, config), out_shardings=layout.placed)(given)
+            start, state = weights.go_on(config, state)  # With an official training, from its own step.
 
         saved = take_steps(config, trackers, source, layout, state, start, checkpoints, visits, stop)
         checkpoints.wait()

@@ -3,7 +3,9 @@
 import shlex
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from shortcut_models import InputError, catalogue, cli, costs
 from shortcut_models.cli import parsing, settings
@@ -72,8 +74,8 @@ def test_the_datas_older_flag_is_understood(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_where_to_start_from_is_known_before_the_objective_is_checked() -> None:
-    found = resolve("digits", "--objective", "consistency-distillation", "--start-from", "runs/flow")
-    assert found.start_from == "runs/flow"
+    found = resolve("digits", "--objective", "consistency-distillation", "--start-from", "./runs/flow")
+    assert found.start_from == "./runs/flow"
 
 
 def test_stages_follow_the_length_of_the_training_wherever_it_stands() -> None:
@@ -128,3 +130,26 @@ def test_every_choice_can_be_set_and_shown() -> None:
             for field, setting in parsing.settings(chosen).items():
                 assert parsing.read(field, setting.kind, parsing.write(setting.value)) == setting.value
                 assert setting.about, f"{name}.{field} has no docstring"
+
+
+def test_the_network_and_the_objective_follow_the_data_s_settings(tmp_path: Path) -> None:
+    for name in ("a/0.png", "b/1.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.fromarray(np.zeros((20, 20, 3), np.uint8)).save(tmp_path / name)
+    words = ["--data", str(tmp_path)]
+    plain = resolve("images16", *words)
+    assert (plain.model.shape, plain.model.num_classes, plain.objective.unconditional) == ((16, 16, 3), 2, False)
+    small = resolve("images16", *words, "--data.size", "8")
+    assert small.model.shape == (8, 8, 3)
+    bare = resolve("images16", *words, "--data.labels", "0")
+    assert (bare.model.num_classes, bare.objective.unconditional) == (1, True)
+    assert resolve("images16", *words, "--data.labels", "0", "--objective", "live-reflow").objective.unconditional
+    told = resolve("images16", *words, "--data.labels", "0", "--objective.label-dropout", "0.1")
+    assert not told.objective.unconditional
+    with pytest.raises(InputError, match="--latents edm2 says whose tool encoded latents: name them too"):
+        resolve("digits", "--latents", "edm2")
+
+
+def test_a_recipe_without_labels_stays_one_with_other_data_and_methods() -> None:
+    found = resolve("celebahq256-b", "--data", "glyphs", "--objective", "flow-matching")
+    assert (found.objective.unconditional, found.model.num_classes) == (True, 1)

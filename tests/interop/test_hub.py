@@ -63,9 +63,9 @@ def test_it_downloads_only_what_the_cache_lacks_and_only_when_allowed(monkeypatc
     asked = []
     real = huggingface_hub.hf_hub_download
 
-    def download(repository, filename, *, revision, local_files_only=False):
+    def download(repository, filename, *, revision, local_files_only=False, **more):
         if local_files_only:
-            return real(repository, filename, revision=revision, local_files_only=True)
+            return real(repository, filename, revision=revision, local_files_only=True, **more)
         asked.append((repository, filename, revision))
         raise ConnectionError("no route to the hub.\nmore lines")
 

@@ -349,3 +349,12 @@ def test_impossible_settings_are_refused(settings: dict[str, Any], message: str)
 def test_a_missing_null_label_is_refused(objective: Shortcut, message: str) -> None:
     with pytest.raises(InputError, match=message):
         jax.eval_shape(lambda key: record(objective, X1, LABEL, key, null=None).loss, jax.random.key(0))
+
+
+def test_longer_jumps_have_the_shares_of_bootstrap_dt_bias() -> None:
+    # As in the official code with 56 rows and 7 levels: 56 / 2 // 7 rows each for the five finest, 56 / 4 with d=1/2.
+    draw = dataclasses.replace(Shortcut(), longer=True)._draw_jumps
+    _, d, _ = draw(jax.random.key(0), 56)
+    counts = dict(zip(*np.unique(np.asarray(d), return_counts=True), strict=True))
+    assert counts == {**{2.0**-k: 4 for k in (6, 5, 4, 3, 2)}, 0.5: 14, 1.0: 22}
+    assert np.all(np.diff(d) >= 0)  # The finest first, as guidance of the targets needs them.

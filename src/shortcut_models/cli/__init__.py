@@ -35,7 +35,7 @@ COMMANDS = {
     "prepare": Command("SOURCE OUT", "check, crop and resize a folder of images for training"),
     "pairs": Command("RUN", "draw pairs of noise and sample, the data set of reflow"),
     "import": Command("FILE OUT", "make a model folder of a checkpoint of the official code, SiT, DiT or MeanFlow"),
-    "export": Command("RUN OUT", "make a model folder of a run, to keep or share"),
+    "export": Command("RUN OUT", "make a model folder of a run, or a sampler for onnxruntime"),
     "presets": Command("[PRESET]", "list the recipes, or show all settings of one", computes=False),
 }
 

@@ -7,19 +7,31 @@ from typing import Literal
 from shortcut_models.cli import parsing
 from shortcut_models.errors import InputError
 
+ENDINGS = (".onnx", ".stablehlo")
+"""Of files that hold a sampler."""
+
 
 @dataclass(frozen=True)
 class Export:
-    """Make a model folder of a run: its weights with all that is needed to use them, to keep or share."""
+    """Make of a run what others can use: a model folder, or a sampler that runs without this package.
+
+    OUT is a folder for the first; FILE.onnx is a sampler for onnxruntime, FILE.stablehlo one for JAX.
+    """
 
     run: Path
     """Run folder that `shortcut train` wrote, or whatever else `shortcut sample` takes."""
     out: Path
-    """Model folder to write; must not exist, or be empty."""
+    """Model folder to write, new or empty; or a new FILE.onnx or FILE.stablehlo."""
     weights: Literal["ema", "raw"] = "ema"
     """Averaged over training (ema), or the last ones (raw)."""
     dtype: Literal["float32", "bfloat16"] = "float32"
-    """bfloat16 takes half the space, at three significant digits."""
+    """Of a model folder: bfloat16 takes half the space, at three significant digits."""
+    steps: int | None = None
+    """Of a sampler: network calls per sample, 4 by default."""
+    guidance: float | None = None
+    """Of a sampler: push towards the label, by default 1, which is none."""
+    decode: bool = False
+    """Of a sampler of latents: put the decoder into the file."""
 
 
 def run(words: list[str]) -> int:
@@ -28,12 +40,35 @@ def run(words: list[str]) -> int:
         print(parsing.usage(Export, "export"))
         return 0
     given = parsing.parse(Export, "export", words)
-    if given.out.suffix in (".onnx", ".stablehlo"):
-        raise InputError(f"{given.out} cannot be written: this version exports model folders alone, so name a folder.")
+    if given.out.suffix in ENDINGS:
+        return _write_sampler(given)
+    flags = {"--steps": given.steps is not None, "--guidance": given.guidance is not None, "--decode": given.decode}
+    for flag, is_given in flags.items():
+        if is_given:
+            raise InputError(f"{flag} is for samplers, but {given.out} ends with neither {' nor '.join(ENDINGS)}.")
 
+    from shortcut_models.evaluate import read_report
     from shortcut_models.model_folder import save_pretrained
+    from shortcut_models.weights import folder_of, load
+
+    report = read_report(folder_of(given.run) / "report.json")
+    save_pretrained(load(given.run, given.weights, dtype="trained"), given.out, dtype=given.dtype, report=report)
+    print(f"model folder: {given.out}")
+    return 0
+
+
+def _write_sampler(given: Export) -> int:
+    if given.dtype != "float32":
+        raise InputError(f"--dtype {given.dtype} is for model folders: a sampler computes in float32.")
+    steps = 4 if given.steps is None else given.steps
+    parsing.check_counts(steps, 1)
+
+    from shortcut_models.interop.onnx_file import export_onnx
+    from shortcut_models.interop.stablehlo_file import export_stablehlo
     from shortcut_models.weights import load
 
-    save_pretrained(load(given.run, given.weights, dtype="trained"), given.out, dtype=given.dtype)
-    print(f"model folder: {given.out}")
+    write = export_onnx if given.out.suffix == ".onnx" else export_stablehlo
+    guidance = 1.0 if given.guidance is None else given.guidance
+    difference = write(load(given.run, given.weights), given.out, steps=steps, guidance=guidance, decode=given.decode)
+    print(f"sampler of {steps} step{'s' * (steps > 1)}, within {difference:.1e} of this program's: {given.out}")
     return 0

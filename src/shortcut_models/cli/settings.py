@@ -65,7 +65,17 @@ def choose(preset: str, line: parsing.Line) -> "Config":
         raise InputError(f"--latents {latents} says whose tool encoded latents: name them too, --data PATH.")
     model, objective, start_from = (line.take(name) for name in ("model", "objective", "start_from"))
     chosen = None if name is None else opening.choose(name, config.data, latents)
-    return _configure(config, chosen, line, {"model": model, "objective": objective, "start_from": start_from})
+    config = _configure(config, chosen, line, {"model": model, "objective": objective, "start_from": start_from})
+    if start_from is None or model is not None:
+        return config
+    from shortcut_models.weights import follow_start
+
+    heads = line.flags.get("model.num_heads")
+    return follow_start(
+        config,
+        line.flags.get("start_as", config.start_as),
+        None if heads is None else parsing.read("--model.num-heads", int, heads),
+    )
 
 
 def _configure(base: "Config", chosen: "Data | None", line: parsing.Line, others: dict[str, Any]) -> "Config":

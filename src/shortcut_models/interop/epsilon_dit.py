@@ -49,6 +49,7 @@ class EpsilonDiT(Network):
 
     computing: ClassVar[frozenset[str]] = frozenset(["dtype"])
     stacked: ClassVar[tuple[str, ...]] = ("blocks",)
+    only_samples: ClassVar[bool] = True
 
     num_classes: int = 1000
     """Number of labels; label `num_classes` is the null label of guidance."""

@@ -429,6 +429,9 @@ def equivalent(config: "Config", folder: Path | None = None, more: dict[str, str
     if config.start_from:
         switches["start_from"] = config.start_from
     different: dict[str, str] = {}
+    if config.start_from:  # What a file to start from does not tell.
+        told = {"start_as": config.start_as, "model.num_heads": parsing.write(getattr(config.model, "num_heads", None))}
+        different |= {name: value for name, value in told.items() if value != "auto"}
     for part in ("data.", ""):  # The network's sizes follow from the data, whose settings therefore come first.
         base = settings.choose(preset, parsing.Line([], switches | different))
         known, there = parsing.settings(config), parsing.settings(base)

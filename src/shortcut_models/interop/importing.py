@@ -215,7 +215,7 @@ def _kind_of(file: TorchFile, tensors: dict[str, Any], asked: str) -> str:
     if found == "torch":
         raise InputError(
             "it is a bare state dict, which may be SiT's or DiT's, and their numbers mean different things: "
-            "say which with --format sit or --format dit"
+            "say which with --format sit or --format dit (to start a training: --start-as sit)"
         )
     if asked not in ("torch", found):
         raise InputError(f"--format {asked} is not what it is: its tensors and arguments are those of {found}")
@@ -263,7 +263,8 @@ def _heads(given: int | None, width: int, depth: int) -> int:
     heads = given or HEADS.get((width, depth))
     if heads is None:
         raise InputError(
-            f"its tensors do not tell the attention heads (width {width}, depth {depth}): give --num-heads"
+            f"its tensors do not tell the attention heads (width {width}, depth {depth}): give --num-heads "
+            "(to start a training: --model.num-heads)"
         )
     if width % heads:
         raise InputError(f"--num-heads {heads} does not divide the network's width {width}")

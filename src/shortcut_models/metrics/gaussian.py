@@ -63,11 +63,12 @@ def add_vectors(sums: Sums, vectors: Vectors) -> Sums:
     more, before, after = _scatter(vectors), int(sums["count"]), len(vectors)
     apart = more["mean"] - sums["mean"]
     total = before + after
-    return {
-        "count": np.int64(total),
-        "mean": sums["mean"] + apart * (after / total),
-        "scatter": sums["scatter"] + more["scatter"] + np.outer(apart, apart) * (before * after / total),
-    }
+    # In place, where the array is ours: each of these matrices takes 32 MiB for Inception.
+    between, scatter = np.outer(apart, apart), more["scatter"]
+    between *= before * after / total
+    scatter += sums["scatter"]
+    scatter += between
+    return {"count": np.int64(total), "mean": sums["mean"] + apart * (after / total), "scatter": scatter}
 
 
 def _scatter(vectors: np.ndarray) -> Sums:

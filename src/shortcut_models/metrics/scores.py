@@ -34,10 +34,12 @@ def chunked_score(logits: Float[np.ndarray, "count classes"], size: int = 5000) 
 
 
 def _score(logits: np.ndarray) -> float:
-    log_p = np.asarray(logits, np.float64)
-    log_p = log_p - log_p.max(axis=1, keepdims=True)
+    log_p = np.array(logits, np.float64)  # A copy, which is then changed in place: chunks are large.
+    log_p -= log_p.max(axis=1, keepdims=True)
     log_p -= np.log(np.sum(np.exp(log_p), axis=1, keepdims=True))
     p = np.exp(log_p)
     mean = p.mean(axis=0)
     marginal = np.log(np.where(mean > 0, mean, 1))  # Where no image has any weight, none multiplies it.
-    return float(np.exp(np.mean(np.sum(p * (log_p - marginal), axis=1))))
+    log_p -= marginal
+    log_p *= p
+    return float(np.exp(np.mean(np.sum(log_p, axis=1))))

@@ -6,7 +6,6 @@ of images, the precision, and hashes of the network and the data.
 """
 
 import json
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from shortcut_models.data.arrays import ArraySource
 from shortcut_models.data.base import Data, Source
 from shortcut_models.errors import InputError
 from shortcut_models.files import whole_file
+from shortcut_models.interop.npz_file import read_npz
 from shortcut_models.metrics.base import Metric, Reference, Statistics, Sums
 from shortcut_models.metrics.features.inception import InceptionFeatures, find_inception
 from shortcut_models.metrics.features.protocols import find_protocol
@@ -23,6 +23,8 @@ from shortcut_models.metrics.gaussian import Frechet, covariance, gaussian_of
 from shortcut_models.metrics.references import exact, measure_source
 
 ARRAYS = {"pool": ("mu", "sigma", 2048), "spatial": ("mu_s", "sigma_s", 2023)}
+MOST_TEXT = 1_000_000
+"""Bytes of "about"."""
 
 
 def stats(
@@ -49,7 +51,7 @@ def stats(
         "split": split,
     }
     if out.exists():
-        known = json.loads(str(_arrays(out).get("about", "{}")))
+        known = _about(out, _arrays(out))
         if {name: known.get(name) for name in about} == about:
             return known
         raise InputError(f"{out} holds other statistics: choose another file, or remove it.")
@@ -76,7 +78,7 @@ def read_stats(path: Path, protocol: str | None = None) -> Statistics:
     Raises InputError for a file that is none, of another protocol, another size, or with NaN.
     """
     found = _arrays(path)
-    about = json.loads(str(found["about"])) if "about" in found else {}
+    about = _about(path, found)
     recorded = about.get("protocol")
     if recorded and protocol and recorded != protocol:
         raise InputError(
@@ -128,14 +130,31 @@ def reference_of(statistics: Statistics, metric: Metric) -> Reference | None:
 
 
 def _arrays(path: Path) -> dict[str, np.ndarray]:
+    limits = {"about": MOST_TEXT}
+    for mean, sigma, size in ARRAYS.values():
+        limits |= {mean: 8 * size, sigma: 8 * size**2}
+    if not path.exists():
+        raise InputError(f"{path} cannot be read for statistics: No such file or directory.")
     try:
-        with path.open("rb") as opened, np.load(opened) as file:
-            wanted = ("about", *(name for names in ARRAYS.values() for name in names[:2]))
-            return {name: file[name] for name in file.files if name in wanted}
-    except OSError as error:
-        raise InputError(f"{path} cannot be read for statistics: {error.strerror or error}.") from error
-    except (ValueError, EOFError, zipfile.BadZipFile, AttributeError) as error:
-        raise InputError(f"{path} is damaged or no .npz of statistics ({error}).") from error
+        found = read_npz(path, limits)
+    except InputError as error:
+        raise InputError(f"{str(error).rstrip('.')}; it is damaged or no .npz of statistics.") from None
+    if any(array.dtype.kind != "f" for name, array in found.items() if name != "about"):
+        raise InputError(f"{path} has statistics that are no floating-point numbers.")
+    return found
+
+
+def _about(path: Path, found: dict[str, np.ndarray]) -> dict[str, Any]:
+    """What a file says of itself; {} for those of other programs."""
+    if "about" not in found:
+        return {}
+    try:
+        about = json.loads(found["about"].item())
+        if type(about) is dict and type(about.get("count", 0)) is int and type(about.get("protocol", "")) is str:
+            return about
+    except (TypeError, ValueError, RecursionError):
+        pass
+    raise InputError(f"{path} does not say of itself what `shortcut stats` writes: make it anew.")
 
 
 def _gaussian(path: Path, found: dict[str, np.ndarray], mean: str, sigma: str, size: int) -> Sums:

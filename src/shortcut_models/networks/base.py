@@ -5,6 +5,8 @@ from typing import Any, ClassVar, Self
 
 from jaxtyping import Array, Float, Int
 
+from shortcut_models.errors import InputError
+
 # A nested dict of arrays. Leaves named "kernel" are matrices, which the optimiser may decay alone.
 Params = dict[str, Any]
 
@@ -23,6 +25,9 @@ class Network:
     """Fields that say how it computes, not what: a run may start from weights that were trained with others."""
     stacked: ClassVar[tuple[str, ...]] = ()
     """Top-level parameters whose leading axis is walked by a scan, and must not be split over devices."""
+
+    only_samples: ClassVar[bool] = False
+    """Whether it wraps a model of another kind, so that no training can start from its weights."""
 
     num_classes: int = 0
     """Number of labels; label `num_classes` is the null label of guidance."""
@@ -77,6 +82,26 @@ class Network:
     def sized(self, shape: tuple[int, ...], num_classes: int) -> Self:
         """The same network for data of this shape with so many classes; raises InputError if it cannot be."""
         raise NotImplementedError
+
+    def without_step(self, params: Params, d: float = 0.0) -> Params:
+        """The parameters of a network that answers, whatever the step size, what these answer for `d`.
+
+        For a flow that becomes a few-step model: only d=0 was ever asked of it, and what it would answer for other
+        step sizes was never learnt. The step size can be learnt from there. A network without such parameters
+        returns these as they are.
+        """
+        del d
+        return params
+
+    def with_classes(self, params: Params, num_classes: int) -> Params:
+        """The parameters for so many classes, each of which, the null label too, starts from the null label of these.
+
+        Raises InputError if it cannot be done.
+        """
+        del params
+        raise InputError(
+            f"this network cannot be given {num_classes} classes in place of {self.num_classes}: use data of as many."
+        )
 
     def as_computed_by(self, other: Self) -> Self:
         """The same network with the other's way of computing."""

@@ -30,6 +30,7 @@ from shortcut_models.networks.layers import (
     step_level,
     time_embedding,
     whole,
+    without_input,
     xavier_uniform,
 )
 
@@ -227,6 +228,16 @@ class DiT(Network):
             return params
         return {**params, "blocks": tuple(jax.jit(lambda blocks: _unstack(blocks, self.depth))(params["blocks"]))}
 
+    def without_step(self, params: Params, d: float = 0.0) -> Params:
+        """See `Network`: the embedding of `d` becomes a bias."""
+        step = sinusoid(self._step_input(jnp.full(1, d, jnp.float32)))
+        return {**params, "step": without_input(params["step"], step)}
+
+    def with_classes(self, params: Params, num_classes: int) -> Params:
+        """See `Network`: every row of the label table, (num_classes + 1, width), is the null label's."""
+        null = jnp.asarray(params["label"]["table"])[self.null_label]
+        return {**params, "label": {"table": jnp.tile(null, (num_classes + 1, 1))}}
+
     @staticmethod
     def _zeros(key: Array, fan_in: int, fan_out: int) -> Params:
         del key  # Same signature as init_dense, but nothing is drawn.
@@ -248,13 +259,16 @@ class DiT(Network):
     def _condition(
         self, params: Params, t: Float[Array, " batch"], d: Float[Array, " batch"], label: Int[Array, " batch"]
     ) -> Float[Array, "batch width"]:
-        step = step_level(d) if self.step_conditioning == "log2" else self.time_scale * d
         condition = (
             time_embedding(params["time"], sinusoid(self.time_scale * t))
-            + time_embedding(params["step"], sinusoid(step))
+            + time_embedding(params["step"], sinusoid(self._step_input(d)))
             + jnp.asarray(params["label"]["table"])[label]
         )
         return jax.nn.silu(condition).astype(self.dtype)
+
+    def _step_input(self, d: Float[Array, " batch"]) -> Float[Array, " batch"]:
+        """What of the step size is embedded."""
+        return step_level(d) if self.step_conditioning == "log2" else self.time_scale * d
 
     def _block(self, p: Params, tokens: Tokens, condition: Float[Array, "batch width"]) -> Tokens:
         modulation = jnp.split(dense(p["modulation"], condition), 6, axis=-1)

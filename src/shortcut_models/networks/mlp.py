@@ -74,3 +74,20 @@ class MLP(Network):
         for i in range(self.depth):
             hidden = jax.nn.silu(dense(params[f"hidden{i}"], hidden))
         return dense(params["out"], hidden)
+
+    def without_step(self, params: Params, d: float = 0.0) -> Params:
+        """See `Network`: what `d` adds to the first layer becomes a part of its bias."""
+        kernel, bias = params["hidden0"]["kernel"], params["hidden0"]["bias"]
+        first = self.dimensions + self.frequencies
+        rows = slice(first, first + self.frequencies)
+        step = sinusoid(self.time_scale * jnp.full(1, d, jnp.float32), self.frequencies)
+        with jax.default_matmul_precision("highest"):
+            bias = bias + (step @ kernel[rows])[0]
+        return {**params, "hidden0": {"kernel": jnp.asarray(kernel).at[rows].set(0), "bias": bias}}
+
+    def with_classes(self, params: Params, num_classes: int) -> Params:
+        """See `Network`: the labels' rows of the first layer, its last, are the null label's."""
+        kernel, bias = jnp.asarray(params["hidden0"]["kernel"]), params["hidden0"]["bias"]
+        others, null = kernel[: -1 - self.num_classes], kernel[-1:]
+        rows = jnp.concatenate([others, jnp.tile(null, (num_classes + 1, 1))])
+        return {**params, "hidden0": {"kernel": rows, "bias": bias}}

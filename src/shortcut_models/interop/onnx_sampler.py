@@ -1,0 +1,60 @@
+"""A model's sampler as an ONNX graph: from noise and label to samples, with one copy of the weights."""
+
+from typing import Any
+
+import jax
+import numpy as np
+import onnx
+from jax import export
+
+from shortcut_models.interop.exporting import Sampler, named
+from shortcut_models.interop.onnx_graph import Graph, Port, Tensor, assemble, constant
+from shortcut_models.interop.onnx_lowering import lower
+from shortcut_models.interop.onnx_rules import cast
+
+BATCH = "n"
+"""What the batch is called in the shapes of inputs and outputs."""
+FLOAT, WHOLE, TRUTH = np.dtype(np.float32), np.dtype(np.int64), np.dtype(bool)
+
+
+def build(asked: Sampler) -> tuple[Graph, onnx.GraphProto]:
+    """The graph, and all of it but its constants; raises InputError for an operation that ONNX lacks."""
+    (batch,) = export.symbolic_shape(BATCH)
+    graph = Graph(batch)
+    noise = Tensor("noise", (batch, *asked.model.network.shape), FLOAT)
+    label = Tensor("label", (batch,), WHOLE)
+    fresh = Tensor("fresh", (asked.steps - 1, *noise.shape), FLOAT) if asked.renoises else None
+    graph.rows = graph.add("Shape", [noise], start=0, end=1)[0]
+    x = _sample(graph, asked, noise, cast(graph, label, np.int32), fresh)
+    if asked.codec is not None:
+        (x,) = lower(graph, asked.decode, (_constants(asked.codec, "decoder."), x))
+    name = "image" if len(noise.shape) == 4 else "points"
+    graph.add("Identity", [x], names=(name,))
+    inputs = [_port(x) for x in (noise, label, fresh) if x is not None]
+    return graph, assemble(graph, "sampler", inputs, [_port(x._replace(name=name))])
+
+
+def _sample(graph: Graph, asked: Sampler, noise: Tensor, label: Tensor, fresh: Tensor | None) -> Tensor:
+    """The samples: one jump as it is, several as a loop over one."""
+    params = _constants(asked.model.params)
+    if asked.steps == 1:
+        (x,) = lower(graph, asked.jump, (params, label, constant(np.int32(0)), noise, fresh))
+        return graph.whole(x, noise.shape)
+    index, go_on, x = Tensor("index", (), WHOLE), Tensor("go_on", (), TRUTH), noise._replace(name="x")
+    body = graph.within()
+    (after,) = lower(body, asked.jump, (params, label, cast(body, index, np.int32), x, fresh))
+    after = body.whole(after, noise.shape)
+    still = body.make("Identity", [go_on], (), TRUTH)
+    proto = assemble(body, "jump", [_port(given) for given in (index, go_on, x)], [_port(still), _port(after)])
+    start = [constant(np.array(asked.steps, WHOLE)), constant(np.array(True)), noise]
+    return graph.make("Loop", start, noise.shape, FLOAT, body=proto)
+
+
+def _constants(tree: Any, before: str = "") -> Any:
+    """A pytree's leaves as constants that the file names by their paths."""
+    leaves = [constant(leaf, before + name) for name, leaf in named(tree).items()]
+    return jax.tree.unflatten(jax.tree.structure(tree), leaves)
+
+
+def _port(x: Tensor) -> Port:
+    return Port(x.name, tuple(int(dim) if isinstance(dim, int | np.integer) else str(dim) for dim in x.shape), x.dtype)

@@ -1,0 +1,133 @@
+"""The model card of a model folder, and what it tells beyond the configuration: measured quality, and rounding."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from shortcut_models import catalogue
+from shortcut_models.model import Model
+
+SAMPLED_BY = catalogue.OBJECTIVES | catalogue.SAMPLERS
+PROBES = 8
+
+CARD_TEXT = """\
+---
+library_name: shortcut-models
+{front}tags:
+- flow-matching
+- image-generation
+---
+
+# {name}
+
+A generative model that is sampled in any number of network calls.
+
+| | |
+|---|---|
+{table}
+
+## How to sample
+
+```python
+from shortcut_models import load
+model = {load}  # This folder, or its owner/name on the hub.
+images = model.decode(model.sample(model.balanced_labels(8), steps=4))
+```
+
+## Measured quality
+
+{quality}
+
+## Licence
+
+{licence}
+"""
+
+
+def load_line(name: str) -> str:
+    """The call that loads a model of this name, as the card has it."""
+    return f'load("{name}")'
+
+
+def card(config: dict[str, Any], name: str) -> str:
+    """The model card: README.md with the front matter that the hub reads."""
+    network, objective, shows = (config[part]["kind"] for part in ("network", "objective", "shows"))
+    rows = {
+        "network": _sentence(network, config["network"]),
+        "objective": f"{objective} ({SAMPLED_BY[objective].about})",
+        "data": f"{shows} ({catalogue.DATA[shows].about})",
+        "codec": config["codec"]["identity"] or "latents of Stable Diffusion's VAE; which one is not recorded",
+        "classes": len(config["class_names"]) or config["network"].get("num_classes", 0),
+        "steps of training": config["step"] or "not recorded",
+        "weights": f"{config['weights']}, {config['dtype']}",
+        "SHA-256": f"`{config['sha256']}` (of model.safetensors)",
+        **config["about"],
+    }
+    licence = config["license"]
+    return CARD_TEXT.format(
+        name=name,
+        load=load_line(name),
+        front=f"license: {licence}\n" if licence else "",
+        table="\n".join(f"| {key} | {_cell(value)} |" for key, value in rows.items()),
+        quality=_quality(config["quality"]),
+        licence=f"{licence}." if licence else "Not stated: it follows from that of the data and of earlier weights.",
+    )
+
+
+def quality_of(model: Model, report: dict[str, Any] | None) -> dict[str, Any]:
+    """What of a report of `shortcut evaluate` is worth keeping; nothing if it is of other weights than the model's."""
+    protocol = (report or {}).get("protocol", {})
+    if report is None or (protocol.get("step"), protocol.get("weights")) != (model.step, model.weights):
+        return {}
+    return {name: report[name] for name in ("protocol", "steps", "real", "commit", "device") if name in report}
+
+
+def rounding_effect(model: Model, dtype: np.dtype) -> str:
+    """How far velocities move when the parameters are rounded to `dtype`, in a sentence.
+
+    Relative to the largest velocity, over inputs between noise at t=0 and t=1, at d=0 and at the length of a jump of
+    one step; the arithmetic is float32.
+    """
+    network, d = model.network.exact(), float(model.objective.jumps(1).d[0])
+    x, label = jnp.asarray(model.noise(0, 0, PROBES)), jnp.asarray(model.balanced_labels(PROBES))
+    t = jnp.linspace(0, 1, PROBES, dtype=jnp.float32)
+
+    @jax.jit
+    def distance(params: Any) -> jax.Array:
+        rounded = jax.tree.map(lambda leaf: leaf.astype(dtype).astype(leaf.dtype), params)
+        moved = largest = jnp.float32(0)
+        for step in (0.0, d):
+            whole, half = (
+                network.apply(p, x, t, jnp.full(PROBES, step, jnp.float32), label) for p in (params, rounded)
+            )
+            moved, largest = (jnp.maximum(a, jnp.abs(b).max()) for a, b in ((moved, half - whole), (largest, whole)))
+        return moved / jnp.maximum(largest, 1e-30)
+
+    share = float(distance(model.params))
+    return f"rounding moves velocities by up to {100 * share:.2g} % of the largest ({PROBES} inputs, d=0 and d={d:g})"
+
+
+def _quality(found: dict[str, Any]) -> str:
+    """A table of a report, with its protocol."""
+    if not found:
+        return "None is recorded here: `shortcut evaluate` measures it, with the protocol in every number's name."
+    protocol, names = found["protocol"], list(next(iter(found["steps"].values())))
+    rows = [*found["steps"].items(), ("real data", found["real"])]
+    lines = [f"| steps | {' | '.join(names)} |", "|---|" + "---|" * len(names)]
+    lines += [
+        f"| {steps} | {' | '.join(f'{values[name]:.4g}' if name in values else '' for name in names)} |"
+        for steps, values in rows
+    ]
+    told = f"{protocol['count']} samples a budget, guidance {protocol['guidance']:g}, seed {protocol['seed']}"
+    return "\n".join([*lines, "", f"By `shortcut evaluate`: {told}, weights {protocol['weights']}."])
+
+
+def _cell(value: Any) -> str:
+    return " ".join(str(value).replace("|", "/").split())
+
+
+def _sentence(kind: str, fields: dict[str, Any]) -> str:
+    """A network's kind and fields in a line."""
+    return f"{kind} ({', '.join(f'{name} {value}' for name, value in fields.items() if name != 'kind')})"

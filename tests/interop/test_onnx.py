@@ -1,0 +1,232 @@
+"""Exported samplers: onnxruntime answers as the model does, whatever the network, budget, batch and guidance."""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+
+from shortcut_models import InputError, cli, load
+from shortcut_models.data.digits import Digits
+from shortcut_models.data.unavailable import Unavailable
+from shortcut_models.interop import exporting
+from shortcut_models.interop.epsilon_dit import EpsilonDiT
+from shortcut_models.interop.onnx_file import export_onnx
+from shortcut_models.interop.samplers import Ddim, FewStep
+from shortcut_models.interop.stablehlo_file import export_stablehlo
+from shortcut_models.model import Model
+from shortcut_models.networks.dit import DiT
+from shortcut_models.networks.mlp import MLP
+from shortcut_models.objectives.consistency import Consistency
+from shortcut_models.objectives.flow_matching import FlowMatching
+from shortcut_models.objectives.shortcut import Shortcut
+from tests.codecs import vaes
+
+SIZES: dict[str, Any] = {
+    "image_size": 8,
+    "channels": 1,
+    "num_classes": 10,
+    "patch_size": 4,
+    "hidden_size": 16,
+    "depth": 2,
+    "num_heads": 2,
+}
+DATA = Unavailable(x_shape=(8, 8, 1), classes=10)
+
+
+def model_of(network: Any = DiT(**SIZES), objective: Any = Shortcut(), data: Any = DATA) -> Model:  # noqa: B008
+    """A network whose every weight counts: drawn ones are zero in places."""
+    rng = np.random.default_rng(0)
+    shapes = jax.eval_shape(network.init, jax.random.key(0))
+    params = jax.tree.map(lambda leaf: (rng.standard_normal(leaf.shape) * 0.2).astype(np.float32), shapes)
+    return Model(network, params, objective, data, step=0, weights="ema", devices=jax.local_devices()[:1])
+
+
+def draw(path: Path, **feed: np.ndarray) -> np.ndarray:
+    return np.asarray(onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"]).run(None, feed)[0])
+
+
+def noise_of(model: Model, count: int) -> np.ndarray:
+    return np.random.default_rng(count).standard_normal((count, *model.network.shape)).astype(np.float32)
+
+
+def near(found: np.ndarray, expected: np.ndarray) -> None:
+    np.testing.assert_allclose(found, expected, atol=1e-5 * max(1, np.abs(expected).max()), rtol=0)
+
+
+def agree(model: Model, out: Path, steps: int, guidance: float = 1.0) -> None:
+    """One file answers for a batch of three, and for one of them alone, as `Model.sample` does."""
+    export_onnx(model, out, steps=steps, guidance=guidance)
+    onnx.checker.check_model(out, full_check=True)
+    noise, labels = noise_of(model, 3), np.array([1, model.null_label, 0])
+    expected = model.sample(labels, steps, guidance, noise=noise)
+    near(draw(out, noise=noise, label=labels), expected)
+    near(draw(out, noise=noise[:1], label=labels[:1]), expected[:1])
+
+
+@pytest.mark.parametrize(
+    ("network", "objective", "steps", "guidance"),
+    [
+        (DiT(**SIZES), Shortcut(), 1, 1.0),
+        (DiT(**SIZES), Shortcut(), 4, 2.5),
+        (DiT(**SIZES, scan=False), Shortcut(), 4, 1.0),
+        (DiT.original(**SIZES), FewStep(), 3, 1.0),
+        (EpsilonDiT(**SIZES), Ddim(), 4, 1.5),
+        (EpsilonDiT(**SIZES), Ddim(), 1, 1.0),
+        (MLP(num_classes=3), Shortcut(), 1, 3.0),
+        (MLP(num_classes=3), FlowMatching(), 4, 1.0),
+    ],
+)
+def test_it_answers_as_the_model_does(
+    network: Any, objective: Any, steps: int, guidance: float, tmp_path: Path
+) -> None:
+    agree(model_of(network, objective), tmp_path / "x.onnx", steps, guidance)
+
+
+def test_what_it_takes_and_says_of_itself(tmp_path: Path) -> None:
+    export_onnx(model_of(data=Digits()), tmp_path / "digits.onnx", steps=2, guidance=1.5)
+    export_onnx(model_of(MLP(num_classes=3)), tmp_path / "points.onnx", steps=1)
+    digits, points = (onnxruntime.InferenceSession(tmp_path / f"{name}.onnx") for name in ("digits", "points"))
+    ports = [(port.name, port.type, port.shape) for port in [*digits.get_inputs(), *digits.get_outputs()]]
+    image = ["n", 8, 8, 1]
+    assert ports == [
+        ("noise", "tensor(float)", image),
+        ("label", "tensor(int64)", ["n"]),
+        ("image", "tensor(float)", image),
+    ]
+    assert [(port.name, port.shape) for port in points.get_outputs()] == [("points", ["n", 2])]
+    about = digits.get_modelmeta().custom_metadata_map
+    assert (about["steps"], about["guidance"], about["weights"], about["decoded"]) == ("2", "1.5", "ema", "false")
+    assert (about["num_classes"], about["labels"]) == ("10", "0 to 9; 10 is no label")
+
+
+def test_labels_of_a_model_without_labels_are_ignored(tmp_path: Path) -> None:
+    model = model_of(MLP(num_classes=3), FlowMatching(label_dropout=1.0))
+    export_onnx(model, tmp_path / "x.onnx", steps=2)
+    noise = noise_of(model, 3)
+    near(draw(tmp_path / "x.onnx", noise=noise, label=np.array([0, 1, 2])), model.sample([3] * 3, 2, noise=noise))
+
+
+def test_fresh_noise_between_jumps_is_an_input(tmp_path: Path) -> None:
+    objective = Consistency()
+    model = model_of(MLP(num_classes=3), objective)
+    export_onnx(model, tmp_path / "x.onnx", steps=3)
+    noise, labels = noise_of(model, 3), np.array([0, 1, 2])
+    fresh = np.random.default_rng(9).standard_normal((2, 3, 2)).astype(np.float32)
+    x = noise
+    for i, t in enumerate([0, 1 / 3, 2 / 3]):
+        x = x + (1 - t) * np.asarray(model.velocity(x, t, 1 - t if objective.tell_step else 0.0, labels))
+        if i < 2:
+            x = (i + 1) / 3 * x + (2 - i) / 3 * fresh[i]
+    near(draw(tmp_path / "x.onnx", noise=noise, label=labels, fresh=fresh), x)
+
+
+def test_the_decoder_comes_along(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SHORTCUT_VAE", str(vaes.write_tiny(tmp_path / "vae")))
+    network = DiT(**SIZES | {"channels": 4})
+    model = model_of(network, data=Unavailable(x_shape=network.shape, classes=10, latent_scale=0.18215))
+    export_onnx(model, tmp_path / "x.onnx", steps=1, decode=True)
+    noise, labels = noise_of(model, 3), np.array([1, 2, 3])
+    found = draw(tmp_path / "x.onnx", noise=noise, label=labels)
+    assert found.shape == (3, 16, 16, 3)
+    near(found, model.decode(model.sample(labels, 1, noise=noise)))
+
+
+def test_weights_are_written_once_and_beside_the_file_if_they_are_many(tmp_path: Path) -> None:
+    model = model_of(MLP(num_classes=3))
+    weights = sum(leaf.nbytes for leaf in jax.tree.leaves(model.params))
+    export_onnx(model, tmp_path / "all.onnx", steps=128)
+    assert weights < (tmp_path / "all.onnx").stat().st_size < weights + 20_000
+    export_onnx(model, tmp_path / "split.onnx", steps=128, limit=1000)
+    assert (tmp_path / "split.onnx").stat().st_size < 20_000
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["all.onnx", "split.onnx", "split.onnx.data"]
+    feed = {"noise": noise_of(model, 5), "label": np.arange(5) % 3}
+    np.testing.assert_array_equal(draw(tmp_path / "all.onnx", **feed), draw(tmp_path / "split.onnx", **feed))
+    with pytest.raises(InputError, match=r"split\.onnx is there already"):
+        export_onnx(model, tmp_path / "split.onnx")
+    (tmp_path / "split.onnx").unlink()
+    with pytest.raises(InputError, match=r"split\.onnx\.data is there already"):
+        export_onnx(model, tmp_path / "split.onnx")
+
+
+def test_two_exports_are_the_same_bytes(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        export_onnx(model_of(MLP(num_classes=3)), tmp_path / f"{name}.onnx", steps=1)
+    assert (tmp_path / "a.onnx").read_bytes() == (tmp_path / "b.onnx").read_bytes()
+
+
+class Sorting(MLP):
+    """A network with an operation that is not translated."""
+
+    def apply(self, params: Any, x: Any, t: Any, d: Any, label: Any) -> Any:
+        return jax.numpy.sort(super().apply(params, x, t, d, label), axis=1)
+
+
+def test_nothing_is_left_of_what_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(told: str, model: Model, **settings: Any) -> None:
+        with pytest.raises(InputError, match=told):
+            export_onnx(model, tmp_path / "new" / "x.onnx", **settings)
+        assert not list(tmp_path.rglob("*.onnx*")) and not list(tmp_path.rglob(".aside*"))
+
+    model = model_of(MLP(num_classes=3))
+    refused("its operation sort has no counterpart", model_of(Sorting(num_classes=3)))
+    refused("steps is 0", model, steps=0)
+    refused(
+        "guidance is 2.0, but this model was trained without labels",
+        model_of(MLP(num_classes=3), FlowMatching(label_dropout=1.0)),
+        guidance=2.0,
+    )
+    monkeypatch.setattr(exporting, "TOLERANCE", 0.0)
+    refused("answers otherwise than this model, by .* so that nothing was written", model, steps=64)
+    monkeypatch.setitem(__import__("sys").modules, "onnxruntime", None)
+    refused("the package onnxruntime is needed to write .onnx files: pip install", model)
+
+
+@pytest.mark.parametrize(("objective", "guidance", "renoises"), [(Shortcut(), 2.0, False), (Consistency(), 1.0, True)])
+def test_stablehlo_answers_as_onnx_does(objective: Any, guidance: float, renoises: bool, tmp_path: Path) -> None:
+    model = model_of(MLP(num_classes=3), objective)
+    export_onnx(model, tmp_path / "x.onnx", steps=3, guidance=guidance)
+    export_stablehlo(model, tmp_path / "x.stablehlo", steps=3, guidance=guidance)
+    program = jax.export.deserialize(bytearray((tmp_path / "x.stablehlo").read_bytes()))
+    assert program.platforms == ("cpu", "cuda", "tpu")
+    noise, labels = noise_of(model, 5), np.arange(5) % 3
+    fresh = {"fresh": np.random.default_rng(9).standard_normal((2, 5, 2)).astype(np.float32)} if renoises else {}
+    found = program.call(noise, labels.astype(np.int32), *fresh.values())
+    near(np.asarray(found), draw(tmp_path / "x.onnx", noise=noise, label=labels, **fresh))
+    with pytest.raises(InputError, match=r"x\.stablehlo is there already"):
+        export_stablehlo(model, tmp_path / "x.stablehlo")
+
+
+def test_the_command(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "digits.onnx"
+    assert cli.main(["export", str(trained), str(out), "--steps", "2", "--weights", "raw"]) == 0
+    assert "sampler of 2 steps" in capsys.readouterr().out
+    model = load(trained, "raw")
+    noise, labels = noise_of(model, 3), np.array([0, 4, 9])
+    near(draw(out, noise=noise, label=labels), model.sample(labels, 2, noise=noise))
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["x.onnx", "--dtype", "bfloat16"], "--dtype bfloat16 is for model folders"),
+        (["x.onnx", "--steps", "0"], "--steps is 0"),
+        (["folder", "--steps", "2"], "--steps is for samplers, but folder ends with neither .onnx nor .stablehlo"),
+        (["folder", "--decode"], "--decode is for samplers"),
+    ],
+)
+def test_flags_that_do_not_fit_are_refused(
+    words: list[str],
+    told: str,
+    trained: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["export", str(trained), *words]) == 2
+    assert told in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
