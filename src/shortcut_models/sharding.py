@@ -19,10 +19,6 @@ AXIS = "data"
 Sharding = Literal["dp", "fsdp"]
 
 
-LEAST = 8
-"""Numbers that a device's share of an array must have, or it is copied."""
-
-
 class Layout(NamedTuple):
     """The devices of a training, and where each array of its state lives."""
 
@@ -87,9 +83,8 @@ def state_sharding(mesh: Mesh | AbstractMesh, shapes: Any, mode: Sharding, stack
     """
 
     def place(path: tuple[Any, ...], leaf: Any) -> NamedSharding:
-        if (
-            mode == "dp" or mesh.size == 1 or leaf.size < LEAST * mesh.size
-        ):  # Sums of metrics are read by every process.
+        read_by_all = getattr(path[0], "name", None) == "totals"  # Every process reads the sums of the metrics.
+        if mode == "dp" or mesh.size == 1 or read_by_all:
             return replicated(mesh)
         first = int(any(getattr(part, "key", None) in stacked for part in path))
         axes = [axis for axis in range(first, leaf.ndim) if leaf.shape[axis] % mesh.size == 0]

@@ -11,8 +11,8 @@ _ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
 
 
 def is_id(source: str | Path) -> bool:
-    """Whether this reads as `owner/name`, and is nothing that lies here."""
-    return _ID.fullmatch(str(source)) is not None and not Path(source).exists()
+    """Whether this reads as `owner/name`, and is no path: a mistyped run in a folder that is here stays a path."""
+    return _ID.fullmatch(str(source)) is not None and not Path(source).parent.exists()
 
 
 def find(
