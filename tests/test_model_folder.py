@@ -141,11 +141,6 @@ def test_other_places_are_refused(exported: Path, tmp_path: Path) -> None:
         save_pretrained(load(exported), tmp_path / "out", dtype="int8")
 
 
-def test_onnx_is_not_exported_yet(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["export", str(trained), str(tmp_path / "out.onnx")]) == 2
-    assert "exports model folders alone" in capsys.readouterr().err
-
-
 def test_uploads_say_in_a_sentence_what_fails(exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InputError, match="is no model folder"):
         push_to_hub(tmp_path, "someone/digits")

@@ -189,6 +189,8 @@ OTHERS: dict[str, Any] = {
     "ema_decay": 0.8,
     "accumulation": 2,
     "start_from": "",
+    "start_as": "sit",
+    "start_optimizer": True,
     "model": MLP(),
     "objective": FlowMatching(),
     "optimizer": Optimizer(learning_rate=1.0),

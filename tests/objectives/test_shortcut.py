@@ -255,6 +255,7 @@ def test_original_is_the_official_codes_recipe() -> None:
         "levels": 128,
         "step_sizes": "dyadic",
         "split": "half",
+        "longer": False,
         "target_decay": 0.999,
         "times": {"kind": "grid", "grid": 128, "mean": 0.4, "std": 1.0},
         "adaptive_power": 0.0,

@@ -14,8 +14,8 @@ from shortcut_models.errors import InputError
 class Prepare:
     """Check every image of SOURCE, crop and resize it, and write all to OUT as arrays that training maps.
 
-    SOURCE is a folder or zip of images, or data in another format: a name or a path, as --data takes it. Latents
-    that EDM2's or REPA's tool encoded are kept as they are, in half the space.
+    SOURCE is a folder or zip of images, or data in another format: a name or a path, as --data takes it.
+    Latents that EDM2's or REPA's tool encoded are kept as they are, in half the space.
     Interrupted, the same command continues. `shortcut prepare --check SOURCE` only says what is there.
     """
 
@@ -55,11 +55,12 @@ CHECK = """
 def run(words: list[str]) -> int:
     """Prepare, or check."""
     if parsing.wants_help(words):
-        print(parsing.usage(Prepare, "prepare") + CHECK)
+        # Of the positional arguments, the size is the one that people know as a flag.
+        usage = parsing.usage(Prepare, "prepare").replace("SOURCE OUT SIZE", "SOURCE OUT --size N")
+        print(usage.replace("  SIZE    ", "  --size N") + CHECK)
         return 0
     if "--check" in words:
         return _check([word for word in words if word != "--check"])
-    # Of the positional arguments, the size is the one that people know as a flag.
     given = parsing.parse(Prepare, "prepare", _positional(words))
 
     from shortcut_models.prepare import prepare
