@@ -1,3 +1,4 @@
+import logging
 from pathlib import Path
 
 import huggingface_hub
@@ -59,7 +60,7 @@ def test_offline_is_honoured_and_told(monkeypatch, cache):
 
 
 @pytest.mark.usefixtures("cache")
-def test_it_downloads_only_what_the_cache_lacks_and_only_when_allowed(monkeypatch):
+def test_it_downloads_only_what_the_cache_lacks_and_only_when_allowed(monkeypatch, caplog):
     asked = []
     real = huggingface_hub.hf_hub_download
 
@@ -67,6 +68,7 @@ def test_it_downloads_only_what_the_cache_lacks_and_only_when_allowed(monkeypatc
         if local_files_only:
             return real(repository, filename, revision=revision, local_files_only=True, **more)
         asked.append((repository, filename, revision))
+        logging.getLogger("huggingface_hub.utils").warning("attempt 1 of 5")
         raise ConnectionError("no route to the hub.\nmore lines")
 
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
@@ -82,9 +84,18 @@ def test_it_downloads_only_what_the_cache_lacks_and_only_when_allowed(monkeypatc
         "b.bin of owner/name cannot be had from the hub (ConnectionError: no route to the hub): "
         "give the file with --file."
     )
+    # The sentence says it all: the library's own lines on every attempt stay out.
+    assert "attempt" not in caplog.text
 
 
 @pytest.mark.usefixtures("cache")
 def test_a_name_that_the_hub_does_not_take_is_told_in_one_sentence():
     with pytest.raises(InputError, match="HFValidationError"):
         hub.find("not a name", "a.bin")
+
+
+def test_a_mistyped_run_beside_others_is_a_path(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert hub.is_id("runs/flow") and not hub.is_id("runs/flow/more")
+    Path("runs").mkdir()
+    assert not hub.is_id("runs/flow")

@@ -1,11 +1,15 @@
 """Finding a file of weights: where the user says, else in the hub's cache, else on the hub."""
 
+import logging
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from shortcut_models.errors import InputError
+from shortcut_models.terminal import Progress
 
 _ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
 
@@ -62,7 +66,9 @@ def find(
                     f"{filename} of {repository} is not in the hub's cache {cache}"
                     f"{', and HF_HUB_OFFLINE is set' if download else ''}: give the file with {ways}."
                 ) from None
-        return Path(huggingface_hub.hf_hub_download(repository, filename, **asked))
+        Progress.say(f"fetching {filename} of {repository} from the hub ...")
+        with _quiet():
+            return Path(huggingface_hub.hf_hub_download(repository, filename, **asked))
     except InputError:
         raise
     except Exception as error:  # The network, the hub, permissions, a full disk: all end in the same advice.
@@ -107,6 +113,18 @@ def upload(
     except Exception as error:  # The network, the hub, permissions, a name that it does not allow.
         raise InputError(f"{repo_id} cannot be uploaded ({_reason(error)}).") from None
     return str(made.pr_url if create_pr and made.pr_url else made.commit_url)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the library's lines on every attempt: what comes of them is told in one sentence."""
+    logger = logging.getLogger("huggingface_hub")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 def _reason(error: Exception) -> str:
