@@ -27,7 +27,7 @@ class Command(NamedTuple):
 COMMANDS = {
     "train": Command("PRESET", "train a model in a run folder, or continue one"),
     "sample": Command("RUN", "draw samples from a trained run in any number of steps"),
-    "evaluate": Command("RUN", "measure a run at several step budgets, and draw them side by side"),
+    "evaluate": Command("TARGET", "measure a run at several step budgets, or images that are there"),
     "figures": Command("RUN", "draw what people look at: samples, errors, learning curves, copies"),
     "report": Command("RUN", "put a run's figures, numbers and settings on one page of HTML"),
     "stats": Command("SOURCE OUT", "compute the reference statistics of a data set for FID"),
