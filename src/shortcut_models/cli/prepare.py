@@ -38,7 +38,7 @@ class Prepare:
     vae: Path | None = None
     """Weights of an SD-VAE (.safetensors): write its latents instead of images."""
     vae_dtype: Literal["float32", "bfloat16"] = "float32"
-    """What it computes in; bfloat16 is off by 1.5 to 1.8 %, and several times as fast on GPUs."""
+    """What it computes in; bfloat16, for GPUs, is off by 1.5 to 1.8 %."""
     part: str = "1/1"
     """K/N: do the K-th of N parts, one on each of N machines; the plain command then puts them together."""
     most_left_out: float = 0.01
