@@ -89,7 +89,7 @@ class Images(Data):
     """File of the SD-VAE that encodes them in front of every step; `found` is what SHORTCUT_VAE names, or the hub's
     cache has. Empty: the network sees pixels."""
     vae_dtype: Literal["float32", "bfloat16"] = "float32"
-    """What that VAE computes in; bfloat16 is off by 1.5 to 1.8 %, and several times as fast on GPUs."""
+    """What that VAE computes in; bfloat16, for GPUs, is off by 1.5 to 1.8 %."""
     vae_identity: str = ""
     """SHA-256 of that VAE's weights, without which any is taken; a run notes it here."""
 
