@@ -34,6 +34,14 @@ def test_one_number_serves_all_examples(model: Model) -> None:
     assert np.abs(one - model.velocity(x, 0.5, 0.0, 7)).max() > 1e-6  # and so does the step size.
 
 
+def test_models_of_the_same_step_are_told_apart(model: Model, trained: Path) -> None:
+    assert model.fingerprint() == shortcut_models.load(trained).fingerprint()
+    assert model.fingerprint() != shortcut_models.load(trained, "raw").fingerprint()
+    about: Any = {"step": model.step, "weights": model.weights}
+    other = Model(model.network, model.params, FlowMatching(), model.data, **about)  # Which takes other jumps.
+    assert model.fingerprint() != other.fingerprint()
+
+
 def test_image_i_is_the_same_in_any_batch(model: Model) -> None:
     labels = np.arange(10)
     whole = model.sample(labels, steps=2, seed=5)

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
 
@@ -104,3 +105,26 @@ def test_arrays_are_for_images_in_an_npz(
     with pytest.raises(InputError, match="--arrays adm is for images, but this model draws points"):
         write_arrays(tmp_path / "a.npz", model, np.zeros(2, np.int32), 1, 1.0, 0)
     assert not list(tmp_path.iterdir())
+
+
+def test_what_another_model_left_is_not_gone_on_with(
+    model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Of the same step and kind, as two runs are that were trained equally long.
+    doubled = jax.tree.map(lambda leaf: 2 * leaf, model.params)
+    other = Model(model.network, doubled, model.objective, model.data, step=model.step, weights=model.weights)
+    labels = np.arange(40, dtype=np.int32) % 10
+    whole, out = tmp_path / "whole.npz", tmp_path / "made.npz"
+    write_arrays(whole, model, labels, 1, 1.0, 0)
+    sample = Model.sample
+
+    def dying(*given: Any, first: int) -> Any:
+        if first:
+            raise Killed
+        return sample(*given, first=first)
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(Model, "sample", dying)
+        write_arrays(out, other, labels, 1, 1.0, 0)
+    write_arrays(out, model, labels, 1, 1.0, 0)
+    assert out.read_bytes() == whole.read_bytes()

@@ -1,5 +1,6 @@
 """A trained network, ready to use: `velocity` for researchers, `sample` for everyone."""
 
+import hashlib
 from collections.abc import Sequence
 from functools import cached_property, partial
 from typing import Any
@@ -63,6 +64,13 @@ class Model:
     def unconditional(self) -> bool:
         """Whether it was trained without labels, so that the null label is the only one it knows."""
         return self.objective.unconditional
+
+    def fingerprint(self) -> str:
+        """A digest of network, objective and weights, by which models of the same step are told apart."""
+        digest = hashlib.sha256(repr((self.network, self.objective)).encode())
+        for leaf in jax.tree.leaves(self.params):
+            digest.update(np.ascontiguousarray(leaf).tobytes())
+        return digest.hexdigest()[:16]
 
     def balanced_labels(self, count: int) -> np.ndarray:
         """The classes in turn, int32 (count,); the null label alone if it knows no other."""

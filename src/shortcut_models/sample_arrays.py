@@ -43,7 +43,7 @@ def write_arrays(
     progress = out.with_name(f".{out.name}-progress")
     drawn = progress / "images"
     key = {
-        "model": f"{model.step}-{model.weights}",
+        "model": model.fingerprint(),
         "settings": [steps, guidance, seed],
         "labels": sha256(labels.tobytes()).hexdigest(),
     }

@@ -178,6 +178,8 @@ def test_evaluating_writes_numbers_and_a_picture_once(capsys: pytest.CaptureFixt
     report = json.loads((trained_copy / "report.json").read_text())
     assert list(report["steps"]) == ["1", "2"]
     assert report["protocol"]["weights"] == "ema"
+    # Another run of as many steps at the same place is another model.
+    assert report["protocol"]["model"] == shortcut_models.load(trained_copy).fingerprint()
     assert report["versions"]["jax"]
     assert report["command"] == " ".join(["shortcut", *words])
     value = next(iter(report["steps"]["2"].values()))

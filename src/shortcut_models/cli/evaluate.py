@@ -124,8 +124,10 @@ def _measure_model(model: Any, given: Evaluate, budgets: tuple[int, ...], comman
     numbers = {name: getattr(given, name) for name in ("guidance", "seed", "seeds")}
     plan = Plan(budgets=budgets, count=SAMPLES if given.count is None else given.count, **numbers)
     model.check_guidance(given.guidance)
+    fingerprint = model.fingerprint()
     protocol = {
         "target": given.target,
+        "model": fingerprint,
         "step": model.step,
         "weights": model.weights,
         "budgets": list(budgets),
@@ -136,7 +138,7 @@ def _measure_model(model: Any, given: Evaluate, budgets: tuple[int, ...], comman
     }
 
     def measure() -> dict[str, Any]:
-        found = measure_model(model, yardstick, plan, resume, f"{model.step}-{model.weights}")
+        found = measure_model(model, yardstick, plan, resume, fingerprint)
         assert found is not None, "nobody asked it to stop"
         if not processes.is_first():
             return {}
