@@ -1,7 +1,8 @@
 """Make docs/results.md from comparisons: `python benchmarks/publish_results.py time|write`.
 
 Reads the JSON files that `shortcut compare digits --steps 1,2,4,8,32,128` left in runs/compare-digits, and
-gathers them in benchmarks/results/comparison.json. `time` measures the methods' steps in turns, on an idle
+gathers them in benchmarks/results/comparison.json; methods that were not run again keep what is there, with the commit
+that measured it. `time` measures the methods' steps in turns, on an idle
 machine, for the time column: a comparison's own clock also counts what else ran. The text between the
 tables is written by hand; the tables and the verdicts on the paper's claims are not.
 """
@@ -11,6 +12,7 @@ import shutil
 import statistics
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +20,10 @@ import jax
 import numpy as np
 
 from shortcut_models import catalogue, sharding
-from shortcut_models.compare import METHODS, PAIR_STEPS, Comparison, spread, table
+from shortcut_models.compare import METHODS, PAIR_STEPS, Comparison, line, spread, table
 from shortcut_models.config import Config
 from shortcut_models.config_json import from_json
+from shortcut_models.figures import draw_quality
 from shortcut_models.files import write_json
 from shortcut_models.objectives import Batch
 from shortcut_models.provenance import provenance
@@ -28,35 +31,38 @@ from shortcut_models.state import init_state, shapes_of
 from shortcut_models.train import compile_step
 
 RUN, DOCS, RESULTS = Path("runs/compare-digits"), Path("docs"), Path("benchmarks/results")
-DISTANCE = "frechet-pixels-1000"
-TURNS, STEPS = 7, 40
+DISTANCE, BUDGETS = "frechet-pixels-1000", (1, 2, 4, 8, 32, 128)
+TIME = RESULTS / "comparison-time.json"
+SEEDS = 3
 
 Reports = dict[str, list[dict[str, Any]]]
 
 
 def read() -> Reports:
-    """The reports of all methods and seeds, in the order of the table."""
+    """The reports just made, of all methods and seeds, in the order of the table."""
     found = {name: [json.loads(p.read_text()) for p in sorted(RUN.glob(f"{name}-seed-?.json"))] for name in METHODS}
-    return {name: reports for name, reports in found.items() if reports}
+    return {name: reports for name, reports in found.items() if len(reports) == SEEDS}
 
 
-def measure_time() -> None:
-    """Seconds per step of every method's last stage, methods taking turns; into comparison-time.json."""
-    found = read()
-    first = next(iter(found.values()))[0]
-    settings = first["settings"]
-    base = from_json(settings["base"])
-    comparison = Comparison(base=base, objectives=tuple(found), budget=settings["budget"])
-    steps = {name: prepare(list(comparison.stages(name, 0, Path()).values())[-1]) for name in found}
-    seconds: dict[str, list[float]] = {name: [] for name in steps}
-    for _ in range(TURNS):
-        for name, step in steps.items():
+def read_all() -> Reports:
+    """The same, and of methods that were not run again the reports that are published."""
+    found = json.loads((RESULTS / "comparison.json").read_text())["digits"] | read()
+    return {name: found[name] for name in METHODS if name in found}
+
+
+def measure_time(settings: dict[str, Any], names: Sequence[str], path: Path, turns: int = 7, steps: int = 40) -> None:
+    """Seconds per step of every method's last stage, methods taking turns; `settings` are those of a comparison."""
+    comparison = Comparison(base=from_json(settings["base"]), objectives=tuple(names), budget=settings["budget"])
+    ready = {name: prepare(list(comparison.stages(name, 0, Path()).values())[-1]) for name in names}
+    seconds: dict[str, list[float]] = {name: [] for name in names}
+    for _ in range(turns):
+        for name, step in ready.items():
             began = time.perf_counter()
-            for _ in range(STEPS):
+            for _ in range(steps):
                 step()
-            seconds[name].append((time.perf_counter() - began) / STEPS)
+            seconds[name].append((time.perf_counter() - began) / steps)
     per_step = {name: statistics.median(values) for name, values in seconds.items()}
-    write_json(RESULTS / "comparison-time.json", {"seconds_per_step": per_step, **provenance(" ".join(sys.argv))})
+    write_json(path, {"seconds_per_step": per_step, **provenance(" ".join(sys.argv))})
     print(json.dumps(per_step, indent=2))
 
 
@@ -77,9 +83,9 @@ def prepare(config: Config) -> Any:
     return once
 
 
-def charge(found: Reports) -> None:
+def charge(found: Reports, path: Path) -> None:
     """Put the measured seconds per step in place of the clocks of the runs, for all stages; pairs keep theirs."""
-    per_step = json.loads((RESULTS / "comparison-time.json").read_text())["seconds_per_step"]
+    per_step = json.loads(path.read_text())["seconds_per_step"]
     for name, reports in found.items():
         for report in reports:
             size = report["settings"]["base"]["batch_size"]
@@ -111,8 +117,7 @@ def claims(found: Reports) -> list[str]:
     end_to_end = [name for name in found if name not in ("progressive", "consistency-distillation", "reflow")]
     two_stage = [name for name in found if name not in end_to_end]
     best_two, best_one = min(two_stage, key=lambda n: mean(n, 1)), min(end_to_end, key=lambda n: mean(n, 1))
-    budgets = (1, 2, 4, 8, 32, 128)
-    worst = max(budgets, key=lambda n: mean(ours, n))
+    worst = max(BUDGETS, key=lambda n: mean(ours, n))
     rows = [
         (
             "Flow matching collapses in one step",
@@ -150,14 +155,16 @@ def write() -> None:
     """Fill docs/results.md with the tables, and keep what they are made of."""
     path = DOCS / "results.md"
     text = path.read_text()
-    found = read()
-    charge(found)
-    text = fill(text, "digits", table(found, (1, 2, 4, 8, 32, 128)).strip())
+    found = read_all()
+    charge(found, TIME)
+    text = fill(text, "digits", table(found, BUDGETS).strip())
     text = fill(text, "claims", "\n".join(claims(found)))
     path.write_text(text)
     write_json(RESULTS / "comparison.json", {"pair_steps": PAIR_STEPS, "digits": found})
-    for name in ("quality", "samples"):
-        shutil.copy(RUN / f"{name}.png", DOCS / f"results-digits-{name}.png")
+    lines = {name: line(reports, DISTANCE, BUDGETS) for name, reports in found.items()}
+    draw_quality(DOCS / "results-digits-quality.png", lines, DISTANCE, found["shortcut"][0]["real"][DISTANCE])
+    if len(read()) == len(METHODS):  # The picture of samples is of methods that were all run.
+        shutil.copy(RUN / "samples.png", DOCS / "results-digits-samples.png")
 
 
 def fill(text: str, mark: str, content: str) -> str:
@@ -170,4 +177,7 @@ def fill(text: str, mark: str, content: str) -> str:
 if __name__ == "__main__":
     if sys.argv[1:] not in (["time"], ["write"]):
         sys.exit(__doc__)
-    measure_time() if sys.argv[1] == "time" else write()
+    if sys.argv[1] == "time":
+        measure_time(next(iter(read().values()))[0]["settings"], METHODS, TIME)
+    else:
+        write()

@@ -253,7 +253,7 @@ def write_table(comparison: Comparison, folder: Path) -> None:
     with whole_file(folder / "table.md") as aside:
         aside.write_text(table(found, comparison.steps))
     first = next(iter(metric))
-    lines = {name: _line(reports, first, comparison.steps) for name, reports in found.items()}
+    lines = {name: line(reports, first, comparison.steps) for name, reports in found.items()}
     draw_quality(folder / "quality.png", lines, first, found[comparison.objectives[0]][0]["real"][first])
     pictures = {}
     for name in comparison.objectives:
@@ -303,7 +303,8 @@ def spread(values: Sequence[float]) -> str:
     return f"{mean:.{digits}f}{deviation}"
 
 
-def _line(reports: list[dict[str, Any]], metric: str, steps: Sequence[int]) -> Line:
+def line(reports: list[dict[str, Any]], metric: str, steps: Sequence[int]) -> Line:
+    """The quality of a method against steps, from its reports of all seeds."""
     values = [[r["steps"][str(n)][metric] for r in reports] for n in steps]
     return Line(list(steps), values, [reports[0]["meant_for"][str(n)] for n in steps])
 

@@ -18,7 +18,9 @@ def report(name: str, seed: int, value: float) -> dict[str, Any]:
         "meant_for": {"1": True},
         "flops": 6,
         "images": 3,
-        "seconds": 60,
+        "settings": {"base": {"batch_size": 2}},
+        "cost": [{"what": f"training {name}-seed-{seed}", "images": 6, "seconds": 1e9}],  # A busy machine's clock.
+        "seconds": 1e9,
     }
 
 
@@ -32,9 +34,17 @@ def test_the_page_gets_the_table_of_all_reports(tmp_path: Path) -> None:
             (run / f"{name}-seed-{one['seed']}.json").write_text(json.dumps(one))
     for name in ("quality", "samples"):
         (run / f"{name}.png").write_bytes(name.encode())
+    per_step = {"flow-matching": 20.0, "shortcut": 40.0}
+    (results / "fashion-time.json").write_text(json.dumps({"seconds_per_step": per_step}))
     (docs / "results.md").write_text("Before\n<!-- fashion -->\nold\n<!-- /fashion -->\nAfter\n")
     publish(run, docs, results)
-    shown = table(found, [1]).strip()
-    assert (docs / "results.md").read_text() == f"Before\n<!-- fashion -->\n{shown}\n<!-- /fashion -->\nAfter\n"
+    page = (docs / "results.md").read_text()
+    shown = page.removeprefix("Before\n<!-- fashion -->\n").removesuffix("\n<!-- /fashion -->\nAfter\n")
+    for name, reports in found.items():
+        for one in reports:
+            one["cost"][0]["seconds"] = one["seconds"] = 3 * per_step[name]
+    assert shown == table(found, [1]).strip()
+    assert "1.0 min" in shown
+    assert "2.0 min" in shown
     assert json.loads((results / "fashion.json").read_text()) == found
     assert (docs / "results-fashion-samples.png").read_bytes() == b"samples"
