@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from shortcut_models import InputError
+from shortcut_models import InputError, cli
 from shortcut_models import prepare as prepare_module
 from shortcut_models.codecs.edm2 import Edm2Latents as Edm2Codec
 from shortcut_models.codecs.sd_vae import Latents as Codec
@@ -255,7 +255,7 @@ def test_damaged_prepared_data_are_told_in_a_sentence(source: Path, tmp_path: Pa
     with pytest.raises(InputError, match=r"images-00001.npy has shape \(6, 4, 4, 3\), which is not what the manifest"):
         data()
     (out / "images-00001.npy").unlink()
-    with pytest.raises(InputError, match=r"images-00001.npy is missing"):
+    with pytest.raises(InputError, match=r"images-00001.npy is missing: run the command"):
         data()
     (out / "manifest.json").write_text("{")
     with pytest.raises(InputError, match=r"manifest.json is damaged"):
@@ -263,6 +263,67 @@ def test_damaged_prepared_data_are_told_in_a_sentence(source: Path, tmp_path: Pa
     (out / "manifest.json").write_text('{"format": 9}')
     with pytest.raises(InputError, match="has format 9, but this version reads 1"):
         data()
+
+
+def test_a_shard_of_which_nothing_is_left_is_counted(tmp_path: Path) -> None:
+    for number in range(8):  # The second shard holds the last two.
+        file = tmp_path / "source" / f"{number}.png"
+        file.parent.mkdir(exist_ok=True)
+        Image.new("RGB", (8, 8)).save(file)
+        if number > 5:
+            file.write_bytes(b"no image")
+    manifest = prepare(str(tmp_path / "source"), tmp_path / "out", size=8, most_left_out=0.5)
+    assert (manifest["complete"], manifest["count"], manifest["class_counts"]) == (True, 6, [6])
+    assert len(open_data(tmp_path / "out")) == 6
+    for number in range(6):
+        (tmp_path / "source" / f"{number}.png").unlink()
+    with pytest.raises(InputError, match=r"2 of 2 images are left out \(2 format\), more than the share 1 that may be"):
+        prepare(str(tmp_path / "source"), tmp_path / "none", size=8, most_left_out=1)
+    assert json.loads((tmp_path / "none" / "manifest.json").read_text())["complete"] is False
+
+
+def test_what_was_damaged_is_made_again_by_the_command_that_made_it(source: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    prepare(str(source), out, size=16, vae=Fake())
+    whole = contents(out)
+    for name in ("mean-00001.npy", "deviation-mirrored-00002.npy", "labels-00000.npy"):
+        (out / name).unlink()
+        with pytest.raises(InputError, match=rf"{name} is missing: run the command that prepared it again"):
+            Prepared(path=str(out), flip=True).open()
+        prepare(str(source), out, size=16, vae=Fake())
+        assert contents(out) == whole
+    for text in ("{", "[]", '{"count": 6}'):
+        (out / "shard-00001.json").write_text(text)
+        with pytest.raises(InputError, match=r"shard-00001.json is damaged: remove it, and run the same command again"):
+            prepare(str(source), out, size=16, vae=Fake())
+
+
+def test_nothing_is_written_among_the_source_s_files(source: Path, tmp_path: Path) -> None:
+    before = contents(source)
+    (tmp_path / "link").symlink_to(source)
+    for out in (source / "out", source / "a" / "deep" / "out", tmp_path / "link" / "out"):
+        with pytest.raises(InputError, match=r"out lies within .*source, which is only read: choose an OUT elsewhere"):
+            prepare(str(source), out, size=16)
+    assert contents(source) == before
+    with pytest.raises(InputError, match=r"00.png is a file: choose another OUT"):
+        prepare(str(source / "b"), source / "a" / "00.png", size=16)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"size": 0}, "size is 0, but images are 1 to 9459 pixels high and wide"),
+        ({"size": 10**8}, "size is 100000000, but images are 1 to 9459 pixels high and wide"),
+        ({"size": 8, "threads": 0}, "threads is 0, but must be at least 1"),
+        ({"size": 8, "most_left_out": 1.5}, "most-left-out is 1.5, but must be a share between 0 and 1"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused_before_anything_is_written(
+    source: Path, tmp_path: Path, settings: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        prepare(str(source), tmp_path / "out", **settings)
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_check_counts_and_writes_nothing(source: Path) -> None:
@@ -337,3 +398,49 @@ def test_a_run_s_latents_stay_those_of_its_vae(source: Path, tmp_path: Path) -> 
     with pytest.raises(InputError, match="holds images, no latents, but the VAE fake is needed"):
         Prepared(path=str(tmp_path / "pixels"), vae_identity="fake").open()
     assert cast(Prepared, choose(tmp_path / "pixels").recorded()).vae_identity == ""
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--vae-dtype", "bfloat16"], "--vae-dtype bfloat16 says what a VAE computes in, but no --vae is given"),
+        (["--threads", "-1"], "-1 is unknown: flags begin with two dashes"),
+        (["--threads=-1"], "threads is -1, but must be at least 1"),
+        (["more"], "prepare takes SOURCE and OUT, but was given"),
+        (["--latents", "edm2"], "--latents edm2 does not fit"),
+    ],
+)
+def test_no_flag_is_accepted_and_ignored(
+    source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], message: str
+) -> None:
+    assert cli.main(["prepare", str(source), str(tmp_path / "out"), "--size", "8", *words]) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_latents_take_no_settings_of_images(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["prepare", str(ZIP), str(tmp_path / "out"), "--size", "64", "--latents", "edm2"]
+    for flag in (["--crop", "adm"], ["--alpha", "white"]):
+        assert cli.main([*words, *flag]) == 2
+        assert f"{' '.join(flag)} does not fit" in capsys.readouterr().err
+    assert cli.main(words) == 0
+
+
+def test_outputs_stay_on_this_machine(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["prepare", str(source), "gs://bucket/out", "--size", "8"]) == 2
+    assert [entry.name for entry in tmp_path.iterdir()] == ["source"]
+
+
+def test_a_check_names_the_first_that_are_left_out_and_counts_all(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "data").mkdir()
+    for number in range(23):
+        (tmp_path / "data" / f"{number:02}.png").touch()
+    assert cli.main(["prepare", "--check", str(tmp_path / "data")]) == 0
+    said = capsys.readouterr().out
+    assert said.startswith("0 usable images\n")
+    assert "23  left out: empty" in said
+    assert ("19.png: zero bytes" in said, "20.png" in said) == (True, False)
+    assert "and 3 more, which the manifest will list" in said

@@ -24,11 +24,11 @@ from tqdm import tqdm
 from shortcut_models import catalogue, choice_json
 from shortcut_models.data.base import describe
 from shortcut_models.data.decode import BadImage, Decoded
-from shortcut_models.data.images import Images, LeftOut, Records
+from shortcut_models.data.images import Images, LeftOut, Records, check_size
 from shortcut_models.data.latents import Latents
 from shortcut_models.data.opening import choose
 from shortcut_models.data.pixels import to_network
-from shortcut_models.data.prepared import FORMAT, MANIFEST, MIRRORED, read_manifest
+from shortcut_models.data.prepared import FILES, FORMAT, MANIFEST, MIRRORED, read_manifest
 from shortcut_models.errors import InputError
 
 SHARD_ITEMS, SHARD_BYTES = 4096, 1 << 27
@@ -80,13 +80,14 @@ def prepare(
     does what is missing. Returns the manifest; raises InputError if `out` holds something else, if the
     source cannot be used, or if more than the share `most_left_out` of its images was left out.
     """
-    _check(size, part, most_left_out)
+    _check(size, part, most_left_out, threads)
     task = _Task(_files(source, size), split, vae, mirror and vae is not None)
+    _check_apart(out, task.data)
     with _writing(out, shared=part[1] > 1):
         if _start(out, task):
             return read_manifest(out)
         mine = range(part[0] - 1, task.num_shards, part[1])
-        waiting = [number for number in mine if not _note(out, number).exists()]
+        waiting = [number for number in mine if not _is_done(out, task, number)]
         indices = [len(task.indices(number)) for number in mine]
         left = sum(len(task.indices(number)) for number in waiting)
         with (
@@ -98,13 +99,22 @@ def prepare(
         return {} if part[1] > 1 else _finish(out, task, most_left_out)
 
 
-def _check(size: int, part: tuple[int, int], most_left_out: float) -> None:
-    if size < 1:
-        raise InputError(f"size is {size}, but images are at least 1 pixel high and wide.")
+def _check(size: int, part: tuple[int, int], most_left_out: float, threads: int | None) -> None:
+    check_size("size", size)
+    if threads is not None and threads < 1:
+        raise InputError(f"threads is {threads}, but must be at least 1.")
     if not 1 <= part[0] <= part[1]:
         raise InputError(f"part is {part[0]}/{part[1]}, but must be K/N with K from 1 to N, such as 1/4.")
     if not 0 <= most_left_out <= 1:
         raise InputError(f"most-left-out is {most_left_out}, but must be a share between 0 and 1.")
+
+
+def _check_apart(out: Path, data: Images | Latents) -> None:
+    """Refuse to write among the source's own files, where the next scan would find a folder more."""
+    if data.path and Path(data.path).resolve() in out.resolve().parents:
+        raise InputError(f"{out} lies within {data.path}, which is only read: choose an OUT elsewhere.")
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out} is a file: choose another OUT.")
 
 
 def _files(source: Images | Latents | str, size: int | None) -> Images | Latents:
@@ -170,6 +180,12 @@ class _Task:
     @property
     def kind(self) -> str:
         return "latents" if self.vae is not None or self.data.latents else "images"
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What the files of arrays are called, besides that of the labels."""
+        names = tuple(FILES[self.kind].values())
+        return (*names, *(f"{name}{MIRRORED}" for name in names)) if self.mirror else names
 
     @property
     def item_bytes(self) -> int:
@@ -259,7 +275,7 @@ def _start(out: Path, task: _Task) -> bool:
             raise InputError(
                 f"{out} holds data prepared from other files or with other settings; choose another OUT:{lines}"
             )
-        return old["complete"]
+        return old["complete"] and all(_is_done(out, task, number) for number in range(task.num_shards))
     if any(not entry.name.startswith(f".{MANIFEST}") for entry in out.iterdir()):
         raise InputError(f"{out} exists but holds no prepared data: choose another OUT, or empty it.")
     size = _told(len(task.records) * task.item_bytes)
@@ -276,6 +292,24 @@ def _told(size: int) -> str:
 
 def _note(out: Path, number: int) -> Path:
     return out / f"shard-{number:05}.json"
+
+
+def _read_note(out: Path, number: int) -> dict[str, Any]:
+    """What was noted of a shard; raises InputError if it is damaged."""
+    note = _note(out, number)
+    try:
+        about = json.loads(note.read_text())
+        return {name: about[name] for name in ("count", "left_out", "notes", "class_counts")}
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{note} is damaged: remove it, and run the same command again.") from error
+
+
+def _is_done(out: Path, task: _Task, number: int) -> bool:
+    """Whether a shard was noted, and its arrays are still there."""
+    if not _note(out, number).exists():
+        return False
+    arrays = (*task.names, "labels") if _read_note(out, number)["count"] else ()
+    return all((out / f"{name}-{number:05}.npy").exists() for name in arrays)
 
 
 def _write_shard(out: Path, task: _Task, number: int, pool: ThreadPoolExecutor, bar: Any) -> None:
@@ -305,14 +339,12 @@ def _write_shard(out: Path, task: _Task, number: int, pool: ThreadPoolExecutor, 
 
 def _arrays(task: _Task, images: np.ndarray) -> dict[str, np.ndarray]:
     if task.data.latents:
-        return dict(zip(("mean", "deviation"), np.split(images, 2, axis=-1), strict=True))
-    if task.vae is None:
-        return {"images": images}
-    arrays = dict(zip(("mean", "deviation"), task.encode(images), strict=True))
-    if task.mirror:
-        mirrored = zip(("mean", "deviation"), task.encode(images[:, :, ::-1]), strict=True)
-        arrays |= {f"{name}{MIRRORED}": array for name, array in mirrored}
-    return arrays
+        arrays = np.split(images, 2, axis=-1)
+    elif task.vae is None:
+        arrays = [images]
+    else:
+        arrays = [*task.encode(images), *(task.encode(images[:, :, ::-1]) if task.mirror else ())]
+    return dict(zip(task.names, arrays, strict=True))
 
 
 def read(data: Images | Latents, records: Records, index: int) -> tuple[Decoded, int] | LeftOut:
@@ -326,13 +358,13 @@ def read(data: Images | Latents, records: Records, index: int) -> tuple[Decoded,
 
 def _finish(out: Path, task: _Task, most_left_out: float) -> dict[str, Any]:
     """Merge the notes of all shards into the manifest."""
-    shards = [json.loads(_note(out, number).read_text()) for number in range(task.num_shards)]
+    shards = [_read_note(out, number) for number in range(task.num_shards)]
     left_out = [bad._asdict() for bad in task.records.left_out] + [bad for shard in shards for bad in shard["left_out"]]
     count, notes = sum(shard["count"] for shard in shards), Counter[str]()
     counts = np.zeros(max(len(task.records.class_names), 1), int)
     for shard in shards:
         notes.update(shard["notes"])
-        counts[: len(shard["class_counts"])] += shard["class_counts"]
+        counts[: len(shard["class_counts"])] += np.array(shard["class_counts"], int)
     share = len(left_out) / (count + len(left_out))
     manifest = task.manifest() | {
         "complete": count > 0 and share <= most_left_out,

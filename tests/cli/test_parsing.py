@@ -86,7 +86,8 @@ def test_only_the_settings_as_a_whole_have_to_agree() -> None:
         (["--model.kind", "fsdb"], "--model.kind fsdb must be one of dp, fsdp: did you mean fsdp?"),
         (["--model.kind", "x y"], "--model.kind 'x y' must be one of dp, fsdp."),
         (["--model.sizes", "1,x,3"], "--model.sizes 1,x,3 must be whole numbers separated by commas: 'x' is not."),
-        (["--out="], "--out '' must be a path or none."),
+        (["--out="], "--out '' must be a path on this machine or none."),
+        (["--out", "gs://bucket/out"], "--out gs://bucket/out must be a path on this machine or none."),
     ],
 )
 def test_a_refusal_is_one_sentence_that_names_the_flag_and_its_value(words: list[str], sentence: str) -> None:

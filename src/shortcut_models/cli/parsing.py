@@ -256,7 +256,12 @@ def _expected(kind: Any) -> str:
         return f"{_expected(parts[0]).removeprefix('a ')}s separated by commas"
     if _is_union(kind):
         return " or ".join("none" if part is types.NoneType else _expected(part) for part in parts)
-    return {int: "a whole number", float: "a finite number", bool: "0, 1, true or false", Path: "a path"}[kind]
+    return {
+        int: "a whole number",
+        float: "a finite number",
+        bool: "0, 1, true or false",
+        Path: "a path on this machine",
+    }[kind]
 
 
 SWITCH = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
@@ -279,7 +284,7 @@ def _convert(kind: Any, text: str) -> Any:
     if kind is float:
         return float(text) if math.isfinite(float(text)) else _refuse(text)
     if kind is Path:
-        return Path(text) if text else _refuse(text)
+        return Path(text) if text and "://" not in text else _refuse(text)
     if kind in (int, str):
         return kind(text)
     raise TypeError(f"no flag can set a field of type {kind}")

@@ -47,6 +47,8 @@ class Prepare:
     """Threads that read and resize; by default one a core."""
 
 
+LISTED = 20
+"""Images left out that a check names."""
 CHECK = """
   --check SOURCE              Read every image, say what is there and what would be left out, and
                               write nothing."""
@@ -92,21 +94,29 @@ def _positional(words: list[str]) -> list[str]:
     size = line.take("size")
     if size is None:
         raise InputError("--size is missing: the height and width of the prepared images, such as --size 64.")
+    if len(line.arguments) != 2:
+        found = ", ".join(map(repr, line.arguments)) or "nothing"
+        raise InputError(f"prepare takes SOURCE and OUT, but was given {found}: shortcut prepare SOURCE OUT --size N.")
     flags = [word for name, value in line.flags.items() for word in (parsing.flag(name), value)]
-    return [*line.arguments, *([size] if len(line.arguments) == 2 else []), *flags]
+    return [*line.arguments, size, *flags]
 
 
 def _source(place: str, latents: str = "", **settings: Any) -> Any:
-    """The data, with the settings that they have."""
+    """The data, with these settings; raises InputError for one that is no default and that they do not have."""
     from shortcut_models.data import choose
 
     data = choose(place, latents=latents)
     known = {field.name for field in dataclasses.fields(data)}
+    for name, value in settings.items():
+        if name not in known and value != getattr(Prepare, name):
+            raise InputError(f"{parsing.flag(name)} {value} does not fit {place!r}: leave it out.")
     return dataclasses.replace(data, **{name: value for name, value in settings.items() if name in known})
 
 
 def _vae(path: Path | None, dtype: str) -> Any:
     if path is None:
+        if dtype != Prepare.vae_dtype:
+            raise InputError(f"--vae-dtype {dtype} says what a VAE computes in, but no --vae is given.")
         return None
     from shortcut_models.codecs.sd_vae_file import find_vae, load_vae
 
@@ -133,13 +143,16 @@ def _check(words: list[str]) -> int:
 
     found = check(_source(line.arguments[0], latents), split)
     heights, widths = found["heights"], found["widths"]
-    print(f"{found['count']} usable images, {widths[0]}x{heights[0]} to {widths[2]}x{heights[2]}")
+    sizes = f", {widths[0]}x{heights[0]} to {widths[2]}x{heights[2]}" if found["count"] else ""
+    print(f"{found['count']} usable images{sizes}")
     for name, count in zip(found["class_names"], found["class_counts"], strict=False):
         print(f"  {count:>8}  {name}")
     for reason, count in found["left_out_by_reason"].items():
         print(f"  {count:>8}  left out: {reason}")
-    for bad in found["left_out"][:20]:
+    for bad in found["left_out"][:LISTED]:
         print(f"            {bad['name']}: {bad['detail']}")
+    if len(found["left_out"]) > LISTED:
+        print(f"            and {len(found['left_out']) - LISTED} more, which the manifest will list")
     for note, count in found["notes"].items():
         print(f"  {count:>8}  note: {note}")
     for warning in found["warnings"]:

@@ -18,6 +18,9 @@ Alpha = Literal["drop", "white", "black"]
 MAX_PIXELS = 89_478_485
 """Images that claim more are left out: Pillow's own bound, a quarter of a gibibyte as RGB."""
 
+MAX_BYTES = 1 << 30
+"""Larger files are left out unread: an image within that bound needs fewer bytes, even as raw pixels of 16 bits."""
+
 REASONS = ("empty", "format", "corrupt", "too_large", "mode", "no_class_folder", "missing", "unreadable")
 """Why an image can be left out."""
 
@@ -33,6 +36,12 @@ class BadImage(Exception):  # noqa: N818
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(f"{reason}: {detail}")
         self.reason, self.detail = reason, detail
+
+
+def check_bytes(size: int) -> None:
+    """Raise BadImage for a file of so many bytes if no image needs them."""
+    if size > MAX_BYTES:
+        raise BadImage("too_large", f"{size} bytes")
 
 
 class Decoded(NamedTuple):

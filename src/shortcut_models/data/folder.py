@@ -10,7 +10,7 @@ from typing import Self
 
 import numpy as np
 
-from shortcut_models.data.decode import BadImage
+from shortcut_models.data.decode import BadImage, check_bytes
 from shortcut_models.data.images import Images, LeftOut
 from shortcut_models.data.layout import LABELS, Listing, canonical, is_ignored, lay_out, looks_like_image
 from shortcut_models.errors import InputError
@@ -131,6 +131,7 @@ class FileRecords:
         """The file's bytes; raises BadImage if it is gone, or may not be read."""
         try:
             with open(os.path.join(self._root, self._listing.names[index]), "rb") as file:  # noqa: PTH118, PTH123
+                check_bytes(os.fstat(file.fileno()).st_size)
                 return file.read(), int(self._listing.labels[index])
         except FileNotFoundError:
             raise BadImage("missing", "it is there no longer") from None

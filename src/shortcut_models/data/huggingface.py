@@ -79,9 +79,9 @@ def _arrow_splits(path: Path) -> dict[str, Path]:
         return {}
     try:
         names = json.loads((path / "dataset_dict.json").read_text())["splits"]
-    except (ValueError, KeyError, TypeError) as error:
+        return {canonical(name): path / name for name in names}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(f"{path / 'dataset_dict.json'} is damaged: save the data set again.") from error
-    return {canonical(name): path / name for name in names}
 
 
 def _parquet_splits(path: Path) -> dict[str, list[Path]]:
@@ -136,12 +136,12 @@ class TableRecords:
         image, label = self.row(index)
         if self.class_names and not (isinstance(label, int) and 0 <= label < len(self.class_names)):
             raise InputError(f"row {index} has label {label}: use another split, or --no-data.labels.")
-        if image is not None and image["bytes"] is None and image["path"]:
+        if image is not None and image.get("bytes") is None and image.get("path"):
             try:
                 return Path(image["path"]).read_bytes(), label if self.class_names else 0
             except OSError as error:
                 raise BadImage("missing", error.strerror or "not readable") from error
-        if image is None or image["bytes"] is None:
+        if image is None or image.get("bytes") is None:
             raise BadImage("missing", "no image in this row")
         return image["bytes"], label if self.class_names else 0
 
@@ -153,8 +153,10 @@ def _column(
     if wanted:
         if wanted not in features:
             raise InputError(f"{data.path} has no column {wanted!r}: it has {', '.join(features)}.")
+        if not _is_of_kind(features[wanted], kind):
+            raise InputError(f"column {wanted!r} of {data.path} is not of type {kind}: choose another --data.{option}.")
         return wanted
-    fit = [name for name, about in features.items() if isinstance(about, dict) and about.get("_type") == kind]
+    fit = [name for name, about in features.items() if _is_of_kind(about, kind)]
     if len(fit) == 1 or (not fit and not needed):
         return fit[0] if fit else ""
     raise InputError(
@@ -162,11 +164,16 @@ def _column(
     )
 
 
+def _is_of_kind(about: Any, kind: str) -> bool:
+    return isinstance(about, dict) and about.get("_type") == kind
+
+
 class ArrowRecords(TableRecords):
     """What `save_to_disk` wrote: Arrow streams, mapped, so that any row is quick."""
 
     def __init__(self, data: HuggingFace, folder: Path) -> None:
-        arrow = _pyarrow(folder)
+        arrow, at = _pyarrow(folder), folder
+        tables = []
         try:
             state = json.loads((folder / "state.json").read_text())
             super().__init__(data, json.loads((folder / "dataset_info.json").read_text())["features"])
@@ -175,14 +182,15 @@ class ArrowRecords(TableRecords):
                     f"{folder} was saved with a selection of rows apart: flatten_indices() and save it again."
                 )
             files = [folder / file["filename"] for file in state["_data_files"]]
-            tables = [arrow.ipc.open_stream(arrow.memory_map(str(file))).read_all() for file in files]
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            for at in files:
+                tables.append(arrow.ipc.open_stream(arrow.memory_map(str(at))).read_all())
+            table = arrow.concat_tables(tables)
+            self._images = table.column(self.image)
+            self._labels = table.column(self.label) if self.label else None
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             if isinstance(error, InputError):
                 raise
-            raise InputError(f"{folder} cannot be read ({error}): save the data set again.") from error
-        table = arrow.concat_tables(tables)
-        self._images = table.column(self.image)
-        self._labels = table.column(self.label) if self.label else None
+            raise InputError(f"{at} cannot be read ({error}): save the data set again.") from error
 
     def __len__(self) -> int:
         return len(self._images)
@@ -198,19 +206,22 @@ class ParquetRecords(TableRecords):
     in_order = True
 
     def __init__(self, data: HuggingFace, files: list[Path]) -> None:
-        arrow = _pyarrow(files[0])
+        arrow, at = _pyarrow(files[0]), files[0]
+        self._files: list[Any] = []
         try:
-            self._files = [arrow.parquet.ParquetFile(file) for file in files]
+            for at in files:
+                self._files.append(arrow.parquet.ParquetFile(at))
             kept = self._files[0].schema_arrow.metadata or {}
             features = json.loads(kept.get(b"huggingface", b"{}")).get("info", {}).get("features")
             super().__init__(data, features or _guess(self._files[0].schema_arrow))
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             if isinstance(error, InputError):
                 raise
-            raise InputError(f"{files[0].parent} cannot be read ({error}): copy the files again.") from error
+            raise InputError(f"{at} cannot be read ({error}): copy it again.") from error
         groups = [(file, group) for file in self._files for group in range(file.num_row_groups)]
         self._groups = groups
         self._ends = np.cumsum([file.metadata.row_group(group).num_rows for file, group in groups])
+        self._path = data.path
         self._kept: dict[int, tuple[Any, Any]] = {}
         self._lock = threading.Lock()
 
@@ -226,7 +237,12 @@ class ParquetRecords(TableRecords):
                     self._kept.pop(next(iter(self._kept)))
                 file, group = self._groups[number]
                 columns = [name for name in (self.image, self.label) if name]
-                table = file.read_row_group(group, columns=columns)
+                try:
+                    table = file.read_row_group(group, columns=columns)
+                except (OSError, ValueError, KeyError) as error:
+                    raise InputError(
+                        f"{self._path} cannot be read after row {index} ({error}): copy its parquet files again."
+                    ) from error
                 self._kept[number] = table.column(self.image), table.column(self.label) if self.label else None
             images, labels = self._kept[number]
         at = index - (int(self._ends[number - 1]) if number else 0)

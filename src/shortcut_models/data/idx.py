@@ -14,7 +14,7 @@ from typing import Self
 import numpy as np
 
 from shortcut_models.data.images import Images, LeftOut
-from shortcut_models.data.layout import canonical
+from shortcut_models.data.layout import canonical, numbered
 from shortcut_models.errors import InputError
 
 _NAME = re.compile(r"(?P<before>.*?)(?P<split>train|t10k|test)(?P<gap>[-_])images(?P<after>[-.]idx[34]-ubyte(\.gz)?)")
@@ -144,7 +144,8 @@ def _files(folder: Path) -> dict[str, tuple[Path, Path]]:
 def read_idx(path: Path) -> np.ndarray:
     """An array of bytes; raises InputError if the file is missing, damaged, or holds anything else."""
     try:
-        data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        data = path.read_bytes()
+        data = gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data
     except (OSError, EOFError, zlib.error) as error:
         raise InputError(f"{path} cannot be read ({error}): copy it again.") from error
     if len(data) < 4 or data[:3] != b"\0\0\x08" or not 1 <= data[3] <= 4 or len(data) < 4 + 4 * data[3]:
@@ -161,13 +162,13 @@ class IdxRecords:
     """Images and labels in memory."""
 
     def __init__(self, name: str, images: np.ndarray, labels: np.ndarray, where: str) -> None:
-        if images.ndim not in (3, 4) or labels.shape != images.shape[:1]:
+        if images.ndim not in (3, 4) or 0 in images.shape[1:] or labels.shape != images.shape[:1]:
             raise InputError(
                 f"{where} has shape {labels.shape}, but its images have {images.shape}: one label an image."
             )
         self.images = images if images.ndim == 4 else images[..., None]
         self._name, self._labels = name, labels
-        self.class_names = tuple(map(str, range(int(labels.max(initial=0)) + 1)))
+        self.class_names = numbered(labels.tolist(), where)
         self.left_out: list[LeftOut] = []
         self.warnings: list[str] = []
 

@@ -1,6 +1,7 @@
 """What all sets of image files have in common: records of bytes, decoded, cropped and resized as they are asked for."""
 
 import hashlib
+import math
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -13,7 +14,7 @@ from jaxtyping import Int
 
 from shortcut_models.data.base import Batch, Data, Source, check_first, describe, take, whole_path
 from shortcut_models.data.crop import Crop, square
-from shortcut_models.data.decode import Alpha, BadImage, Decoded, decode
+from shortcut_models.data.decode import MAX_PIXELS, Alpha, BadImage, Decoded, decode
 from shortcut_models.errors import InputError
 
 if TYPE_CHECKING:
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
 MOST_LEFT_OUT = 0.01
 """Share of images that may turn out unreadable while training; more, and it stops."""
 
+
+MOST_PIXELS = math.isqrt(MAX_PIXELS)
+"""Height and width of the largest image that is read, and so of what it is resized to."""
 
 FOUND = "found"
 """In place of a VAE's file: wherever it is found."""
@@ -98,8 +102,8 @@ class Images(Data):
         object.__setattr__(self, "path", whole_path(self.path))
         if self.vae != FOUND:
             object.__setattr__(self, "vae", whole_path(self.vae))
-        if self.size is not None and self.size < 1:
-            raise InputError(f"data.size is {self.size}, but images are at least 1 pixel high and wide.")
+        if self.size is not None:
+            check_size("data.size", self.size)
         check_first(self.first)
 
     @classmethod
@@ -188,6 +192,12 @@ class Images(Data):
         smaller = ("smaller_than_target",) if min(height, width) < self.size else ()
         extreme = ("extreme_aspect",) if max(height, width) > 4 * min(height, width) else ()
         return Decoded(square(image, self.size, self.crop), (*notes, *smaller, *extreme))
+
+
+def check_size(name: str, size: int) -> None:
+    """Raise InputError unless images can be of this height and width."""
+    if not 1 <= size <= MOST_PIXELS:
+        raise InputError(f"{name} is {size}, but images are 1 to {MOST_PIXELS} pixels high and wide.")
 
 
 @lru_cache(maxsize=1)

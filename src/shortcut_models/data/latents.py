@@ -57,11 +57,11 @@ class Latents(Data):
 
     @cached_property
     def _listing(self) -> Listing:
-        names = self._archive.names
-        found = [name for name in names if _is_latent(name)]
+        found = [name for name in self._archive.names if _is_latent(name)]
         if not found:
             raise InputError(f"{self.path} holds no latents: they are called {_STEM}00000000.npy and so on.")
-        return lay_out(found, labels=self._archive.read(LABELS) if LABELS in names else b'{"labels": null}')["train"]
+        labels = self._archive.labels()
+        return lay_out(found, labels=b'{"labels": null}' if labels is None else labels)["train"]
 
     def records(self, split: str) -> "LatentRecords":
         """All of them, sorted by name."""
@@ -161,6 +161,9 @@ class _Tree:
 
     def read(self, name: str) -> bytes:
         return (self._root / name).read_bytes()
+
+    def labels(self) -> bytes | None:
+        return self.read(LABELS) if LABELS in self.names else None
 
     def lines(self) -> Iterable[str]:
         for name in self.names:

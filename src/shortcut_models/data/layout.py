@@ -5,7 +5,7 @@ folder of a name, sorted by code point, as for torchvision. Without folders ther
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
@@ -32,6 +32,9 @@ SUFFIXES = frozenset(
 LABELS = "dataset.json"
 """Where EDM2 and StyleGAN keep labels: {"labels": [[name, label], ...]}, or null."""
 
+MOST_CLASSES = 1_000_000
+"""More than any data set has: a label beyond is damage, and would name as many classes."""
+
 _IGNORED = frozenset(("__macosx", "thumbs.db", "desktop.ini"))
 
 
@@ -51,6 +54,19 @@ class Listing:
 def canonical(split: str) -> str:
     """A split's usual name."""
     return next((name for name, aliases in SPLITS.items() if split.lower() in aliases), split)
+
+
+def numbered(labels: Collection[int], where: object) -> tuple[str, ...]:
+    """Names of classes of which only the labels are known: their numbers, up to the largest.
+
+    Raises InputError, naming `where` they are from, for labels that no data set has.
+    """
+    if not len(labels):
+        return ()
+    for label in (min(labels), max(labels)):
+        if not 0 <= label < MOST_CLASSES:
+            raise InputError(f"{where} has a label {label:.4g}, but labels lie between 0 and {MOST_CLASSES - 1}.")
+    return tuple(map(str, range(max(labels) + 1)))
 
 
 def is_ignored(name: str) -> bool:
@@ -127,7 +143,7 @@ def _labelled(names: list[str], text: bytes) -> Listing:
     try:
         pairs = json.loads(text).get("labels")
         given = {} if pairs is None else {str(name): label for name, label in pairs}
-    except (ValueError, TypeError, AttributeError) as error:
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(
             f'{LABELS} is damaged ({error}): it should hold {{"labels": [[name, label], ...]}}.'
         ) from error
@@ -136,7 +152,7 @@ def _labelled(names: list[str], text: bytes) -> Listing:
     missing = [name for name in names if name not in given]
     if missing:
         raise InputError(f"{LABELS} has no label for {missing[0]}: every image needs one, or none has.")
-    if not all(type(given[name]) is int and given[name] >= 0 for name in names):
+    if not all(type(label) is int for label in given.values()):
         raise InputError(f"{LABELS} has labels that are no whole numbers: label vectors are not supported.")
-    labels = np.array([given[name] for name in names], np.int32)
-    return Listing(names, labels, tuple(map(str, range(max(given.values()) + 1))))
+    class_names = numbered(given.values(), LABELS)
+    return Listing(names, np.array([given[name] for name in names], np.int32), class_names)

@@ -11,6 +11,7 @@ from typing import Self
 import numpy as np
 
 from shortcut_models.data.images import Images, LeftOut
+from shortcut_models.data.layout import numbered
 from shortcut_models.errors import InputError
 
 
@@ -51,6 +52,8 @@ class NpzRecords:
     """Images and labels in memory; raises InputError if the file holds anything else."""
 
     def __init__(self, path: Path) -> None:
+        if not zipfile.is_zipfile(path):
+            raise InputError(f"{path} is missing, cut short or no .npz: copy it again.")
         try:
             with np.load(path, allow_pickle=False) as stored:
                 names = stored.files
@@ -64,14 +67,21 @@ class NpzRecords:
             if isinstance(error, InputError):
                 raise
             raise InputError(f"{path} cannot be read ({error}): copy it again.") from error
-        if self.images.ndim != 4 or self.images.dtype != np.uint8 or self.images.shape[3] not in (1, 3):
+        if (
+            self.images.ndim != 4
+            or self.images.dtype != np.uint8
+            or self.images.shape[3] not in (1, 3)
+            or 0 in self.images.shape[1:]
+        ):
             raise InputError(
                 f"arr_0 of {path} is {self.images.dtype} {self.images.shape}, but images are uint8 (N, H, W, 3)."
             )
-        if labels is not None and (labels.shape != self.images.shape[:1] or labels.min(initial=0) < 0):
-            raise InputError(f"arr_1 of {path} has shape {labels.shape}: labels are one whole number an image.")
+        if labels is not None and (labels.shape != self.images.shape[:1] or labels.dtype.kind not in "iu"):
+            raise InputError(
+                f"arr_1 of {path} is {labels.dtype} {labels.shape}, but labels are one whole number an image."
+            )
         self._path, self._labels = path, labels
-        self.class_names = () if labels is None else tuple(map(str, range(int(labels.max(initial=0)) + 1)))
+        self.class_names = () if labels is None else numbered(labels.tolist(), f"arr_1 of {path}")
         self.left_out: list[LeftOut] = []
         self.warnings: list[str] = []
 

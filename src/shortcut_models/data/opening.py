@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -25,12 +26,16 @@ def choose(name_or_path: str | Path, base: Data | None = None, latents: str = ""
     """
     place = os.fspath(name_or_path)
     kind, _, rest = place.partition(":")
+    if not place:
+        raise InputError("no data are named: say which, by a name or a path.")
     if place in catalogue.DATA:
         chosen = _named(place)
     elif "://" in place:
         raise InputError(f"data {place!r} lie on a remote store, which is not read: copy them here, or mount it.")
     elif rest and kind in catalogue.DATA:
         chosen = _with(_named(kind), kind, path=rest)
+        if not Path(rest).expanduser().exists():
+            raise InputError(f"data {place!r} do not exist: there is no {rest}.")
     else:
         chosen = recognise(place, latents)
     if latents and chosen.latents != latents:
@@ -74,14 +79,36 @@ def recognise(place: str, latents: str = "") -> Data:
     if readings:
         ways = ", ".join(f"{_kind(reading)}:{getattr(reading, 'path', '') or place}" for reading in readings)
         raise InputError(f"data {place!r} can be read in several ways: name one of {ways}.")
-    if Path(place).exists():
-        raise InputError(
-            f"data {place!r} are of no kind that this version reads, or damaged: the kinds are "
-            f"{', '.join(catalogue.DATA)}; KIND:PATH says why one does not fit."
-        )
-    raise InputError(
-        f"data {place!r} are neither a name nor a path that exists: the names are {', '.join(catalogue.DATA)}."
-    )
+    raise InputError(f"data {place!r} {_why_none(Path(place))}")
+
+
+def _why_none(path: Path) -> str:
+    """Why nothing is recognised at a path, and what to do."""
+    if not path.exists():
+        return f"are neither a name nor a path that exists: the names are {', '.join(catalogue.DATA)}."
+    if path.is_dir():
+        if not any(path.iterdir()):
+            return "are an empty folder: name the one in which the images lie."
+        what = "hold no images, nor anything else that is read"
+    else:
+        with path.open("rb") as file:
+            head = file.read(4)
+        if not head:
+            return "are an empty file: copy it again."
+        if head[:2] == b"\x1f\x8b":
+            return "are a file compressed by gzip: unpack it first."
+        if head == b"PK\3\4" and not zipfile.is_zipfile(path):
+            return "are a zip without its end, so it is cut short: copy it again."
+        what = "are a file of no kind that is read"
+    return f"{what}: KIND:PATH says why one kind does not fit, with KIND one of {', '.join(_kinds())}."
+
+
+def _kinds() -> Iterator[str]:
+    """Names in the catalogue that say how to read a path."""
+    for name in catalogue.DATA:
+        found = catalogue.find("data set", catalogue.DATA, name)
+        if isinstance(found, type) and any(field.name == "path" for field in dataclasses.fields(found)):
+            yield name
 
 
 def _kind(data: Data) -> str:

@@ -213,7 +213,9 @@ class ShardSource:
         for number, count in enumerate(self._counts):
             for file in self._files.values() if count else ():
                 if not (folder / f"{file}-{number:05}.npy").is_file():
-                    raise InputError(f"{folder / f'{file}-{number:05}.npy'} is missing: prepare the data again.")
+                    raise InputError(
+                        f"{folder / f'{file}-{number:05}.npy'} is missing: run the command that prepared it again."
+                    )
 
     def __len__(self) -> int:
         return self._count
@@ -249,8 +251,7 @@ class ShardSource:
                 array = np.load(path, mmap_mode="r").view(np.ndarray)
             except (OSError, ValueError, EOFError) as error:
                 raise InputError(
-                    f"{path} is damaged ({error}): remove it and shard-{number:05}.json, and run the "
-                    f"command that prepared it again."
+                    f"{path} is damaged ({error}): remove it, and run the command that prepared it again."
                 ) from error
             if array.shape != (self._counts[number], *(self._shape if name != "label" else ())):
                 raise InputError(f"{path} has shape {array.shape}, which is not what the manifest says: prepare again.")

@@ -18,7 +18,7 @@ import numpy as np
 from shortcut_models.data.cache import remembered
 from shortcut_models.data.decode import BadImage
 from shortcut_models.data.images import Images, LeftOut
-from shortcut_models.data.layout import SPLITS, canonical, looks_like_image
+from shortcut_models.data.layout import SPLITS, canonical, looks_like_image, numbered
 from shortcut_models.data.tfrecord import index_file, parse_example
 from shortcut_models.errors import InputError
 
@@ -55,7 +55,10 @@ class Tfds(Images):
         if self.path:
             found = _versions(Path(self.path))
             if len(found) != 1:
-                raise InputError(f"{self.path} holds {len(found)} data sets of TFDS: name the folder of one version.")
+                raise InputError(
+                    f"{self.path} holds {len(found) or 'no'} data sets of TFDS: name the folder of one version, "
+                    "such as NAME/1.0.0."
+                )
             return found[0]
         for name in self.names:
             for found in _versions(root() / name):
@@ -82,7 +85,7 @@ class Tfds(Images):
         self.check_split(split)
         info = _info(self._folder)
         about = next(one for one in info["splits"] if one["name"] == names[split])
-        lengths = [int(length) for length in about.get("shardLengths", ())]
+        lengths = info["shards"][names[split]]
         files = [self._folder / name for name in _shard_names(info, about, len(lengths))]
         for file in files:
             if not file.is_file():
@@ -96,12 +99,16 @@ class Tfds(Images):
             return ()
         listed = self._folder / "label.labels.txt"
         if listed.is_file():
-            return tuple(listed.read_text().splitlines())
-        return tuple(map(str, range(_count_classes(self._folder))))
+            try:
+                return tuple(listed.read_text().splitlines())
+            except (OSError, ValueError) as error:
+                raise InputError(f"{listed} cannot be read ({error}): copy the data set again.") from error
+        count = _count_classes(self._folder)
+        return numbered([count - 1], self._folder / "features.json") if count else ()
 
     def fingerprint(self) -> Iterable[str]:
         """What TFDS says of its splits."""
-        yield json.dumps([_info(self._folder)[name] for name in ("name", "version", "splits")])
+        yield json.dumps([_info(self._folder).get(name) for name in ("name", "version", "splits")])
 
 
 def root() -> Path:
@@ -117,8 +124,13 @@ def _versions(path: Path) -> list[Path]:
 
     Raises InputError where a data set is still being built.
     """
-    if (path / INFO).is_file() and (path / "features.json").is_file():
+    lacking = [name for name in (INFO, "features.json") if not (path / name).is_file()]
+    if path.name.startswith("incomplete.") and len(lacking) < 2:
+        raise InputError(f"{path} is still being built by TFDS: wait for it, or build it again.")
+    if not lacking:
         return [path]
+    if len(lacking) == 1 and any(path.glob("*record-*")):
+        raise InputError(f"{path} lacks {lacking[0]}: the data set was copied in part, or is still being built.")
     found, folders = [], _folders(path)
     building = [folder for folder in folders if folder.name.startswith("incomplete.")]
     versions = [folder for folder in folders if re.fullmatch(r"\d+\.\d+\.\d+", folder.name)]
@@ -130,7 +142,7 @@ def _versions(path: Path) -> list[Path]:
     for folder in folders:
         # A name above versions, or a name above configurations above versions; not a search of the whole disk.
         for below in (folder, *_folders(folder)):
-            if any(re.fullmatch(r"\d+\.\d+\.\d+", one.name) for one in _folders(below)):
+            if any(re.fullmatch(r"\d+\.\d+\.\d+|incomplete\..*", one.name) for one in _folders(below)):
                 found += _versions(below)
     return found
 
@@ -151,9 +163,13 @@ def _folders(path: Path) -> list[Path]:
 
 
 def _info(folder: Path) -> dict[str, Any]:
+    """What TFDS says of a data set; raises InputError unless it holds what is read of it."""
     try:
-        return json.loads((folder / INFO).read_text())
-    except (OSError, ValueError) as error:
+        info = json.loads((folder / INFO).read_text())
+        if not all(isinstance(named["name"], str) for named in (info, *info["splits"])):
+            raise TypeError("a name is no text")
+        return info | {"shards": {one["name"]: [*map(int, one.get("shardLengths", ()))] for one in info["splits"]}}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(f"{folder / INFO} cannot be read ({error}): copy the data set again.") from error
 
 
@@ -249,7 +265,7 @@ def _index(files: list[Path], lengths: list[int]) -> np.ndarray:
                 f"{file} holds {parts[-1].shape[1]} records, but {INFO} says {length}: it is cut short, or of another "
                 f"version; copy it again."
             )
-    return np.concatenate(parts, axis=1)
+    return np.concatenate([np.empty((2, 0), np.int64), *parts], axis=1)
 
 
 def _array_records(files: list[Path]) -> Any:
@@ -261,7 +277,14 @@ def _array_records(files: list[Path]) -> Any:
         source = ArrayRecordDataSource([str(file) for file in files])
     except Exception as error:  # It raises what its C++ raises.
         raise InputError(f"{files[0].parent} cannot be read ({error}): copy the data set again.") from error
-    return source.__getitem__
+
+    def fetch(index: int) -> bytes:
+        try:
+            return source[index]
+        except Exception as error:
+            raise ValueError(error) from error
+
+    return fetch
 
 
 IMAGENET256 = Tfds(names=("imagenet2012",), size=256, flip=True)

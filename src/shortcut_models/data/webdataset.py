@@ -10,9 +10,9 @@ from typing import NamedTuple, Self
 
 import numpy as np
 
-from shortcut_models.data.decode import BadImage
+from shortcut_models.data.decode import BadImage, check_bytes
 from shortcut_models.data.images import Images, LeftOut
-from shortcut_models.data.layout import SPLITS, SUFFIXES, canonical
+from shortcut_models.data.layout import SPLITS, SUFFIXES, canonical, numbered
 from shortcut_models.errors import InputError
 
 
@@ -92,7 +92,7 @@ class TarRecords:
             raise InputError(
                 f"{bare.file} has a sample without a label, {bare.name}: all need a `cls` member, or none."
             )
-        self.class_names = tuple(map(str, range(max(labelled) + 1))) if labelled else ()
+        self.class_names = numbered(labelled, files[0].parent if len(files) > 1 else files[0])
         self.warnings: list[str] = []
 
     def __len__(self) -> int:
@@ -106,6 +106,7 @@ class TarRecords:
     def read(self, index: int) -> tuple[bytes | np.ndarray, int]:
         """The member's bytes and the label."""
         sample = self.samples[index]
+        check_bytes(sample.size)
         try:
             with sample.file.open("rb", buffering=0) as file:
                 data = os.pread(file.fileno(), sample.size, sample.offset)
@@ -132,7 +133,7 @@ def _samples(path: Path, left_out: list[LeftOut]) -> Iterator[Sample]:
             else:
                 left_out.append(LeftOut(f"{path.name}/{member.name}", "format", "a second image of one sample"))
         elif suffix == "cls":
-            if not found.strip().isdigit():
+            if not found.strip().isdigit() or len(found) > 20:
                 raise InputError(f"{path} has a label that is no whole number: {member.name} holds {found[:20]!r}.")
             label = int(found)
     if image is not None:
@@ -143,6 +144,8 @@ def _members(path: Path) -> Iterator[tuple[tarfile.TarInfo, bytes]]:
     """Regular files of a tar, and the bytes of those that are labels."""
     try:
         with path.open("rb") as file:
+            if file.read(2) == b"\x1f\x8b":
+                raise InputError(f"{path} is compressed by gzip: unpack it first.")
             size = file.seek(0, os.SEEK_END)
             file.seek(-min(size, tarfile.BLOCKSIZE), os.SEEK_END)
             if any(file.read()):  # A whole tar ends with empty blocks; Python's reader does not ask for them.

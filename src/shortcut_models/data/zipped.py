@@ -16,7 +16,7 @@ from typing import Self
 
 import numpy as np
 
-from shortcut_models.data.decode import BadImage
+from shortcut_models.data.decode import BadImage, check_bytes
 from shortcut_models.data.images import Images
 from shortcut_models.data.layout import LABELS, Listing, canonical, is_ignored, lay_out, looks_like_image
 from shortcut_models.errors import InputError
@@ -40,7 +40,7 @@ class Zip(Images):
     @cached_property
     def _listings(self) -> dict[str, Listing]:
         names = self._archive.names
-        labels = self._archive.read(LABELS) if LABELS in names else None
+        labels = self._archive.labels()
         folders = [
             name.rstrip("/") for name in names if name.endswith("/") and not any(map(is_ignored, name.split("/")))
         ]
@@ -107,7 +107,13 @@ class Archive:
         info = self.members[name]
         if info.flag_bits & 1:
             raise BadImage("unreadable", "member of the zip: encrypted")
-        data = self._stored(name)
+        check_bytes(max(info.file_size, info.compress_size))
+        try:
+            data = self._stored(name)
+        except OSError as error:
+            raise BadImage("unreadable", f"member of the zip: {error.strerror}") from error
+        except OverflowError:  # A place beyond the end of any file.
+            raise BadImage("corrupt", "member of the zip: header") from None
         if info.compress_type == zipfile.ZIP_DEFLATED:
             try:
                 data = zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, info.file_size + 1)
@@ -118,6 +124,13 @@ class Archive:
         if len(data) != info.file_size or zlib.crc32(data) != info.CRC:
             raise BadImage("corrupt", "member of the zip: checksum")
         return data
+
+    def labels(self) -> bytes | None:
+        """EDM2's file of labels, None without one; raises InputError if it is damaged."""
+        try:
+            return self.read(LABELS) if LABELS in self.members else None
+        except BadImage as bad:
+            raise InputError(f"{LABELS} in {self.path} cannot be read ({bad}): copy the zip again.") from bad
 
 
 class ZipRecords:
