@@ -252,10 +252,20 @@ def test_damaged_prepared_data_are_told_in_a_sentence(source: Path, tmp_path: Pa
     with pytest.raises(InputError, match=r"images-00001.npy is damaged"):
         data()
     np.save(out / "images-00001.npy", np.zeros((6, 4, 4, 3), np.uint8))
-    with pytest.raises(InputError, match=r"images-00001.npy has shape \(6, 4, 4, 3\), which is not what the manifest"):
+    with pytest.raises(
+        InputError, match=r"images-00001.npy holds uint8 \(6, 4, 4, 3\), but the manifest says uint8 \(6, 16,"
+    ):
         data()
+    for array in (np.zeros((6, 16, 16, 3)), np.asfortranarray(np.ones((6, 16, 16, 3), np.uint8))):
+        np.save(out / "images-00001.npy", array)
+        with pytest.raises(InputError, match=r"images-00001.npy holds .*: remove it, and run the command"):
+            data()
     (out / "images-00001.npy").unlink()
     with pytest.raises(InputError, match=r"images-00001.npy is missing: run the command"):
+        data()
+    (out / "images-00001.npy").write_bytes(whole)
+    np.save(out / "labels-00000.npy", np.full(6, 3, np.int32))
+    with pytest.raises(InputError, match=r"out has labels from 0 to 3, but 3 classes: prepare the data again"):
         data()
     (out / "manifest.json").write_text("{")
     with pytest.raises(InputError, match=r"manifest.json is damaged"):
@@ -404,7 +414,6 @@ def test_a_run_s_latents_stay_those_of_its_vae(source: Path, tmp_path: Path) -> 
     ("words", "message"),
     [
         (["--vae-dtype", "bfloat16"], "--vae-dtype bfloat16 says what a VAE computes in, but no --vae is given"),
-        (["--threads", "-1"], "-1 is unknown: flags begin with two dashes"),
         (["--threads=-1"], "threads is -1, but must be at least 1"),
         (["more"], "prepare takes SOURCE and OUT, but was given"),
         (["--latents", "edm2"], "--latents edm2 does not fit"),

@@ -5,6 +5,7 @@ Shard k holds images-K.npy, or mean-K.npy and deviation-K.npy with mirrored copi
 
 import hashlib
 import json
+import math
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -30,6 +31,13 @@ FILES = {
     "latents": {"mean": "mean", "deviation": "deviation"},
 }
 """For each kind of prepared data, the files of what an example holds besides its label."""
+DTYPES = {
+    "image": np.dtype(np.uint8),
+    "mean": np.dtype(np.float16),
+    "deviation": np.dtype(np.float16),
+    "label": np.dtype(np.int32),
+}
+"""What the arrays hold."""
 MIRRORED = "-mirrored"
 """What the files of mirrored latents have at the end of their names."""
 
@@ -191,24 +199,19 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     return manifest
 
 
-def _whole_rows(array: np.ndarray) -> np.ndarray:
-    """The same memory with a row as one opaque item, which NumPy copies at once and not number by number."""
-    return array.reshape(len(array), -1).view(np.dtype((np.void, array.nbytes // len(array))))[:, 0]
-
-
 class ShardSource:
     """The seam of a source over shards of arrays, each mapped when something in it is asked for."""
 
     def __init__(
         self, folder: Path, manifest: dict[str, Any], labelled: bool, ending: str = "", first: int = 0
     ) -> None:
-        self._folder, self._labelled = folder, labelled and manifest["num_classes"] > 1
-        self._shape = tuple(manifest["shape"])
-        self._files = {name: file + ending for name, file in FILES[manifest["kind"]].items()} | {"label": "labels"}
+        self._folder, self._kind, self._num_classes = folder, manifest["kind"], manifest["num_classes"]
+        self._labelled, self._shape = labelled and self._num_classes > 1, tuple(manifest["shape"])
+        self._files = {name: file + ending for name, file in FILES[self._kind].items()} | {"label": "labels"}
         self._counts = [shard["count"] for shard in manifest["shards"]]
         self._ends = np.cumsum(self._counts)
         self._count = min(first or sum(self._counts), sum(self._counts))
-        self._mapped: dict[tuple[str, int], np.ndarray] = {}
+        self._mapped: dict[tuple[str, int], memoryview] = {}
         self.mirror: Source | None = None
         for number, count in enumerate(self._counts):
             for file in self._files.values() if count else ():
@@ -229,31 +232,46 @@ class ShardSource:
     def batch(self, indices: Int[np.ndarray, " count"]) -> Batch:
         """The examples of these indices, one after the other."""
         shards = np.searchsorted(self._ends, indices, side="right")
+        rows = indices - (self._ends - self._counts)[shards]
+        places = list(zip(shards.tolist(), rows.tolist(), strict=True))
         batch: Batch = {}
-        # In the order of the file, which a disk likes, shard by shard.
-        order = np.argsort(indices, kind="stable")
-        parts = np.split(order, np.flatnonzero(np.diff(shards[order])) + 1) if len(order) else []
-        for part in parts:
-            number = int(shards[part[0]])
-            rows = indices[part] - (self._ends[number] - self._counts[number])
-            for name in self._files:
-                array = self._map(name, number)
-                if name not in batch:
-                    batch[name] = np.empty((len(indices), *array.shape[1:]), array.dtype)
-                _whole_rows(batch[name])[part] = _whole_rows(array)[rows]
-        return batch if self._labelled else batch | {"label": np.zeros(len(indices), np.int32)}
+        for name in FILES[self._kind]:
+            size = math.prod(self._shape) * DTYPES[name].itemsize
+            mapped = {number: self._map(name, number) for number in set(shards.tolist())}
+            # Each row is copied once, from its shard to its place: NumPy would gather the rows of every shard apart
+            # and then put them in order.
+            joined = bytearray().join([mapped[number][row * size : (row + 1) * size] for number, row in places])
+            batch[name] = np.frombuffer(joined, DTYPES[name]).reshape(-1, *self._shape)
+        labels = self._labels[indices] if self._labelled else np.zeros(len(indices), np.int32)
+        return batch | {"label": labels}
 
-    def _map(self, name: str, number: int) -> np.ndarray:
+    @cached_property
+    def _labels(self) -> Int[np.ndarray, " all"]:
+        """Of all shards; raises InputError for one that is none of the classes'."""
+        parts = (self._map("label", number) for number, count in enumerate(self._counts) if count)
+        labels = np.frombuffer(b"".join(parts), DTYPES["label"])
+        if labels.min() < 0 or labels.max() >= self._num_classes:
+            raise InputError(
+                f"{self._folder} has labels from {labels.min()} to {labels.max()}, but {self._num_classes} classes: "
+                "prepare the data again."
+            )
+        return labels
+
+    def _map(self, name: str, number: int) -> memoryview:
+        """The bytes of a shard's array."""
         if (name, number) not in self._mapped:
             path = self._folder / f"{self._files[name]}-{number:05}.npy"
             try:
-                # The plain view: indexing a memmap object takes several times as long.
-                array = np.load(path, mmap_mode="r").view(np.ndarray)
+                array = np.load(path, mmap_mode="r")
             except (OSError, ValueError, EOFError) as error:
                 raise InputError(
                     f"{path} is damaged ({error}): remove it, and run the command that prepared it again."
                 ) from error
-            if array.shape != (self._counts[number], *(self._shape if name != "label" else ())):
-                raise InputError(f"{path} has shape {array.shape}, which is not what the manifest says: prepare again.")
-            self._mapped[name, number] = array
+            shape = (self._counts[number], *(self._shape if name != "label" else ()))
+            if (array.shape, array.dtype) != (shape, DTYPES[name]) or not array.flags.c_contiguous:
+                raise InputError(
+                    f"{path} holds {array.dtype} {array.shape}, but the manifest says {DTYPES[name]} {shape}: remove "
+                    "it, and run the command that prepared it again."
+                )
+            self._mapped[name, number] = memoryview(array).cast("B")
         return self._mapped[name, number]
