@@ -21,6 +21,7 @@ from shortcut_models.data.decode import MAX_BYTES, BadImage
 from shortcut_models.data.huggingface import HuggingFace
 from shortcut_models.data.images import Images
 from shortcut_models.data.zipped import Zip
+from shortcut_models.prepare import prepare
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "data"
 
@@ -206,6 +207,22 @@ def test_what_cannot_be_read_says_why(tmp_path: Path) -> None:
     (tmp_path / "gz.tar").write_bytes(gzip.compress(webdataset(tmp_path / "a.tar", b"1").read_bytes()))
     with pytest.raises(InputError, match=r"gz.tar is compressed by gzip: unpack it first"):
         open_data(tmp_path / "gz.tar")
+
+
+def test_settings_that_cannot_be_met_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "a.png").write_bytes(png())
+    arguments: list[tuple[dict[str, Any], str]] = [
+        ({"size": 8, "crop": "middle"}, "data.crop is 'middle', but must be one of center, adm"),
+        ({"size": 8.5}, "data.size is 8.5, but images are 1 to"),
+        ({"size": 8, "split": "nope"}, "split 'nope' is unknown"),
+    ]
+    for given, message in arguments:
+        with pytest.raises(InputError, match=message):
+            open_data(tmp_path / "a", **given)
+    prepare(str(tmp_path / "a"), tmp_path / "out", size=8)
+    with pytest.raises(InputError, match=r"out is cropped already: leave crop='adm' out, or prepare it again so"):
+        open_data(tmp_path / "out", size=8, crop="adm")
 
 
 # --- TFDS

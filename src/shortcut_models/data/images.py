@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, Self
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, Self, get_args
 
 import numpy as np
 from jaxtyping import Int
@@ -104,6 +104,8 @@ class Images(Data):
             object.__setattr__(self, "vae", whole_path(self.vae))
         if self.size is not None:
             check_size("data.size", self.size)
+        if self.crop not in get_args(Crop):
+            raise InputError(f"data.crop is {self.crop!r}, but must be one of {', '.join(get_args(Crop))}.")
         check_first(self.first)
 
     @classmethod
@@ -196,7 +198,7 @@ class Images(Data):
 
 def check_size(name: str, size: int) -> None:
     """Raise InputError unless images can be of this height and width."""
-    if not 1 <= size <= MOST_PIXELS:
+    if not (isinstance(size, int) and 1 <= size <= MOST_PIXELS):
         raise InputError(f"{name} is {size}, but images are 1 to {MOST_PIXELS} pixels high and wide.")
 
 

@@ -140,6 +140,8 @@ def open_data(
     if size is not None:
         known = {field.name for field in dataclasses.fields(data)}
         wanted = {"size": size, "crop": crop}
+        if "crop" not in known and crop != "center":
+            raise InputError(f"{describe(data)} is cropped already: leave crop={crop!r} out, or prepare it again so.")
         data = dataclasses.replace(data, **{name: value for name, value in wanted.items() if name in known})
         if "size" not in known and data.shape[:2] != (size, size) and getattr(data, "size", None) != size:
             raise InputError(f"{describe(data)} has shape {data.shape}, and cannot be resized to {size}.")
