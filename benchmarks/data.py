@@ -67,7 +67,7 @@ def folder(place: Path) -> dict[str, Any]:
 
 
 def latents(place: Path) -> dict[str, Any]:
-    """Rows a second of processor time, in random batches of 256: prepared latents, and a bare mapped read of the same."""
+    """Rows a second of processor time, in random batches of 256: prepared latents, and a bare mapped read of them."""
     from shortcut_models.data.prepared import ShardSource
 
     shape, each, shards, size = (32, 32, 4), 4096, 5, 256
