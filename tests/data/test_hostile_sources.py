@@ -214,7 +214,7 @@ def test_settings_that_cannot_be_met_are_refused(tmp_path: Path) -> None:
     (tmp_path / "a" / "a.png").write_bytes(png())
     with pytest.raises(InputError, match="split 'nope' is unknown"):
         open_data(tmp_path / "a", "nope", size=8)
-    with pytest.raises(InputError, match="data.size is 10000, but images are 1 to 9459 pixels"):
+    with pytest.raises(InputError, match=r"data.size is 10000, but images are 1 to 9459 pixels"):
         open_data(tmp_path / "a", size=10_000)
     prepare(str(tmp_path / "a"), tmp_path / "out", size=8)
     with pytest.raises(InputError, match=r"out is cropped already: leave crop='adm' out, or prepare it again so"):
