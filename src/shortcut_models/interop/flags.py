@@ -212,8 +212,8 @@ def main(words: list[str] | None = None) -> int:
 def run(words: list[str], program: bool = False) -> int:
     """Train, or draw samples, as `--mode` says; raises InputError for what cannot be."""
     if parsing.wants_help(words):
-        flags, ours = ("\n".join(f"  --{name} ({value})" for name, value in t.items()) for t in (FLAGS, OURS))
-        print(HELP.format(flags=flags, ours=ours), end="")
+        shown = ["\n".join(f"  --{name} ({value})" for name, value in table.items()) for table in (FLAGS, OURS)]
+        print(HELP.format(flags=shown[0], ours=shown[1]), end="")
         return 0
     given = read_flags(words)
     flags: dict[str, Any] = FLAGS | OURS | given
