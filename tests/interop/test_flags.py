@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from shortcut_models import InputError, catalogue, runs
-from shortcut_models.cli import parsing, settings
+from shortcut_models.cli import evaluate, parsing, settings
 from shortcut_models.config import FREE_TO_CHANGE, Config
 from shortcut_models.config_json import to_json
 from shortcut_models.data.images import FOUND
@@ -261,7 +261,7 @@ def test_a_flag_that_a_train_type_does_not_read_is_told_in_one_line(tmp_path: Pa
     assert flags.remarks(flags.FLAGS | flags.OURS | given, given) == [
         "--model.class_dropout_prob 0.5: --model.train_type consistency does not read it, in the official code neither."
     ]
-    np.savez(tmp_path / "stats.npz", mu=np.zeros(3), sigma=np.eye(3))
+    np.savez(tmp_path / "stats.npz", mu=np.zeros(2048), sigma=np.eye(2048))
     given = {"fid_stats": str(tmp_path / "stats.npz")}
     flags.check(flags.FLAGS | flags.OURS | given)
     told = flags.remarks(flags.FLAGS | flags.OURS | given, given)
@@ -271,8 +271,8 @@ def test_a_flag_that_a_train_type_does_not_read_is_told_in_one_line(tmp_path: Pa
     for words in (["--objective.overlap", "1"], ["--model.train_type", "livereflow"], ["--model.train_type", "naive"]):
         other = flags.read_flags(words)
         assert flags.remarks(flags.FLAGS | flags.OURS | other, other) == []
-    np.savez(tmp_path / "stats.npz", mu=np.zeros(3), sigma=np.eye(2))
-    with pytest.raises(InputError, match=r"is no \.npz with `mu`"):
+    np.savez(tmp_path / "stats.npz", mu=np.zeros(3), sigma=np.eye(3))
+    with pytest.raises(InputError, match=r"is no \.npz with `mu` of 2048 and `sigma` of 2048 x 2048 numbers"):
         flags.check(flags.FLAGS | flags.OURS | given)
 
 
@@ -368,25 +368,20 @@ def test_the_celeba_command_trains_goes_on_and_draws(
     with pytest.raises(InputError, match=r"--model\.train_type naive is not how runs/celebahq256-"):
         flags.run([*draw, "--model.train_type", "naive"])
     # The file of statistics is measured with, in the words and by the metric of `shortcut evaluate`.
-    np.savez(tmp_path / "stats.npz", mu=np.zeros(2), sigma=np.eye(2))
-    monkeypatch.setattr(inception, "find_inception", lambda *_: Known())
+    np.savez(tmp_path / "stats.npz", mu=np.zeros(2048), sigma=np.eye(2048))
+    monkeypatch.setattr(inception, "find_inception", lambda *_: None)
+    measured: list[Any] = []
+    monkeypatch.setattr(evaluate, "run", lambda *given: measured.append(given) or 0)
     assert main([*draw, "--fid_stats", str(tmp_path / "stats.npz"), "--max_steps", "9"]) == 0
     assert len(list((tmp_path / "drawn").glob("*.png"))) == 2
     found = capsys.readouterr().out
     assert "--max_steps: read in training alone." in found
     assert "the same as: shortcut evaluate " in found
-    report = json.loads((tmp_path / "drawn.json").read_text())
-    assert np.isfinite(report["steps"]["1"]["fid-paper-2"])
-
-
-class Known:
-    """Stands for Inception: two features that are easily known."""
-
-    name, sha256 = "known", "0" * 64
-
-    def features(self, samples: np.ndarray, protocol: str) -> dict[str, np.ndarray]:
-        assert protocol == "paper"
-        return {"pool": samples.reshape(len(samples), -1)[:, :2].astype(np.float32)}
+    ((asked, model),) = measured
+    wish = parsing.parse(evaluate.Evaluate, "evaluate", asked)
+    assert (wish.target, wish.steps, wish.count, wish.weights) == (str(folder), "1", 2, "raw")
+    assert (wish.metrics, wish.stats, wish.stats_protocol) == (("fid-paper",), tmp_path / "stats.npz", "paper")
+    assert (model.step, model.weights) == (3, "raw")
 
 
 @pytest.fixture

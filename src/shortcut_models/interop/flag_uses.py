@@ -23,7 +23,7 @@ BUDGETS = (1, 4, 32, 128)
 """Steps that the official code measures and draws in."""
 COUNT = 4096
 """Samples of its FID in training."""
-STATISTICS, PROTOCOL = "fid-paper", "paper"
+STATISTICS, PROTOCOL, FEATURES = "fid-paper", "paper", 2048
 
 
 def check_statistics(path: Path) -> None:
@@ -33,11 +33,14 @@ def check_statistics(path: Path) -> None:
     try:
         with np.load(path, allow_pickle=False) as stored:
             mean, covariance = stored["mu"], stored["sigma"]
-        fits = mean.ndim == 1 and covariance.shape == (*mean.shape, *mean.shape)
+        fits = (mean.shape, covariance.shape) == ((FEATURES,), (FEATURES, FEATURES))
     except Exception:  # Of an archive that is damaged, NumPy and zipfile raise what they like.
         fits = False
     if not fits:
-        raise InputError(f"--fid_stats {path} is no .npz with `mu` of n and `sigma` of n x n numbers.")
+        raise InputError(
+            f"--fid_stats {path} is no .npz with `mu` of {FEATURES} and `sigma` of {FEATURES} x {FEATURES} numbers, "
+            "which Inception's features have: give the official page's file."
+        )
 
 
 def why_no_fid(flags: dict[str, Any]) -> str | None:
