@@ -1,9 +1,10 @@
 """Seconds of the SD-VAE's encoder and decoder beside diffusers' AutoencoderKL in PyTorch, on the same CPU.
 
-    python -m benchmarks.vae [--rounds 5] [--batch 4] [--size 256] [--ours-only]
+    python -m benchmarks.vae [--rounds 5] [--batch 4] [--size 256] [--what encode] [--ours-only]
 
-Both have the same random weights and take turns in one process. Needs the extra `bench`. Writes
-benchmarks/results/vae.json.
+Both have the same random weights and take turns in one process. On a busy machine the clock says little: pin it to one
+core (`taskset -c 0 python -m benchmarks.vae`) and read the ratio of the processor's seconds, user and system, which
+stand beside those of the clock. Needs the extra `bench`. Writes benchmarks/results/vae.json.
 """
 
 import argparse
@@ -79,14 +80,20 @@ def peers(tensors: dict[str, np.ndarray], images: np.ndarray, latents: np.ndarra
     }
 
 
-def measure(contestants: dict[str, Callable[[], Any]], rounds: int) -> dict[str, list[float]]:
-    """Seconds of each in every round; they take turns, in changing order."""
-    seconds: dict[str, list[float]] = {name: [] for name in contestants}
+def clocks() -> np.ndarray:
+    """Seconds of the clock, and of the processor for this process: user and system."""
+    spent = os.times()
+    return np.array([time.perf_counter(), spent.user, spent.system])
+
+
+def measure(contestants: dict[str, Callable[[], Any]], rounds: int) -> dict[str, list[list[float]]]:
+    """Seconds of each in every round, by the three `clocks`; they take turns, in changing order."""
+    seconds: dict[str, list[list[float]]] = {name: [] for name in contestants}
     for number in range(rounds):
         for name in list(contestants)[:: 1 if number % 2 else -1]:
-            began = time.perf_counter()
+            began = clocks()
             contestants[name]()
-            seconds[name].append(time.perf_counter() - began)
+            seconds[name].append([round(float(spent), 3) for spent in clocks() - began])
     return seconds
 
 
@@ -102,6 +109,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name, default in (("rounds", 5), ("batch", 4), ("size", 256)):
         parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--what", nargs="+", default=("encode", "decode"), choices=("encode", "decode"))
     parser.add_argument("--ours-only", action="store_true", help="without PyTorch: no ratio")
     parser.add_argument("--out", type=Path, default=OUT)
     asked = parser.parse_args()
@@ -112,13 +120,14 @@ def main() -> None:
     if not asked.ours_only:
         made["diffusers"] = peers(weights(), images, latents)
     rows: list[dict[str, Any]] = []
-    for what in ("encode", "decode"):
+    for what in asked.what:
         contestants = {name: calls[what] for name, calls in made.items()}
         answers = {name: call() for name, call in contestants.items()}  # Compiles, too.
         row: dict[str, Any] = {"what": what, "seconds": measure(contestants, asked.rounds)}
-        row["median"] = {name: statistics.median(times) for name, times in row["seconds"].items()}
+        for kind, of in (("clock", lambda s: s[0]), ("processor", lambda s: s[1] + s[2])):
+            median = {name: statistics.median(map(of, times)) for name, times in row["seconds"].items()}
+            row[kind] = median | ({"ratio": median["ours"] / median["diffusers"]} if "diffusers" in made else {})
         if "diffusers" in made:
-            row["ratio"] = row["median"]["ours"] / row["median"]["diffusers"]
             row["largest difference"] = float(np.abs(answers["ours"] - answers["diffusers"]).max())
         rows.append(row)
         print({key: value for key, value in row.items() if key != "seconds"}, flush=True)

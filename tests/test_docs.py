@@ -101,7 +101,7 @@ def test_every_command_of_the_official_code_is_understood() -> None:
     found = [shlex.split(line)[2:] for page in PAGES for line in named(page) if line.startswith("python train.py --")]
     assert len(found) >= 4
     for words in found:
-        flags.check(flags.FLAGS | flags.read_flags(words))
+        flags.check(flags.FLAGS | flags.OURS | flags.read_flags(words))
 
 
 def test_every_command_on_a_page_parses() -> None:

@@ -15,6 +15,7 @@ LATER: dict[str, Any] = {
     "prepared.first": 0,
     "prepared.vae_identity": "",
     "shortcut.longer": False,
+    "shortcut.overlap": False,
     **{f"{kind}.{name}": "" for kind in _IMAGES for name in ("vae", "vae_identity")},
     **{f"{kind}.vae_dtype": "float32" for kind in _IMAGES},
     **{f"{kind}.first": 0 for kind in _IMAGES},

@@ -110,7 +110,11 @@ class TensorBoard:
 
 
 class WandB:
-    """Weights & Biases (extra: wandb). The run's id is kept in its folder, so resuming continues it."""
+    """Weights & Biases (extra: wandb). The run's id is kept in its folder, so resuming continues it.
+
+    W&B's variables are honoured: WANDB_PROJECT (else "shortcut"), WANDB_NAME (else that of the folder), WANDB_RUN_ID
+    (else the one that is kept, or a new one) and WANDB_RESUME; its client reads WANDB_ENTITY, WANDB_MODE and others.
+    """
 
     def __init__(self, folder: Path, config: dict[str, Any], rename: Rename = dict) -> None:
         try:
@@ -119,19 +123,24 @@ class WandB:
             raise InputError("tracker 'wandb' is not installed: pip install 'shortcut-models[wandb]'.") from error
         self._rename, self._wandb = rename, wandb
         remembered = folder / "wandb-id.txt"
-        if not remembered.exists() or not remembered.read_text().strip():
-            write_text(remembered, secrets.token_hex(4))
+        given = os.environ.get("WANDB_RUN_ID")
+        kept = remembered.read_text().strip() if remembered.exists() else ""
+        if not (given or kept):
+            kept = secrets.token_hex(4)
+            write_text(remembered, kept)
         with _answering("wandb"):
             self._run = wandb.init(
-                project="shortcut",
-                name=folder.name,
-                id=remembered.read_text().strip(),
-                resume="allow",
+                project=os.environ.get("WANDB_PROJECT") or "shortcut",
+                name=os.environ.get("WANDB_NAME") or folder.name,
+                id=given or kept,
+                resume=os.environ.get("WANDB_RESUME") or "allow",
                 config=config,
                 dir=folder,
             )
             # W&B drops rows whose own step goes back; ours goes back when a killed run resumes.
             self._run.define_metric("*", step_metric="step")
+        if given and given != kept:
+            write_text(remembered, given)  # Only now: W&B has it.
 
     def log(self, step: int, metrics: Metrics) -> None:
         with _answering("wandb"):

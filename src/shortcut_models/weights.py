@@ -61,7 +61,7 @@ def load(
     if dtype not in ("float32", "trained"):
         raise InputError(f"dtype {dtype!r} is unknown: use float32, or trained to compute as in training.")
     path = Path(source)
-    if _is_official(path):
+    if is_official(path):
         imported = read_weights(path, format="official", num_heads=num_heads, image_size=image_size, weights=weights)
         return as_model(imported)
     if hub.is_id(source) or model_folder.is_model_folder(path):
@@ -76,12 +76,12 @@ def load(
     return found
 
 
-def as_model(imported: Imported) -> Model:
-    """Weights of another program as a model, sampled as they were trained to be."""
+def as_model(imported: Imported, objective: Objective | None = None) -> Model:
+    """Weights of another program as a model, sampled as they were trained to be, or by `objective`."""
     return Model(
         imported.network,
         imported.params,
-        objective_of(imported),
+        objective or objective_of(imported),
         data_of(imported),
         step=imported.step or 0,
         weights=imported.about["weights"],
@@ -91,7 +91,7 @@ def as_model(imported: Imported) -> Model:
 def read_shown(source: str | Path) -> Data:
     """The data that the samples of what `load` takes are to be compared with, without its weights if they say so."""
     path = Path(source)
-    if _is_official(path):
+    if is_official(path):
         return load(path).data
     if hub.is_id(source) or model_folder.is_model_folder(path):
         return model_folder.read_data(source)
@@ -106,7 +106,7 @@ def folder_of(source: str | Path) -> Path:
     return Path() if hub.is_id(source) else path
 
 
-def _is_official(path: Path) -> bool:
+def is_official(path: Path) -> bool:
     """Whether to read it as a checkpoint of the official code: a file, or a folder with its file inside."""
     if path.is_file():
         if path.suffix in PYTORCH:

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -13,6 +14,7 @@ from known import IMAGES, POINTS, Asked, Few, Rows, given_of
 from shortcut_models import InputError, catalogue
 from shortcut_models.data.unavailable import Unavailable
 from shortcut_models.figures import check, draw_figures, draw_interpolation, find, left_out
+from shortcut_models.figures.base import Given
 from shortcut_models.figures.budgets import FIGURE as BUDGETS
 from shortcut_models.figures.classes import Classes
 from shortcut_models.figures.curves import FIGURE as CURVES
@@ -251,3 +253,10 @@ def test_every_figure_says_how_to_read_it_and_stands_in_the_docs() -> None:
     for name in catalogue.FIGURES:
         assert find(name).how.endswith(".")
         assert f"`{name}`" in page
+
+
+def test_the_null_label_has_no_name_though_the_data_have_a_class_of_that_number() -> None:
+    """As CelebA's command trains: one class, never shown, of data with two."""
+    known = SimpleNamespace(num_classes=1, data=SimpleNamespace(class_names=("female", "male")))
+    given: Any = SimpleNamespace(model=known)
+    assert Given.class_names(given, np.array([0, 1])) == ["female", ""]

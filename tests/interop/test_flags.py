@@ -2,23 +2,28 @@
 
 import json
 import shlex
+import sys
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import jax
 import numpy as np
 import pytest
+from PIL import Image
 
 from shortcut_models import InputError, catalogue, runs
-from shortcut_models.cli import parsing, settings
+from shortcut_models.cli import evaluate, parsing, settings
 from shortcut_models.config import FREE_TO_CHANGE, Config
 from shortcut_models.config_json import to_json
 from shortcut_models.data.images import FOUND
 from shortcut_models.data.pipeline import batch_dataset
-from shortcut_models.interop import flag_uses, flags
+from shortcut_models.interop import flag_uses, flags, tracked_names
+from shortcut_models.metrics.features import inception
 from shortcut_models.presets import get_preset
 from tests.codecs.vaes import write_small
+from tests.interop.test_official import train_state, write
 
 ROOT = Path(__file__).parents[2]
 
@@ -69,8 +74,10 @@ def places(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("TFDS_DATA_DIR", str(ROOT / "tests/golden/data/tfds"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
     monkeypatch.setenv("TORCH_HOME", str(tmp_path_factory.mktemp("torch")))
-    for name in ("SHORTCUT_VAE", "SHORTCUT_INCEPTION", "WANDB_ENTITY", "WANDB_RUN_GROUP", "WANDB_MODE"):
-        monkeypatch.delenv(name, raising=False)
+    wandb = (f"WANDB_{name}" for name in ("PROJECT", "NAME", "RUN_GROUP", "ENTITY", "MODE", "RUN_ID", "RESUME"))
+    for name in ("SHORTCUT_VAE", "SHORTCUT_INCEPTION", *wandb):
+        monkeypatch.setenv(name, "")  # So that it is put back, whatever a command sets.
+        monkeypatch.delenv(name)
 
 
 @pytest.fixture
@@ -82,7 +89,7 @@ def published(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def translate(words: str, **changes: Any) -> Config:
-    found = flags.FLAGS | flags.read_flags(shlex.split(words)) | changes
+    found = flags.FLAGS | flags.OURS | flags.read_flags(shlex.split(words)) | changes
     flags.check(found)
     return flags.configuration(found)
 
@@ -139,6 +146,7 @@ def objective(words: str) -> dict[str, Any]:
         ("shortcut --model.bootstrap_every 4", {"share": 0.25}),
         ("shortcut --model.bootstrap_dt_bias 1", {"longer": True}),
         ("shortcut --model.denoise_timesteps 32", {"levels": 32, "times.grid": 32}),
+        ("shortcut --objective.overlap 1", {"overlap": True}),
         ("livereflow", {"guidance": 4.0}),
         ("livereflow --model.cfg_scale 1.5 --model.bootstrap_ema 0", {"guidance": 1.5}),
         ("livereflow --model.cfg_scale 0", {"label_dropout": 1.0, "pair_dropout": True}),
@@ -163,7 +171,7 @@ def test_what_a_train_type_reads(words: str, expected: dict[str, Any]) -> None:
     ],
 )
 def test_what_a_distillation_reads(words: str, expected: dict[str, Any]) -> None:
-    given = flags.FLAGS | flags.read_flags(["--model.train_type", *words.split()])
+    given = flags.FLAGS | flags.OURS | flags.read_flags(["--model.train_type", *words.split()])
     found = flags._objective(given)
     base = catalogue.find("objective", catalogue.OBJECTIVES, flags.TRAIN_TYPES[words.split()[0]].objective)
     known, there = parsing.settings(found), parsing.settings(base)
@@ -208,6 +216,17 @@ def test_the_printed_command_is_the_same_training(words: str) -> None:
     [
         ("--model.dropout .1", "--model.dropout 0.1 cannot be followed: the network has no dropout"),
         ("--model.t_sampling uniform", "declares this flag and does not read it"),
+        ("--wandb.random_delay 3", "random names do here; leave it out"),
+        ("--objective.overlap 1 --model.train_type livereflow", "is for --model.train_type shortcut: livereflow uses"),
+        ("--objective.overlap 2", "--objective.overlap is 2, but must be 0 or 1"),
+        ("--dataset_name celebahq256 --wandb.group a --wandb.exp_prefix b", "older name of --wandb.group: give one"),
+        ("--dataset_name celebahq256 --wandb.name a --wandb.exp_descriptor b", "older name of --wandb.name: give one"),
+        ("--dataset_name celebahq256 --wandb.run_id a --wandb.unique_identifier b", "names the run that goes on"),
+        (
+            "--dataset_name celebahq256 --wandb.name {datset}",
+            "cannot be filled in \\('datset'\\): braces hold the name",
+        ),
+        ("--dataset_name celebahq256 --wandb.name {", "cannot be filled in"),
         ("--debug_overfit 2", "--debug_overfit is 2, but must be 0 or 1"),
         ("--debug_overfit 1 --batch_size 12", "--batch_size 12 is no multiple of 8"),
         ("--debug_overfit 1 --dataset_name digits --model.use_stable_vae 0", "the first images of files"),
@@ -239,18 +258,22 @@ def test_what_cannot_be_followed_is_refused(words: str, sentence: str) -> None:
 
 def test_a_flag_that_a_train_type_does_not_read_is_told_in_one_line(tmp_path: Path) -> None:
     given = flags.read_flags(["--model.train_type", "consistency", "--model.class_dropout_prob", ".5"])
-    assert flags.remarks(flags.FLAGS | given, given) == [
+    assert flags.remarks(flags.FLAGS | flags.OURS | given, given) == [
         "--model.class_dropout_prob 0.5: --model.train_type consistency does not read it, in the official code neither."
     ]
-    np.savez(tmp_path / "stats.npz", mu=np.zeros(3), sigma=np.eye(3))
+    np.savez(tmp_path / "stats.npz", mu=np.zeros(2048), sigma=np.eye(2048))
     given = {"fid_stats": str(tmp_path / "stats.npz")}
-    flags.check(flags.FLAGS | given)
-    told = flags.remarks(flags.FLAGS | given, given)
+    flags.check(flags.FLAGS | flags.OURS | given)
+    told = flags.remarks(flags.FLAGS | flags.OURS | given, given)
     assert f"--fid_stats {given['fid_stats']}: no FID is computed, for the weights of Inception are not in" in told[0]
     assert "every image of a batch is used once" in told[1]
-    np.savez(tmp_path / "stats.npz", mu=np.zeros(3), sigma=np.eye(2))
-    with pytest.raises(InputError, match=r"is no \.npz with `mu`"):
-        flags.check(flags.FLAGS | given)
+    assert "--objective.overlap 1" in told[1]
+    for words in (["--objective.overlap", "1"], ["--model.train_type", "livereflow"], ["--model.train_type", "naive"]):
+        other = flags.read_flags(words)
+        assert flags.remarks(flags.FLAGS | flags.OURS | other, other) == []
+    np.savez(tmp_path / "stats.npz", mu=np.zeros(3), sigma=np.eye(3))
+    with pytest.raises(InputError, match=r"is no \.npz with `mu` of 2048 and `sigma` of 2048 x 2048 numbers"):
+        flags.check(flags.FLAGS | flags.OURS | given)
 
 
 def test_a_run_is_gone_on_with_or_is_what_training_starts_from(trained: Path) -> None:
@@ -260,10 +283,13 @@ def test_a_run_is_gone_on_with_or_is_what_training_starts_from(trained: Path) ->
         ("--save_dir runs/other", str(trained), Path("runs/other")),
         ("--model.train_type progressive --save_dir runs/other", str(trained), Path("runs/other")),
     ]:
-        found = flags.FLAGS | flags.read_flags(shlex.split(f"{words} {more}"))
+        found = flags.FLAGS | flags.OURS | flags.read_flags(shlex.split(f"{words} {more}"))
         config = flags.configuration(found)
         assert (config.start_from, flags.run_folder(found, config)) == (starts, folder)
-    found = flags.FLAGS | flags.read_flags(shlex.split(f"{words} --model.train_type progressive"))
+    found = flags.FLAGS | flags.OURS | flags.read_flags(shlex.split(f"{words} --save_dir x --wandb.run_id y"))
+    with pytest.raises(InputError, match="which a run of ours does in its own folder and with its own method"):
+        flags.configuration(found)
+    found = flags.FLAGS | flags.OURS | flags.read_flags(shlex.split(f"{words} --model.train_type progressive"))
     config = flags.configuration(found)
     assert config.start_from == str(trained)
     assert flags.run_folder(found, config).name.startswith("digits-progressive-")
@@ -272,7 +298,7 @@ def test_a_run_is_gone_on_with_or_is_what_training_starts_from(trained: Path) ->
 def test_the_folder_tells_settings_apart_but_not_how_long_or_where_they_run() -> None:
     def name(words: str) -> str:
         given = "--dataset_name digits --model.use_stable_vae 0 --model.patch_size 4 " + words
-        found = flags.FLAGS | flags.read_flags(shlex.split(given))
+        found = flags.FLAGS | flags.OURS | flags.read_flags(shlex.split(given))
         return flags.run_folder(found, flags.configuration(found)).name
 
     assert name("") == name("--max_steps 7 --model.sharding fsdp --save_interval 3")
@@ -288,7 +314,7 @@ def main(words: list[str]) -> int:
 
 
 def test_the_celeba_command_trains_goes_on_and_draws(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], wandb: list[Any]
 ) -> None:
     monkeypatch.setenv("SHORTCUT_VAE", str(write_small(tmp_path / "vae")))
     monkeypatch.chdir(tmp_path)
@@ -321,19 +347,123 @@ def test_the_celeba_command_trains_goes_on_and_draws(
 
     rows = (folder / "metrics.jsonl").read_text().splitlines()
     assert all(np.isfinite(json.loads(row)["loss"]) for row in rows)
-    assert main([*words, "--max_steps", "3", "--load_dir", str(folder)]) == 0
+    capsys.readouterr()
+    told = ["--wandb.project", "mine", "--wandb.name", "{dataset_name}-{hidden_size}", "--wandb.offline"]
+    assert main([*words, "--max_steps", "3", "--load_dir", str(folder), *told]) == 0
     assert runs.latest(folder) == 3
+    assert "the same as: WANDB_PROJECT=mine WANDB_NAME=celebahq256-16 WANDB_MODE=offline shortcut train " in (
+        found := capsys.readouterr().out
+    )
+    assert "--tracker wandb" in found
+    (opened,) = [call for call in wandb if isinstance(call, dict) and "project" in call]
+    assert (opened["project"], opened["name"], opened["resume"]) == ("mine", "celebahq256-16", "allow")
+    (row,) = [call for call in wandb if isinstance(call, dict) and "training/loss" in call]
+    assert row["step"] == 3
+    assert {"training/loss_flow", "training/loss_bootstrap", "training/grad_norm", "training/lr"} <= row.keys()
 
     draw = ["--mode", "inference", "--load_dir", str(folder), "--inference_timesteps", "1"]
     draw += ["--inference_generations", "3", "--batch_size", "2", "--save_dir", str(tmp_path / "drawn")]
-    assert main(draw) == 0
+    with pytest.raises(InputError, match=r"--model\.depth is 3, but 1 in runs/celebahq256-.*: give that, or leave"):
+        flags.run([*draw, "--model.depth", "3"])
+    with pytest.raises(InputError, match=r"--model\.train_type naive is not how runs/celebahq256-"):
+        flags.run([*draw, "--model.train_type", "naive"])
+    # The file of statistics is measured with, in the words and by the metric of `shortcut evaluate`.
+    np.savez(tmp_path / "stats.npz", mu=np.zeros(2048), sigma=np.eye(2048))
+    monkeypatch.setattr(inception, "find_inception", lambda *_: None)
+    measured: list[Any] = []
+    monkeypatch.setattr(evaluate, "run", lambda *given: measured.append(given) or 0)
+    assert main([*draw, "--fid_stats", str(tmp_path / "stats.npz"), "--max_steps", "9"]) == 0
     assert len(list((tmp_path / "drawn").glob("*.png"))) == 2
+    found = capsys.readouterr().out
+    assert "--max_steps: read in training alone." in found
+    assert "the same as: shortcut evaluate " in found
+    ((asked, model),) = measured
+    wish = parsing.parse(evaluate.Evaluate, "evaluate", asked)
+    assert (wish.target, wish.steps, wish.count, wish.weights) == (str(folder), "1", 2, "raw")
+    assert (wish.metrics, wish.stats, wish.stats_protocol) == (("fid-paper",), tmp_path / "stats.npz", "paper")
+    assert (model.step, model.weights) == (3, "raw")
+
+
+@pytest.fixture
+def wandb(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """What a stand-in for the wandb package is given."""
+    calls: list[Any] = []
+
+    class Run:
+        def define_metric(self, *_: Any, **__: Any) -> None: ...
+
+        def log(self, row: dict[str, Any]) -> None:
+            calls.append(row)
+
+        def finish(self) -> None: ...
+
+    def init(**options: Any) -> Run:
+        calls.append(options)
+        return Run()
+
+    module: Any = ModuleType("wandb")
+    module.init = init
+    monkeypatch.setitem(sys.modules, "wandb", module)
+    return calls
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("--wandb.offline 0", {}),
+        ("--wandb.project p --wandb.entity e", {"PROJECT": "p", "ENTITY": "e"}),
+        ("--wandb.exp_prefix g --wandb.exp_descriptor {model[depth]}-{seed}", {"RUN_GROUP": "g", "NAME": "2-10"}),
+        ("--wandb.group g --wandb.exp_prefix g --wandb.offline", {"RUN_GROUP": "g", "MODE": "offline"}),
+        ("--wandb.name x --wandb.unique_identifier 7", {"NAME": "x", "RUN_ID": "x_7"}),
+        ("--wandb.run_id a1b2", {"RUN_ID": "a1b2", "RESUME": "must"}),
+    ],
+)
+def test_wandb_s_flags_are_its_own_variables(words: str, expected: dict[str, str]) -> None:
+    found = tracked_names.variables(flags.FLAGS | flags.OURS | flags.read_flags(shlex.split(words)))
+    usual = {"PROJECT": "shortcut", "NAME": "shortcut_imagenet256"}
+    assert found == {f"WANDB_{name}": value for name, value in (usual | expected).items()}
+
+
+def test_a_checkpoint_of_the_official_code_is_drawn_from_as_its_flags_say(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("SHORTCUT_VAE", str(write_small(tmp_path / "vae")))
+    file = write(tmp_path / "model.ckpt", train_state())
+
+    def draw(words: str, name: str) -> str:
+        given = flags.read_flags(
+            shlex.split(f"{words} --mode inference --load_dir {file} --save_dir {tmp_path / name}")
+        )
+        small = {"inference_timesteps": 2, "inference_generations": 2, "batch_size": 2}
+        found = flags.FLAGS | flags.OURS | given | small
+        flag_uses.draw(found, given, flags._objective(found), lambda: 8)
+        return capsys.readouterr().out
+
+    with pytest.raises(InputError, match="its tensors do not tell the attention heads"):
+        draw("", "none")
+    with pytest.raises(InputError, match=r"--model\.depth is 3, but 2 in"):
+        draw("--model.num_heads 4 --model.depth 3", "none")
+    assert (
+        f"the same as: shortcut import {file} model.ckpt-model --image-size 8 --weights raw --train-type shortcut "
+        "--num-heads 4\nthe same as: shortcut sample model.ckpt-model --count 2 --weights raw --steps 2 --seed 10 "
+        "--guidance 1.0 --labels random "
+    ) in draw("--model.num_heads 4", "labelled")
+    unlabelled = "--model.cfg_scale 0 --model.class_dropout_prob 1 --inference_cfg_scale 3"
+    assert "--guidance 1.0 --labels none" in draw(f"--model.num_heads 4 {unlabelled}", "unlabelled")
+    # Other train types embed index 0 whatever the step size, as `shortcut` does in one step alone.
+    draw("--model.num_heads 4 --model.train_type naive", "naive")
+    pixels = [np.stack([np.asarray(Image.open(p)) for p in sorted((tmp_path / n).iterdir())]) for n in DRAWN]
+    assert (pixels[0] != pixels[1]).any()
+    assert (pixels[0] != pixels[2]).any()
+
+
+DRAWN = ("labelled", "unlabelled", "naive")
 
 
 def test_without_flags_the_help_is_there(capsys: pytest.CaptureFixture[str]) -> None:
     assert flags.main(["--help"]) == 0
     shown = capsys.readouterr().out
-    assert all(f"--{name} " in shown for name in flags.FLAGS)
+    assert all(f"--{name} " in shown for name in flags.FLAGS | flags.OURS)
 
 
 def test_measuring_in_training_is_the_official_code_s(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -341,12 +471,12 @@ def test_measuring_in_training_is_the_official_code_s(tmp_path: Path, monkeypatc
     common = f"--dataset_name celebahq256 --model.use_stable_vae 0 --batch_size 8 --fid_stats {tmp_path / 'stats.npz'}"
 
     def found(words: str) -> dict[str, str]:
-        given = flags.FLAGS | flags.read_flags(shlex.split(f"{common} {words}"))
+        given = flags.FLAGS | flags.OURS | flags.read_flags(shlex.split(f"{common} {words}"))
         return flag_uses.flags_of(flag_uses.during(given, flags.configuration(given)))
 
     usual = {"validate_every": "8000", "figures_every": "160000", "evaluate_weights": "raw"}
     assert found("") == usual  # Inception is not here.
-    monkeypatch.setattr("shortcut_models.metrics.features.inception.find_inception", lambda: None)
+    monkeypatch.setattr(inception, "find_inception", lambda *_: None)
     stats = {"metrics": "fid-paper", "stats": str(tmp_path / "stats.npz"), "stats_protocol": "paper"}
     usual |= stats | {"evaluate_every": "160000"}
     assert found("") == usual | {"evaluate_guidance": "4.0"}

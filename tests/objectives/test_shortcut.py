@@ -10,6 +10,7 @@ import pytest
 
 from shortcut_models.errors import InputError
 from shortcut_models.objectives import Batch, Context, Loss, Metric, Objective, Times
+from shortcut_models.objectives.path import split_batch
 from shortcut_models.objectives.shortcut import ORIGINAL, Shortcut
 from shortcut_models.sampling import dyadic_jumps, uniform_jumps
 
@@ -74,6 +75,8 @@ CASES = {
     "guided, coarse": dataclasses.replace(ORIGINAL, guidance=3.0, levels=8, share=0.5),
     "clipped": Shortcut(clip=0.7),
     "weighted flow": Shortcut(adaptive_flow=True, flow_weight=3.0),
+    "overlap": dataclasses.replace(ORIGINAL, overlap=True),
+    "overlap, odd": Shortcut(overlap=True, share=0.6, bootstrap_dropout=False, label_dropout=0.0),
     "odd": Shortcut(
         share=0.4, levels=4, adaptive_power=0.5, adaptive_floor=0.1, noise_floor=0.2, label_dropout=0.5,
         bootstrap_dropout=False, times=Times("uniform"),
@@ -97,9 +100,10 @@ def test_the_loss_is_that_of_a_slow_second_derivation(objective: Shortcut) -> No
 
     keep, clipped, errors = 1 - objective.noise_floor, 0, np.zeros(BATCH)
     noise = bare.x / (1 - keep * t[:, None, None])
-    for i in range(BATCH):
-        # Row i of the network's batch is image i: every image of the batch is used, once.
-        x0, x1 = noise[i], np.asarray(X1[i])
+    for i, (image, jumps) in enumerate(slow_rows(objective)):
+        assert (d[i] > 0) == jumps
+        assert label[i] == LABEL[image] or (label[i] == NULL and objective.label_dropout > 0)
+        x0, x1 = noise[i], np.asarray(X1[image])
         np.testing.assert_allclose(x[i], (1 - keep * t[i]) * x0 + t[i] * x1, rtol=1e-4, atol=1e-5)
         target = x1 - keep * x0
         if d[i] > 0:
@@ -115,6 +119,42 @@ def test_the_loss_is_that_of_a_slow_second_derivation(objective: Shortcut) -> No
     assert_buckets(objective, found.loss.metrics, errors, d)
     assert abs(noise.mean()) < 5 / math.sqrt(noise.size)
     assert abs(noise.var() - 1) < 5 * math.sqrt(2 / noise.size)
+
+
+def slow_rows(objective: Shortcut) -> list[tuple[int, bool]]:
+    """Which image is in each row of the network's batch, and whether it learns a jump there."""
+    count = round(objective.share * BATCH)
+    if not objective.overlap:  # Every image of the batch is used, once, in its own row.
+        held = {int(i) for i in split_batch(jnp.arange(BATCH), count)[0]}
+        return [(i, i in held) for i in range(BATCH)]
+    groups, found = math.gcd(count, BATCH), []
+    for group in range(groups):
+        images = [group * (BATCH // groups) + i for i in range(BATCH // groups)]
+        jumping = count // groups
+        # The original, in the batch as a whole: images[:jumping] learn jumps, images[: size - jumping] the velocity.
+        found += [(i, True) for i in images[:jumping]]
+        found += [(i, False) for i in images[: len(images) - jumping]]
+    return found
+
+
+def test_with_overlap_the_first_images_learn_both_and_as_many_are_left_out() -> None:
+    """By hand, for the official code's default share: eight images, one of which learns a jump."""
+    objective = dataclasses.replace(ORIGINAL, overlap=True, label_dropout=0.0)
+    calls: list[Inputs] = []
+
+    def velocity(*inputs: jax.Array) -> jax.Array:
+        calls.append(Inputs(*inputs))
+        return jnp.zeros_like(inputs[0])
+
+    x1, label = jnp.arange(1.0, 9.0)[:, None], jnp.arange(8)
+    objective(velocity, Batch(x1, label, 10 * x1), jax.random.key(0), Context(null_label=NULL))
+    found = Inputs(*(np.asarray(a) for a in calls[-1]))  # The others are for the target.
+    np.testing.assert_array_equal(found.label, [0, 0, 1, 2, 3, 4, 5, 6])
+    np.testing.assert_array_equal(found.d > 0, [True] + [False] * 7)
+    # Noise that belongs to an image goes with it.
+    floor = (1 - 1e-5) * found.t[:, None]
+    image = found.label[:, None] + 1.0
+    np.testing.assert_allclose(found.x, (1 - floor) * 10 * image + found.t[:, None] * image, rtol=1e-6)
 
 
 def slow_target(
@@ -263,6 +303,7 @@ def test_original_is_the_official_codes_recipe() -> None:
         "adaptive_flow": False,
         "flow_weight": 1.0,
         "label_dropout": 0.1,
+        "overlap": False,
         "bootstrap_dropout": False,
         "guidance": 1.0,
         "clip": 4.0,

@@ -66,8 +66,11 @@ OF_MODELS = ("steps", "labels", "guidance", "seeds", "weights")
 OF_IMAGES = ("split",)
 
 
-def run(words: list[str]) -> int:
-    """Measure, unless that was done before with the same settings; print the table."""
+def run(words: list[str], model: Any = None) -> int:
+    """Measure, unless that was done before with the same settings; print the table.
+
+    `model` is the one that the words name, if it is loaded already.
+    """
     if parsing.wants_help(words):
         print(parsing.usage(Evaluate, "evaluate"))
         return 0
@@ -87,7 +90,7 @@ def run(words: list[str]) -> int:
     if given.out is not None and given.out.exists() and "protocol" not in (read_report(given.out) or {}):
         raise InputError(f"{given.out} is there and is no report of ours: choose another --out, or remove it.")
     startup.start_processes()
-    images = find_images(given.target)
+    images = None if model else find_images(given.target)
     kind, others = ("images", OF_MODELS) if images else ("a model", OF_IMAGES)
     wrong = [name for name in parsing.split(words, ["any_inception"]).flags if name in others]
     if wrong:
@@ -95,7 +98,7 @@ def run(words: list[str]) -> int:
     command = parsing.command_line("evaluate", words)
     if images:
         return _measure_images(images, given, command)
-    return _measure_model(load(given.target, given.weights), given, budgets, command)
+    return _measure_model(model or load(given.target, given.weights), given, budgets, command)
 
 
 def _wish(given: Evaluate, **changes: Any) -> Any:

@@ -8,12 +8,20 @@ from shortcut_models.errors import InputError
 
 OURS = {
     "save_dir": "--run-dir",
-    "load_dir": "--run-dir: a run goes on from its last checkpoint",
-    "eval_interval": "`shortcut evaluate RUN`, also while it trains",
-    "fid_stats": "`shortcut evaluate RUN`",
+    "load_dir": "--run-dir, for a run that goes on from its last checkpoint, or --start-from, for others' weights",
+    "eval_interval": "--evaluate-every and --figures-every, in images",
+    "fid_stats": "--stats, with --metrics fid-paper",
     "mode": "`shortcut sample` or `shortcut evaluate`",
-    "wandb.project": "--tracker wandb",
-    "wandb.name": "--tracker wandb, which names the run after its folder",
+    "debug_overfit": "--data.first, such as 8",
+    "wandb.project": "--tracker wandb, with the variable WANDB_PROJECT",
+    "wandb.name": "--tracker wandb, with the variable WANDB_NAME; else the run has the name of its folder",
+    "wandb.exp_descriptor": "--tracker wandb, with the variable WANDB_NAME; else the run has the name of its folder",
+    "wandb.entity": "--tracker wandb, with the variable WANDB_ENTITY",
+    "wandb.group": "--tracker wandb, with the variable WANDB_RUN_GROUP",
+    "wandb.exp_prefix": "--tracker wandb, with the variable WANDB_RUN_GROUP",
+    "wandb.offline": "--tracker wandb, with the variable WANDB_MODE",
+    "wandb.run_id": "--tracker wandb, with the variable WANDB_RUN_ID; a run that goes on finds its own",
+    "wandb.unique_identifier": "--tracker wandb, with the variable WANDB_RUN_ID",
     "model.lr": "--optimizer.learning-rate",
     "model.beta1": "--optimizer.beta1",
     "model.beta2": "--optimizer.beta2",
@@ -24,11 +32,12 @@ OURS = {
     "model.denoise_timesteps": "--objective.levels",
     "model.target_update_rate": "--ema-decay, and --objective.target-decay for the targets",
     "model.bootstrap_every": "--objective.share, which is 1 / bootstrap_every",
+    "model.bootstrap_dt_bias": "--objective.longer",
+    "model.use_stable_vae": "--data.vae, found for the one that SHORTCUT_VAE names, empty for pixels",
     "model.bootstrap_ema": "--objective.target-decay, none for targets from the weights in training",
     "model.bootstrap_cfg": "--objective.guidance, above 1 for guided targets",
     "model.cfg_scale": "--objective.guidance in training, --guidance in sampling",
     "model.train_type": "--objective, such as --objective shortcut-original",
-    "model.t_sampling": "--objective.times.grid",
     "model.sharding": "--sharding",
     "model.use_ema": "--weights ema or raw, when sampling",
     "model.num_timesteps": "--steps, when sampling",
@@ -38,7 +47,7 @@ OURS = {
 }
 """The official flag, and ours for the same."""
 
-ABSENT = ("debug_overfit", "model.bootstrap_dt_bias", "model.dropout", "model.dt_sampling", "model.use_stable_vae")
+ABSENT = ("model.dropout", "model.t_sampling", "model.dt_sampling", "wandb.random_delay")
 """Official flags that have no counterpart."""
 
 

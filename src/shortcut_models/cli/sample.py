@@ -2,10 +2,13 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from shortcut_models.cli import parsing
 from shortcut_models.errors import InputError
+
+if TYPE_CHECKING:
+    from shortcut_models.model import Model
 
 
 @dataclass(frozen=True)
@@ -38,8 +41,8 @@ class Sample:
     labels, written as they are drawn, however many; killed, the same command goes on."""
 
 
-def run(words: list[str]) -> int:
-    """Draw, and write where it was asked for."""
+def run(words: list[str], model: "Model | None" = None) -> int:
+    """Draw, and write where it was asked for; `model` is the one that the words name, if it is loaded already."""
     if parsing.wants_help(words):
         print(parsing.usage(Sample, "sample"))
         return 0
@@ -55,11 +58,11 @@ def run(words: list[str]) -> int:
 
     if given.arrays:
         startup.start_processes()
-    data = read_shown(given.run)
+    data = model.data if model else read_shown(given.run)
     view = get_view(data.view)
     out = given.out or folder_of(given.run) / f"sample-{given.steps}-steps-seed-{given.seed}.png"
     view.check_out(out)
-    model = load(given.run, given.weights)
+    model = model or load(given.run, given.weights)
     wish = given.labels or outputs.default_labels(model.unconditional)
     labels = outputs.choose_labels(wish, given.count, model.num_classes, given.seed)
     if given.arrays:

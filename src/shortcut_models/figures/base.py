@@ -108,9 +108,10 @@ class Given:
         return self.view.to_samples(self.model.decode(x))
 
     def class_names(self, labels: Labels) -> list[str]:
-        """What to call the classes of samples, "" for none."""
-        names = self.model.data.class_names or [f"class {number}" for number in range(self.model.num_classes)]
-        return [names[label] if label < len(names) else "" for label in labels]
+        """What to call the classes of samples, "" for none: the null label may be a class of the data's."""
+        known = self.model.num_classes
+        names = self.model.data.class_names or [f"class {number}" for number in range(known)]
+        return [names[label] if label < min(known, len(names)) else "" for label in labels]
 
     @property
     def budget(self) -> str:

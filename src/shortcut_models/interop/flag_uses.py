@@ -3,7 +3,9 @@
 See `flags`, which calls this page.
 """
 
+import os
 import re
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -14,12 +16,14 @@ from shortcut_models.errors import InputError
 if TYPE_CHECKING:
     from shortcut_models.config import Config
     from shortcut_models.during import During
+    from shortcut_models.model import Model
+    from shortcut_models.objectives import Objective
 
 BUDGETS = (1, 4, 32, 128)
 """Steps that the official code measures and draws in."""
 COUNT = 4096
 """Samples of its FID in training."""
-STATISTICS, PROTOCOL = "fid-paper", "paper"
+STATISTICS, PROTOCOL, FEATURES = "fid-paper", "paper", 2048
 
 
 def check_statistics(path: Path) -> None:
@@ -29,24 +33,36 @@ def check_statistics(path: Path) -> None:
     try:
         with np.load(path, allow_pickle=False) as stored:
             mean, covariance = stored["mu"], stored["sigma"]
-        fits = mean.ndim == 1 and covariance.shape == (*mean.shape, *mean.shape)
+        fits = (mean.shape, covariance.shape) == ((FEATURES,), (FEATURES, FEATURES))
     except Exception:  # Of an archive that is damaged, NumPy and zipfile raise what they like.
         fits = False
     if not fits:
-        raise InputError(f"--fid_stats {path} is no .npz with `mu` of n and `sigma` of n x n numbers.")
+        raise InputError(
+            f"--fid_stats {path} is no .npz with `mu` of {FEATURES} and `sigma` of {FEATURES} x {FEATURES} numbers, "
+            "which Inception's features have: give the official page's file."
+        )
 
 
 def why_no_fid(flags: dict[str, Any]) -> str | None:
-    """What lacks for the FID that `--fid_stats` asks for, in words; None if nothing does."""
+    """What lacks for the FID that `--fid_stats` asks for, in words; None if nothing does.
+
+    Raises InputError if Inception's weights are named, but cannot be used.
+    """
     from shortcut_models.metrics.features.inception import find_inception
 
     if not Path(flags["fid_stats"]).exists():
         return "the file is not there"
     try:
-        find_inception()
+        find_inception(_path(flags["inception"]), bool(flags["any_inception"]))
     except InputError as error:
+        if flags["inception"] or os.environ.get("SHORTCUT_INCEPTION"):
+            raise
         return str(error).rstrip(".")
     return None
+
+
+def _path(name: str | None) -> Path | None:
+    return Path(name) if name else None
 
 
 def during(flags: dict[str, Any], config: "Config") -> "During":
@@ -71,6 +87,8 @@ def during(flags: dict[str, Any], config: "Config") -> "During":
         metrics=(STATISTICS,),
         stats=Path(flags["fid_stats"]),
         stats_protocol=PROTOCOL,
+        inception=_path(flags["inception"]),
+        any_inception=bool(flags["any_inception"]),
     )
 
 
@@ -82,16 +100,21 @@ def flags_of(during: "During") -> dict[str, str]:
     return {name: parsing.write(s.value) for name, s in known.items() if s.value != there[name].value}
 
 
-def draw(flags: dict[str, Any]) -> int:
-    """Do what a `--mode` other than train asks for, with the weights that `--model.use_ema` names."""
-    from shortcut_models.weights import load
+def draw(flags: dict[str, Any], given: dict[str, Any], objective: "Objective", side: Callable[[], int]) -> int:
+    """Do what a `--mode` other than train asks for, with the weights that `--model.use_ema` names.
 
+    `given` are the flags on the line, `objective` and `side` what they say of a checkpoint that does not: how it was
+    trained, and the side of its input.
+    """
     mode, source = flags["mode"], flags["load_dir"]
     if not source:
         raise InputError(f"--mode {mode} needs --load_dir, the run or checkpoint to draw from.")
     steps, guidance = flags["inference_timesteps"], flags["inference_cfg_scale"]
     parsing.check_counts(steps, flags["inference_generations"])
-    model = load(source, _weights(flags))
+    model, name = _model(flags, given, objective, side)
+    unread = [f"--{name}" for name in given if name not in READ and not name.startswith("model.")]
+    if unread:
+        print(f"{', '.join(unread)}: read in training alone.")
     unlabelled = model.unconditional or guidance == 0
     out = Path(flags["save_dir"] or _beside(source, f"{mode}-{steps}-steps{'.png' * (mode == 'interpolate')}"))
     settings = {"steps": steps, "seed": flags["seed"], "guidance": 1.0 if unlabelled else guidance}
@@ -105,11 +128,53 @@ def draw(flags: dict[str, Any]) -> int:
         draw_interpolation(model, out, **settings)
         print(f"samples between two noises: {out}")
         return 0
-    return _generate(flags, source, out, settings | {"labels": "none" if unlabelled else "random"})
+    return _generate(flags, model, name, out, settings | {"labels": "none" if unlabelled else "random"})
 
 
-def _generate(flags: dict[str, Any], source: str, out: Path, settings: dict[str, Any]) -> int:
-    """PNGs of whole batches, and their FID if there is a file of statistics."""
+READ = (
+    *("dataset_name", "load_dir", "save_dir", "fid_stats", "inception", "any_inception", "seed", "batch_size", "mode"),
+    *("inference_timesteps", "inference_generations", "inference_cfg_scale"),
+)
+"""Flags that drawing reads, besides the model's."""
+SIZES = ("hidden_size", "patch_size", "depth", "num_heads", "mlp_ratio", "num_classes")
+
+
+def _model(
+    flags: dict[str, Any], given: dict[str, Any], objective: "Objective", side: Callable[[], int]
+) -> tuple["Model", str]:
+    """The model at `--load_dir`, and what commands of ours call it.
+
+    Raises InputError if the flags given are not its own.
+    """
+    from shortcut_models import weights
+
+    source, kind = flags["load_dir"], flags["model.train_type"]
+    name = source
+    if weights.is_official(Path(source)):
+        from shortcut_models.interop.importing import read_weights
+
+        told: dict[str, Any] = {"image_size": side(), "weights": _weights(flags), "train_type": kind}
+        if "model.num_heads" in given:
+            told["num_heads"] = given["model.num_heads"]
+        model = weights.as_model(read_weights(source, format="official", **told), objective)
+        name = f"{Path(source).name}-model"
+        words = [source, name, *_words(source, {key.replace("_", "-"): value for key, value in told.items()})[1:]]
+        print(f"the same as: {parsing.command_line('import', words)}")
+    else:
+        model = weights.load(source, _weights(flags))
+        if "model.train_type" in given and type(model.objective) is not type(objective):
+            raise InputError(f"--model.train_type {kind} is not how {source} was trained: leave it out.")
+    for size in SIZES:
+        there = getattr(model.network, size, None)
+        if there is not None and given.get(f"model.{size}", there) != there:
+            raise InputError(
+                f"--model.{size} is {given[f'model.{size}']}, but {there} in {source}: give that, or leave it out."
+            )
+    return model, name
+
+
+def _generate(flags: dict[str, Any], model: "Model", name: str, out: Path, settings: dict[str, Any]) -> int:
+    """PNGs of whole batches, and their FID if there is a file of statistics; `name` is how to call the model."""
     from shortcut_models.cli import evaluate, sample
 
     count = flags["inference_generations"] // flags["batch_size"] * flags["batch_size"]
@@ -118,19 +183,20 @@ def _generate(flags: dict[str, Any], source: str, out: Path, settings: dict[str,
             f"--inference_generations {flags['inference_generations']} is less than a batch of {flags['batch_size']}: "
             "only whole batches are drawn."
         )
-    same: dict[str, Any] = {"count": count, "weights": _weights(flags), **settings}
+    source, same = flags["load_dir"], {"count": count, "weights": _weights(flags), **settings}
     drawn = _words(source, same | {"out": out})
-    print(f"the same as: {parsing.command_line('sample', drawn)}", flush=True)
-    status = sample.run(drawn)
+    print(f"the same as: {parsing.command_line('sample', [name, *drawn[1:]])}", flush=True)
+    status = sample.run(drawn, model)
     if status or not flags["fid_stats"]:
         return status
     if missing := why_no_fid(flags):
         print(f"--fid_stats {flags['fid_stats']}: no FID is computed, for {missing}.")
         return 0
     measures = {"metrics": STATISTICS, "stats": flags["fid_stats"], "stats-protocol": PROTOCOL}
+    measures |= {name.replace("_", "-"): flags[name] for name in ("inception", "any_inception") if flags[name]}
     measured = _words(source, same | measures | {"out": out.with_name(f"{out.name}.json")})
-    print(f"the same as: {parsing.command_line('evaluate', measured)}", flush=True)
-    return evaluate.run(measured)
+    print(f"the same as: {parsing.command_line('evaluate', [name, *measured[1:]])}", flush=True)
+    return evaluate.run(measured, model)
 
 
 def _words(source: str, options: dict[str, Any]) -> list[str]:

@@ -84,17 +84,14 @@ FLAGS: dict[str, Value] = {
 }
 """Every flag of the official code, and its default."""
 
+OURS: dict[str, Value] = {"objective.overlap": 0, "inception": None, "any_inception": 0}
+"""Flags of `shortcut train` that are taken besides: to use images as the official code does, and for its FID."""
+
 REFUSED = {
     "model.dropout": "the network has no dropout",
     "model.t_sampling": "the official code declares this flag and does not read it",
     "model.dt_sampling": "the official code declares this flag and does not read it",
-    "wandb.project": "the project here is always 'shortcut'",
-    "wandb.name": "a run has the name of its folder here, which --save_dir gives",
-    "wandb.run_id": "a run that goes on in its folder goes on in W&B too",
-    "wandb.exp_prefix": "it is an older name of --wandb.group",
-    "wandb.exp_descriptor": "it is an older name of --wandb.name, and a run has the name of its folder here",
-    "wandb.unique_identifier": "a run has the name of its folder here, which --save_dir gives",
-    "wandb.random_delay": "nothing here needs a delay",
+    "wandb.random_delay": "it kept runs that start in the same second apart, which random names do here",
 }
 """Flags that have no effect here but at their default, and why."""
 
@@ -133,6 +130,7 @@ def _shortcut(flags: dict[str, Any]) -> dict[str, Any]:
         "target_decay": flags["model.target_update_rate"] if flags["model.bootstrap_ema"] else None,
         "guidance": _scale(flags) if flags["model.bootstrap_cfg"] else 1.0,
         "longer": bool(flags["model.bootstrap_dt_bias"]),
+        "overlap": bool(flags["objective.overlap"]),
     }
 
 
@@ -175,6 +173,10 @@ The command line of the official code: its flags mean what they mean there. It p
 command that does the same, and trains.
 
 {flags}
+
+Besides, of ours:
+
+{ours}
 """
 
 
@@ -183,15 +185,15 @@ def read_flags(words: list[str]) -> dict[str, Any]:
 
     Raises InputError for an unknown flag, a value of another type, and arguments that are no flags.
     """
-    line = parsing.split(words, ["wandb.offline"])
+    line = parsing.split(words, ["wandb.offline", "any_inception"])
     if line.arguments:
         raise InputError(f"argument {line.arguments[0]!r} is one too many: everything is a flag, --name VALUE.")
-    parsing.check_known(line, FLAGS)
+    parsing.check_known(line, FLAGS | OURS)
     return {name: _typed(name, text) for name, text in line.flags.items()}
 
 
 def _typed(name: str, text: str) -> Value:
-    default = FLAGS[name]
+    default = (FLAGS | OURS)[name]
     kind = str if default is None else type(default)
     if kind is str:
         return text
@@ -210,34 +212,32 @@ def main(words: list[str] | None = None) -> int:
 def run(words: list[str], program: bool = False) -> int:
     """Train, or draw samples, as `--mode` says; raises InputError for what cannot be."""
     if parsing.wants_help(words):
-        shown = "\n".join(f"  --{name} ({default})" for name, default in FLAGS.items())
-        print(HELP.format(flags=shown), end="")
+        shown = ["\n".join(f"  --{name} ({value})" for name, value in table.items()) for table in (FLAGS, OURS)]
+        print(HELP.format(flags=shown[0], ours=shown[1]), end="")
         return 0
     given = read_flags(words)
-    flags: dict[str, Any] = FLAGS | given
+    flags: dict[str, Any] = FLAGS | OURS | given
     check(flags)
     from shortcut_models import startup
 
     if program:
         startup.prepare()
     if flags["mode"] != "train":
-        return flag_uses.draw(flags)
-    from shortcut_models.interop.tracked_names import original_names
+        return flag_uses.draw(flags, given, _objective(flags), lambda: _data(flags).shape[0])
+    from shortcut_models.interop.tracked_names import original_names, variables
     from shortcut_models.train import train
 
     startup.start_processes()
     config = configuration(flags)
+    tracked = variables(flags) if any(name.startswith("wandb.") for name in given) else {}
+    if tracked:
+        config = replace(config, tracker="wandb")
     folder, during = run_folder(flags, config), flag_uses.during(flags, config)
     same = equivalent(config, folder, flag_uses.flags_of(during))
+    same = " ".join([*(f"{name}={shlex.quote(value)}" for name, value in tracked.items()), same])
     for sentence in [f"run folder: {folder}", *remarks(flags, given), f"the same as: {same}"]:
         print(sentence, flush=True)
-    for name, variable in (("entity", "WANDB_ENTITY"), ("group", "WANDB_RUN_GROUP")):
-        if flags[f"wandb.{name}"]:
-            os.environ[variable] = flags[f"wandb.{name}"]
-    if flags["wandb.offline"]:
-        os.environ["WANDB_MODE"] = "offline"
-    if any(name.startswith("wandb.") for name in given):
-        config = replace(config, tracker="wandb")
+    os.environ.update(tracked)
     return train(config, folder, shlex.join(["python", "train.py", *words]), during, original_names)
 
 
@@ -257,9 +257,14 @@ def check(flags: dict[str, Any]) -> None:
             "batch must be left to learn the velocity."
         )
     switches = ("use_ema", "use_stable_vae", "use_cosine", "bootstrap_cfg", "bootstrap_ema", "bootstrap_dt_bias")
-    for name in ("debug_overfit", *(f"model.{name}" for name in switches)):
+    for name in ("debug_overfit", "objective.overlap", "any_inception", *(f"model.{name}" for name in switches)):
         if flags[name] not in (0, 1):
             raise InputError(f"--{name} is {flags[name]}, but must be 0 or 1.")
+    if flags["objective.overlap"] and kind != "shortcut":
+        raise InputError(
+            f"--objective.overlap 1 is for --model.train_type shortcut: {kind} uses as many images as the official "
+            "code does; leave it out."
+        )
     if flags["debug_overfit"] and flags["batch_size"] > FEW and flags["batch_size"] % FEW:
         raise InputError(
             f"--debug_overfit 1 trains on {FEW} images, each equally often in a batch, but --batch_size "
@@ -284,12 +289,17 @@ def remarks(flags: dict[str, Any], given: dict[str, Any]) -> list[str]:
             "--load_dir: the run goes on as if it had not stopped, with its optimiser; --save_dir starts from its "
             "averages instead, at step 0, as the official code does."
         )
+    elif flags["load_dir"] and _keeps_step(flags):
+        found.append(
+            "--wandb.run_id: the training there goes on, from its step; with its optimiser, which the official code "
+            "forgets."
+        )
     elif flags["load_dir"]:
         found.append("--load_dir: the weights and their average both start from the averages there.")
-    if BOOTSTRAP_EVERY in TRAIN_TYPES[kind].reads:
+    if kind == "shortcut" and not flags["objective.overlap"]:
         found.append(
-            "every image of a batch is used once, where the official code takes those of the jumps twice and leaves as "
-            "many out."
+            "every image of a batch is used once; the official code takes those of the jumps twice and leaves as many "
+            "out, as --objective.overlap 1 does."
         )
     return found
 
@@ -388,17 +398,28 @@ def _goes_on(flags: dict[str, Any]) -> bool:
     return found is not None and type(found.objective) is type(_objective(flags))
 
 
+def _keeps_step(flags: dict[str, Any]) -> bool:
+    """Whether a checkpoint of the official code goes on at its step, as there if its W&B run does."""
+    return flags["wandb.run_id"] != FLAGS["wandb.run_id"] and not _objective(flags).needs_teacher
+
+
 def _start(flags: dict[str, Any]) -> dict[str, Any]:
     """What training starts from, and as what: the weights to go on with under another name, or the teacher."""
     place = flags["load_dir"]
     if not place:
         return {}
-    found = _trained(place)
+    found, keeps_step = _trained(place), _keeps_step(flags)
     if found is not None:
-        return {"start_from": found.start_from if _goes_on(flags) else place}
+        if keeps_step and not _goes_on(flags):
+            raise InputError(
+                f"--wandb.run_id goes on at the step of --load_dir {place}, which a run of ours does in its own folder "
+                "and with its own method: leave --save_dir out, or --wandb.run_id."
+            )
+        same = ("start_from", "start_as", "start_optimizer")
+        return {name: getattr(found, name) for name in same} if _goes_on(flags) else {"start_from": place}
     # A checkpoint does not say how it was trained: as this one is, or, of a method that distils, as a flow.
-    kind = flags["model.train_type"]
-    return {"start_from": place, "start_as": "naive" if _objective(flags).needs_teacher else kind}
+    kind = "naive" if _objective(flags).needs_teacher else flags["model.train_type"]
+    return {"start_from": place, "start_as": kind, "start_optimizer": keeps_step}
 
 
 def run_folder(flags: dict[str, Any], config: "Config") -> Path:
@@ -419,6 +440,8 @@ def run_folder(flags: dict[str, Any], config: "Config") -> Path:
 def equivalent(config: "Config", folder: Path | None = None, more: dict[str, str] | None = None) -> str:
     """The `shortcut train` command of a configuration: a preset, what differs from it, and `more` flags."""
     from shortcut_models.cli import settings
+    from shortcut_models.data import opening
+    from shortcut_models.presets import get_preset
 
     own = catalogue.kind_of(catalogue.DATA, config.data)
     preset = _preset(config)
@@ -432,15 +455,21 @@ def equivalent(config: "Config", folder: Path | None = None, more: dict[str, str
     if config.start_from:  # What a file to start from does not tell.
         told = {"start_as": config.start_as, "model.num_heads": parsing.write(getattr(config.model, "num_heads", None))}
         different |= {name: value for name, value in told.items() if value != "auto"}
-    for part in ("data.", ""):  # The network's sizes follow from the data, whose settings therefore come first.
-        base = settings.choose(preset, parsing.Line([], switches | different))
-        known, there = parsing.settings(config), parsing.settings(base)
-        changed = {n: parsing.write(s.value) for n, s in known.items() if n not in there or s.value != there[n].value}
-        different |= {name: value for name, value in changed.items() if name.startswith(part)}
+    data = get_preset(preset).data
+    if "data" in switches:
+        data = opening.choose(switches["data"], data)
+    # The network's sizes follow from the data, whose settings therefore come first.
+    different |= _changed(parsing.settings(config.data, "data."), parsing.settings(data, "data."))
+    base = settings.choose(preset, parsing.Line([], switches | different))
+    different |= _changed(parsing.settings(config), parsing.settings(base))
     words = ["shortcut", "train", preset, *(["--run-dir", str(folder)] if folder else [])]
     for name, value in {**different, **switches, **(more or {})}.items():
         words += [parsing.flag(name), value]
     return shlex.join(words)
+
+
+def _changed(known: dict[str, parsing.Setting], there: dict[str, parsing.Setting]) -> dict[str, str]:
+    return {n: parsing.write(s.value) for n, s in known.items() if n not in there or s.value != there[n].value}
 
 
 def _is(found: TrainType, config: "Config") -> bool:

@@ -102,18 +102,21 @@ def drop_labels(
     return jnp.where(dropped, null_label, label), dropped
 
 
-def split_batch(x: Shaped[Array, "batch ..."], first: int) -> tuple[Array, Array]:
-    """Split a batch into `first` examples and the rest, interleaved.
+def split_batch(x: Shaped[Array, "batch ..."], first: int, overlap: bool = False) -> tuple[Array, Array]:
+    """Split a batch into `first` examples and as many others as remain, interleaved.
 
-    Both parts are spread evenly over the batch, so on a sharded batch every device keeps its own.
+    Both parts are spread evenly over the batch, so on a sharded batch every device keeps its own. With `overlap`, the
+    second part begins with the examples of the first again, and as many at its end are in neither.
 
     >>> head, tail = split_batch(jnp.arange(8), 2)
     >>> head.tolist(), tail.tolist()
     ([0, 4], [1, 2, 3, 5, 6, 7])
+    >>> split_batch(jnp.arange(8), 2, overlap=True)[1].tolist()
+    [0, 1, 2, 4, 5, 6]
     """
     groups = math.gcd(first, x.shape[0])
-    grouped = x.reshape(groups, -1, *x.shape[1:])
-    head, tail = grouped[:, : first // groups], grouped[:, first // groups :]
+    grouped, size = x.reshape(groups, -1, *x.shape[1:]), first // groups
+    head, tail = grouped[:, :size], grouped[:, : grouped.shape[1] - size] if overlap else grouped[:, size:]
     return head.reshape(-1, *x.shape[1:]), tail.reshape(-1, *x.shape[1:])
 
 

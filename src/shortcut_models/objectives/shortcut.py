@@ -74,6 +74,9 @@ class Shortcut(Bootstrapped):
     """Factor on the loss of the velocity part."""
     bootstrap_dropout: bool = True
     """Drop labels in the bootstrap too, without which few-step guidance has no unconditional jumps."""
+    overlap: bool = False
+    """Learn the velocity of the bootstrap's images too, and leave out as many others, as the original's code does;
+    else every image of a batch is used, once."""
     guidance: float = 1.0
     """Guidance scale in the targets of the finest dyadic jumps; longer ones inherit it. 1 is none."""
     clip: float | None = None
@@ -151,7 +154,9 @@ class Shortcut(Bootstrapped):
         x0 = draw_noise(noise_key, batch.x1, batch.x0)
         dropped, _ = drop_labels(label_key, batch.label, self.label_dropout, given.null_label)
         seen = split_batch(dropped if self.bootstrap_dropout else batch.label, count)[0]
-        (x0_jump, x0_flow), (x1_jump, x1_flow) = split_batch(x0, count), split_batch(batch.x1, count)
+        x1_jump, x1_flow = split_batch(batch.x1, count, self.overlap)
+        # Only noise that belongs to an image goes with it: what is drawn is fresh for each use.
+        x0_jump, x0_flow = split_batch(x0, count, self.overlap and batch.x0 is not None)
 
         t_flow = self.times.draw(time_key, rows - count)
         x_flow, v_flow = interpolate(x0_flow, x1_flow, t_flow, self.noise_floor)
@@ -159,9 +164,9 @@ class Shortcut(Bootstrapped):
         x_jump, _ = interpolate(x0_jump, x1_jump, t_jump, self.noise_floor)
         v_jump = self._target(given.target or velocity, x_jump, t_jump, d_jump, meet, seen, given.null_label)
 
-        # One call of the network for both parts: every image of the batch is used, once.
+        # One call of the network for both parts.
         d = join_batch(d_jump, jnp.zeros_like(t_flow))
-        label = join_batch(seen, split_batch(dropped, count)[1])
+        label = join_batch(seen, split_batch(dropped, count, self.overlap)[1])
         predicted = velocity(join_batch(x_jump, x_flow), join_batch(t_jump, t_flow), d, label)
         error = squared_error(predicted, join_batch(v_jump, v_flow))
         weight = self.weight(error)
