@@ -15,7 +15,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from shortcut_models import InputError, cli, load, sharding, weights
+from shortcut_models import InputError, cli, load, sharding, starting, weights
 from shortcut_models.config import Config
 from shortcut_models.data.unavailable import Unavailable
 from shortcut_models.interop import hub
@@ -89,17 +89,17 @@ def test_a_training_does_not_start_from_a_network_that_only_samples(tiny: Config
     file = Path(__file__).parent / "golden/weights/dit_tiny.pt"
     assert cli.main(["import", str(file), str(tmp_path / "dit"), "--num-heads", "4"]) == 0
     with pytest.raises(InputError, match="can only be sampled: draw pairs from it with `shortcut pairs`"):
-        weights.check_start(replace(tiny, start_from=str(tmp_path / "dit")))
+        starting.check_start(replace(tiny, start_from=str(tmp_path / "dit")))
 
 
 def test_training_starts_from_a_model_folder(tiny: Config, exported: Path) -> None:
     config = replace(tiny, start_from=str(exported))
-    weights.check_start(config)
+    starting.check_start(config)
     expected = load(exported).params
     placed = jax.tree.map(lambda _: sharding.replicated(sharding.make_mesh()), expected)
-    assert same(weights.to_start_from(config, placed), expected)
+    assert same(starting.to_start_from(config, placed), expected)
     with pytest.raises(InputError, match=r"model\.hidden_size: 16 there, 32 here"):
-        weights.check_start(replace(config, model=replace(tiny.model, hidden_size=32)))
+        starting.check_start(replace(config, model=replace(tiny.model, hidden_size=32)))
 
 
 def test_a_hub_id_is_found_by_its_two_files(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
