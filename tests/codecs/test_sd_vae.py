@@ -14,7 +14,8 @@ from vaes import NAME, TINY, tiny_weights, weight, write_tiny
 from shortcut_models import InputError, sharding
 from shortcut_models.codecs import sd_vae_network
 from shortcut_models.codecs.edm2 import Edm2Latents
-from shortcut_models.codecs.sd_vae import SCALE, SDVAE, Latents
+from shortcut_models.codecs.latents import Latents
+from shortcut_models.codecs.sd_vae import SCALE, SDVAE
 from shortcut_models.codecs.sd_vae_file import load_vae
 from shortcut_models.codecs.sd_vae_network import Architecture, layout
 
