@@ -166,6 +166,13 @@ def test_edm2s_latents_are_whitened_and_of_images_between_0_and_1(tiny):
     assert stored.shape((32, 32, 4)) == (32, 32, 4)
 
 
+@pytest.mark.parametrize("kind", [Latents, Edm2Latents])
+def test_what_is_in_the_networks_range_already_stays_as_it_is(kind):
+    """Pairs of a model of latents are its samples, which need no VAE to be trained on."""
+    x = latents(2)
+    np.testing.assert_array_equal(kind(identity="abc").encode({"x": jnp.asarray(x), "noise": x}, KEY), x)
+
+
 def test_weights_are_arguments_of_a_compiled_program(tiny):
     lowered = jax.jit(lambda codec, x: codec.decode(x)).lower(Latents.of(tiny), jnp.asarray(latents(1)))
     assert len(jax.tree.leaves(lowered.in_avals)) == len(tiny.params) + 1

@@ -196,8 +196,8 @@ def test_other_sizes_than_the_golden_ones(tmp_path: Path, kind: str, sizes: dict
     x, t = random.standard_normal((4, *found.network.shape)).astype(np.float32), np.asarray([0, 0.2, 0.5, 0.75])
     label, d = np.arange(4) % sizes["rows"], np.asarray([1, 0.5, 0, 0.25])
     expected = answer(tensors, x, label, 3, t=t) if kind == "sit" else -answer(tensors, x, label, 3, t=1 - t, r=d)
-    single = [value.astype(np.float32) for value in (t, d)]
-    assert_close(velocity(found, np.moveaxis(x, -1, 1), *single, label), np.moveaxis(expected, -1, 1))
+    asked = velocity(found, np.moveaxis(x, -1, 1), t.astype(np.float32), d.astype(np.float32), label)
+    assert_close(asked, np.moveaxis(expected, -1, 1))
 
 
 def test_the_reference_answers_what_the_peer_does() -> None:

@@ -82,7 +82,9 @@ class Latents(Codec):
         return image[0] // self.factor, image[1] // self.factor, self.channels
 
     def encode(self, batch: Mapping[str, Array], key: Key[Array, ""]) -> Float[Array, "batch h w c"]:
-        """Scale * (mean + deviation * eps), eps drawn from `key` for every value."""
+        """Scale * (mean + deviation * eps), eps drawn from `key` for every value; "x", of pairs, as it is."""
+        if "x" in batch:
+            return batch["x"]
         if "image" in batch:
             vae = self._need("encoding images")
             run = partial(network.encode, vae.params, of=vae.architecture, dtype=vae.dtype)
@@ -92,7 +94,7 @@ class Latents(Codec):
             mean, deviation = (batch[name].astype(jnp.float32) for name in ("mean", "deviation"))
         else:
             raise InputError(
-                f"a batch has {', '.join(sorted(batch))}, but 'image', or 'mean' and 'deviation', is needed."
+                f"a batch has {', '.join(sorted(batch))}, but 'image', 'x', or 'mean' and 'deviation', is needed."
             )
         return self.scaled(mean + deviation * jax.random.normal(key, mean.shape, jnp.float32))
 
