@@ -300,6 +300,14 @@ def test_files_that_no_training_starts_from(tiny: Config, file: str, told: str) 
         starting.follow_start(replace(tiny, start_from=str(GOLDEN / file)), num_heads=heads)
 
 
+def test_data_of_another_size_are_told_by_their_shape(tiny: Config) -> None:
+    data = Unavailable(x_shape=(32, 32, 3), classes=5)
+    with pytest.raises(
+        InputError, match=r"sit_tiny\.pt is for inputs of 8 x 8 x 4, but the data's items are 32 x 32 x 3"
+    ):
+        starting.follow_start(replace(tiny, data=data, start_from=str(SIT)), num_heads=2)
+
+
 def test_heads_that_no_file_tells_are_asked_for(tiny: Config, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"to start a training: --model\.num-heads"):
         starting.follow_start(replace(tiny, start_from=str(SIT)))

@@ -18,7 +18,7 @@ from shortcut_models import catalogue, model_folder, runs, sharding
 from shortcut_models.config import Config
 from shortcut_models.errors import InputError
 from shortcut_models.interop import hub
-from shortcut_models.interop.importing import TRAIN_TYPES, Imported, read_weights
+from shortcut_models.interop.importing import TRAIN_TYPES, Imported, format_of, read_weights
 from shortcut_models.interop.pickle_reader import shown
 from shortcut_models.interop.samplers import objective_of
 from shortcut_models.networks import Network, Params
@@ -63,7 +63,9 @@ def find_start(
     else:
         form = start_as if start_as in ("auto", "sit") else "official"
         kind = start_as if form == "official" else "shortcut"
-        imported = _read_foreign(str(path), form, num_heads, image_size, weights, kind, optimizer)
+        # Other programs' tensors tell the size themselves; whether it fits the data is not theirs to say.
+        side = image_size if "official" in (form, format_of(path)) else None
+        imported = _read_foreign(str(path), form, num_heads, side, weights, kind, optimizer)
         found = Start(imported.network, objective_of(imported), imported)
     if found.network.only_samples:
         first = "make a model folder of it with `shortcut import`, " if found.file else ""
