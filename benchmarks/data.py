@@ -203,7 +203,7 @@ def _step(place: Path, stored: dict[str, np.ndarray], vae: str = "") -> dict[str
     import jax
 
     from shortcut_models import sharding
-    from shortcut_models.codecs.sd_vae import Latents
+    from shortcut_models.codecs.latents import Latents
     from shortcut_models.codecs.sd_vae_file import load_vae
     from shortcut_models.presets import get_preset
     from shortcut_models.state import init_state, shapes_of

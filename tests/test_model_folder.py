@@ -3,10 +3,10 @@
 import json
 import re
 import shutil
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, ClassVar
+from typing import Any
 
 import huggingface_hub
 import huggingface_hub.constants
@@ -15,12 +15,13 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from shortcut_models import InputError, cli, load, sharding, weights
+from shortcut_models import InputError, cli, load, sharding, starting, weights
 from shortcut_models.config import Config
 from shortcut_models.data.unavailable import Unavailable
 from shortcut_models.interop import hub
 from shortcut_models.interop.safetensors_file import read_safetensors
 from shortcut_models.model_folder import from_pretrained, is_model_folder, push_to_hub, save_pretrained
+from tests.interop.hub_server import Hub, serving
 
 
 def same(a: Any, b: Any) -> bool:
@@ -89,17 +90,17 @@ def test_a_training_does_not_start_from_a_network_that_only_samples(tiny: Config
     file = Path(__file__).parent / "golden/weights/dit_tiny.pt"
     assert cli.main(["import", str(file), str(tmp_path / "dit"), "--num-heads", "4"]) == 0
     with pytest.raises(InputError, match="can only be sampled: draw pairs from it with `shortcut pairs`"):
-        weights.check_start(replace(tiny, start_from=str(tmp_path / "dit")))
+        starting.check_start(replace(tiny, start_from=str(tmp_path / "dit")))
 
 
 def test_training_starts_from_a_model_folder(tiny: Config, exported: Path) -> None:
     config = replace(tiny, start_from=str(exported))
-    weights.check_start(config)
+    starting.check_start(config)
     expected = load(exported).params
     placed = jax.tree.map(lambda _: sharding.replicated(sharding.make_mesh()), expected)
-    assert same(weights.to_start_from(config, placed), expected)
+    assert same(starting.to_start_from(config, placed), expected)
     with pytest.raises(InputError, match=r"model\.hidden_size: 16 there, 32 here"):
-        weights.check_start(replace(config, model=replace(tiny.model, hidden_size=32)))
+        starting.check_start(replace(config, model=replace(tiny.model, hidden_size=32)))
 
 
 def test_a_hub_id_is_found_by_its_two_files(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -161,55 +162,50 @@ def test_uploads_say_in_a_sentence_what_fails(exported: Path, tmp_path: Path, mo
         push_to_hub(exported, "someone/digits")
 
 
-class Recorded:
-    """The hub's API; notes what it is asked."""
-
-    asked: ClassVar[dict[str, Any]] = {}
-
-    def __init__(self, token: Any = None) -> None:
-        self.asked.clear()
-        self.asked["token"] = token
-
-    def create_repo(self, repo_id: str, **how: Any) -> Any:
-        self.asked["repository"] = how
-        return SimpleNamespace(repo_id=f"me/{repo_id}" if "/" not in repo_id else repo_id)
-
-    def create_branch(self, repo_id: str, **how: Any) -> None:
-        self.asked["branch"] = (repo_id, how)
-
-    def create_commit(self, repo_id: str, operations: list[Any], **how: Any) -> Any:
-        files = {}
-        for operation in operations:
-            with operation.as_file() as file:
-                files[operation.path_in_repo] = file.read()
-        self.asked.update(files=files, commit=how)
-        return SimpleNamespace(commit_url=f"hub/{repo_id}", pr_url=None)
+@pytest.fixture
+def own_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    """A hub on this machine, which huggingface_hub takes for the only one, with an empty cache."""
+    constants = huggingface_hub.constants
+    with serving() as hub:
+        template = constants.HUGGINGFACE_CO_URL_TEMPLATE.replace(constants.ENDPOINT, hub.address)
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        monkeypatch.setattr(constants, "ENDPOINT", hub.address)
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        yield hub
 
 
-def test_a_model_is_uploaded_as_the_hubs_own_function_would(
-    exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(huggingface_hub, "HfApi", Recorded)
-    asked = Recorded.asked
-    assert push_to_hub(exported, "someone/digits", private=True, token="t") == "hub/someone/digits"
-    assert asked["token"] == "t" and asked["repository"] == {"private": True, "exist_ok": True}
-    assert asked["files"]["model.safetensors"] == (exported / "model.safetensors").read_bytes()
-    assert b'load("someone/digits")' in asked["files"]["README.md"]
-    assert (asked["commit"]["revision"], asked["commit"]["create_pr"], "branch" in asked) == (None, False, False)
+def test_a_model_goes_to_the_hub_and_comes_back(exported: Path, own_hub: Hub, tmp_path: Path) -> None:
+    made = push_to_hub(exported, "someone/digits", private=True, token="hf_t")
+    assert made == f"{own_hub.address}/someone/digits/commit/{'0' * 40}"
+    assert own_hub.repositories["someone/digits"]["visibility"] == "private" and "Bearer hf_t" in own_hub.tokens
+    kept = own_hub.files["someone/digits", "main"]
+    assert kept["model.safetensors"] == (exported / "model.safetensors").read_bytes()
+    assert b'load("someone/digits")' in kept["README.md"]
+    assert same(load("someone/digits").params, load(exported).params)
+    own_hub.asked.clear()
+    assert load("someone/digits").step == 8 and not own_hub.asked  # The cache goes first.
 
-    push_to_hub(load(exported), "digits", branch="half", create_pr=True, commit_message="Half", dtype="bfloat16")
-    assert asked["branch"] == ("me/digits", {"branch": "half", "exist_ok": True})
-    assert asked["commit"] == {"commit_message": "Half", "revision": "half", "create_pr": True}
-    for name, content in asked["files"].items():
-        (tmp_path / name).write_bytes(content)
-    assert json.loads(asked["files"]["config.json"])["dtype"] == "bfloat16"
-    assert same(load(tmp_path).params, jax.tree.map(rounded, jax.device_get(load(exported).params)))
+    made = push_to_hub(
+        load(exported), "digits", branch="half", create_pr=True, commit_message="Half", dtype="bfloat16", token="hf_t"
+    )
+    assert made == f"{own_hub.address}/me/digits/discussions/1"
+    assert own_hub.commits[-1] == {"query": "create_pr=1", "summary": "Half", "description": ""}
+    half = from_pretrained("me/digits", revision="half", cache_dir=tmp_path / "another cache")
+    assert same(half.params, jax.tree.map(rounded, jax.device_get(load(exported).params)))
 
+    with pytest.raises(InputError, match=r"nobody/digits cannot be had from the hub \(RepositoryNotFoundError"):
+        load("nobody/digits")
+    with pytest.raises(InputError, match=r"others/digits cannot be uploaded .*403"):
+        push_to_hub(exported, "others/digits", token="hf_t")
+
+
+def test_what_does_not_load_is_not_uploaded(exported: Path, own_hub: Hub, tmp_path: Path) -> None:
     damaged = Path(shutil.copytree(exported, tmp_path / "damaged"))
     (damaged / "model.safetensors").write_bytes(b"x" * 100)
     with pytest.raises(InputError, match=r"model\.safetensors"):
         push_to_hub(damaged, "someone/digits")
+    assert not own_hub.asked
 
 
 def rounded(array: np.ndarray) -> np.ndarray:

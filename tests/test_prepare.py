@@ -13,7 +13,7 @@ from PIL import Image
 from shortcut_models import InputError, cli
 from shortcut_models import prepare as prepare_module
 from shortcut_models.codecs.edm2 import Edm2Latents as Edm2Codec
-from shortcut_models.codecs.sd_vae import Latents as Codec
+from shortcut_models.codecs.latents import Latents as Codec
 from shortcut_models.data import choose, open_data, take
 from shortcut_models.data.folder import Folder
 from shortcut_models.data.latents import Latents

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 import shortcut_models
-from shortcut_models import InputError, cli, runs, sharding, tracking, weights
+from shortcut_models import InputError, cli, runs, sharding, starting, tracking
 from shortcut_models import train as training
 from shortcut_models.checkpoint import Checkpoints, newest
 from shortcut_models.codecs import pixels
@@ -165,7 +165,7 @@ def not_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
 
     for name in ("compile_step", "restore"):
         monkeypatch.setattr(training, name, refuse)
-    monkeypatch.setattr(weights, "to_start_from", refuse)
+    monkeypatch.setattr(starting, "to_start_from", refuse)
 
 
 @pytest.mark.usefixtures("not_compiled")

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import shortcut_models
-from shortcut_models import InputError, cli, runs, weights
+from shortcut_models import InputError, cli, runs, starting
 from shortcut_models.checkpoint import Checkpoints
 from shortcut_models.config import FREE_TO_CHANGE, Config
 from shortcut_models.config_json import from_json, to_json
@@ -278,9 +278,9 @@ def test_a_run_of_another_format_names_the_version_that_wrote_it(trained_copy: P
 def test_a_run_may_start_from_one_that_only_computed_otherwise(tiny: Config, trained: Path) -> None:
     config = replace(tiny, start_from=str(trained))
     faster = replace(config.model, attention="cudnn", dtype="bfloat16", scan=False, remat=True)
-    weights.check_start(replace(config, model=faster))
+    starting.check_start(replace(config, model=faster))
     with pytest.raises(InputError, match=r"holds another network; .*\n  model.qk_norm: True there, False here"):
-        weights.check_start(replace(config, model=replace(faster, qk_norm=False)))
+        starting.check_start(replace(config, model=replace(faster, qk_norm=False)))
 
 
 def started(run: Path, flow: str, tiny: Config) -> None:

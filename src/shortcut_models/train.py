@@ -13,7 +13,7 @@ import optax
 from jax import lax
 from jaxtyping import Array
 
-from shortcut_models import runs, sharding, startup, weights
+from shortcut_models import runs, sharding, starting, startup
 from shortcut_models.checkpoint import Checkpoints, agree
 from shortcut_models.config import Config, check_fits
 from shortcut_models.data.base import Source
@@ -49,7 +49,7 @@ def train(
     with ExitStack() as stack:
         stack.enter_context(runs.training_in(folder))
         if not (folder / "run.json").exists():
-            weights.check_start(config)  # Only now: what has started goes on without the run that it started from.
+            starting.check_start(config)  # Only now: what has started goes on without the run that it started from.
         runs.create_or_check(folder, config, command)
         start = runs.latest(folder) or 0
         if start >= config.max_steps and not visits.pending(start):
@@ -64,9 +64,9 @@ def train(
             Progress.say(f"{folder}: going on from step {start} of {config.max_steps}.")
         else:
             # Jitted straight into its sharding: no device ever holds the whole state of an fsdp run.
-            given = weights.to_start_from(config, layout.placed.params)
+            given = starting.to_start_from(config, layout.placed.params)
             state = jax.jit(partial(init_state, config), out_shardings=layout.placed)(given)
-            start, state = weights.go_on(config, state)  # With an official training, from its own step.
+            start, state = starting.go_on(config, state)  # With an official training, from its own step.
 
         saved = take_steps(config, trackers, source, layout, state, start, checkpoints, visits, stop)
         checkpoints.wait()

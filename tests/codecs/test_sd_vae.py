@@ -14,7 +14,8 @@ from vaes import NAME, TINY, tiny_weights, weight, write_tiny
 from shortcut_models import InputError, sharding
 from shortcut_models.codecs import sd_vae_network
 from shortcut_models.codecs.edm2 import Edm2Latents
-from shortcut_models.codecs.sd_vae import SCALE, SDVAE, Latents
+from shortcut_models.codecs.latents import Latents
+from shortcut_models.codecs.sd_vae import SCALE, SDVAE
 from shortcut_models.codecs.sd_vae_file import load_vae
 from shortcut_models.codecs.sd_vae_network import Architecture, layout
 
@@ -163,6 +164,13 @@ def test_edm2s_latents_are_whitened_and_of_images_between_0_and_1(tiny):
     stored = Edm2Latents(identity="")
     assert stored.using(tiny).identity == tiny.identity
     assert stored.shape((32, 32, 4)) == (32, 32, 4)
+
+
+@pytest.mark.parametrize("kind", [Latents, Edm2Latents])
+def test_what_is_in_the_networks_range_already_stays_as_it_is(kind):
+    """Pairs of a model of latents are its samples, which need no VAE to be trained on."""
+    x = latents(2)
+    np.testing.assert_array_equal(kind(identity="abc").encode({"x": jnp.asarray(x), "noise": x}, KEY), x)
 
 
 def test_weights_are_arguments_of_a_compiled_program(tiny):

@@ -112,7 +112,7 @@ def test_every_dtype_view_and_stride_is_read_to_the_bit(file: str) -> None:
 def test_arguments_and_prefixes_of_a_training(tmp_path: Path) -> None:
     file = read_torch(GOLDEN / "sit_gvp.pt")
     assert (file.args["path_type"], file.args["num_classes"]) == ("GVP", 5)
-    for prefix in ("module.", "_orig_mod."):
+    for prefix in ("module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module."):
         (tmp_path / "x.pt").write_bytes(torch({f"{prefix}a": tensor(), f"{prefix}b": tensor()}))
         assert list(read_state_dict(tmp_path / "x.pt")) == ["a", "b"]
 
@@ -122,6 +122,11 @@ def test_hostile_safetensors(tmp_path: Path, attack: str) -> None:
     content, message = SAFE[attack]
     (tmp_path / "x.safetensors").write_bytes(content)
     refused(read_safetensors, tmp_path / "x.safetensors", message)
+
+
+def test_a_header_longer_than_any_network_s_is_refused_unread(tmp_path: Path) -> None:
+    (tmp_path / "x").write_bytes(safe({"a": entry(), "b": " " * 5_000_000}))
+    refused(read_safetensors, tmp_path / "x", "a header of 5,000,.* bytes, more than any network needs")
 
 
 def test_half_precision_in_safetensors_is_exact(tmp_path: Path) -> None:
@@ -159,7 +164,7 @@ def test_hostile_folders(tmp_path: Path) -> None:
     refused(read_diffusers, tmp_path, "is no file")
     (tmp_path / weights).unlink()
     (tmp_path / "diffusion_pytorch_model.bin").write_bytes(b"x")
-    refused(read_diffusers, tmp_path, "only as a .bin")
+    refused(read_diffusers, tmp_path, r"only 'diffusion_pytorch_model\.bin': save it again")
     (tmp_path / f"{weights}.index.json").write_text(json.dumps({"weight_map": {"a": "../../etc/passwd"}}))
     refused(read_diffusers, tmp_path, "something other than")
 

@@ -11,9 +11,13 @@ import pytest
 from shortcut_models.errors import InputError
 from shortcut_models.interop.epsilon_dit import EpsilonDiT, ddim_jumps, path_times
 from shortcut_models.interop.importing import Imported, adapt_labels, read_weights
+from shortcut_models.interop.torch_file import read_torch
 from shortcut_models.interop.torch_names import position_table
 from shortcut_models.networks.dit import DiT
 from shortcut_models.sampling import euler_jumps, guided, sample, uniform_jumps
+from tests.interop.pickling import write_torch
+from tests.interop.torch_network import answer
+from tests.interop.torch_network import draw as draw_torch
 
 GOLDEN = Path(__file__).parents[1] / "golden/weights"
 
@@ -176,6 +180,33 @@ def test_diffusers_answers_what_its_weights_were_trained_to() -> None:
     assert_close(epsilon, g["output_as_trained"][:, :4], 1e-4)
 
 
+SIZES: list[dict[str, int]] = [
+    {"side": 12, "patch": 3, "channels": 3, "width": 24, "depth": 1, "hidden": 60, "rows": 2, "out": 1},
+    {"side": 5, "patch": 1, "channels": 1, "width": 36, "depth": 3, "hidden": 119, "rows": 8, "out": 2},
+]
+
+
+@pytest.mark.parametrize("kind", ["sit", "meanflow"])
+@pytest.mark.parametrize("sizes", SIZES)
+def test_other_sizes_than_the_golden_ones(tmp_path: Path, kind: str, sizes: dict[str, int]) -> None:
+    tensors = draw_torch(7, **sizes, step=kind == "meanflow")
+    found = read_weights(write_torch(tmp_path / "x.pt", tensors), num_heads=3, format=kind)
+    fits(found)
+    random = np.random.default_rng(1)
+    x, t = random.standard_normal((4, *found.network.shape)).astype(np.float32), np.asarray([0, 0.2, 0.5, 0.75])
+    label, d = np.arange(4) % sizes["rows"], np.asarray([1, 0.5, 0, 0.25])
+    expected = answer(tensors, x, label, 3, t=t) if kind == "sit" else -answer(tensors, x, label, 3, t=1 - t, r=d)
+    asked = velocity(found, np.moveaxis(x, -1, 1), t.astype(np.float32), d.astype(np.float32), label)
+    assert_close(asked, np.moveaxis(expected, -1, 1))
+
+
+def test_the_reference_answers_what_the_peer_does() -> None:
+    """So that it stands for the peer's code at other sizes."""
+    g, file = numbers("sit_tiny"), read_torch(GOLDEN / "sit_tiny.pt")
+    found = answer(file.state_dict("ema"), last(g["x"]), g["y"], 2, t=g["t"].astype(np.float64))
+    assert_close(found, g["velocity_ema"], 2e-6)
+
+
 def test_positions_are_the_networks_own() -> None:
     network = DiT(image_size=12, patch_size=4, hidden_size=16, num_heads=2)
     np.testing.assert_array_equal(position_table(3, 16), network._positions())
@@ -194,6 +225,13 @@ def test_positions_are_the_networks_own() -> None:
         ("sit_tiny.pt", {"image_size": 16}, "--image-size 16 is not what the weights are for: 8"),
         ("sit_tiny.pt", {"weights": "best"}, "--weights 'best' is unknown: choose one of ema, raw"),
         ("sit_tiny.pt", {"optimizer": True}, "only read from checkpoints of the official code"),
+        ("sit_tiny.pt", {"train_type": "naive"}, "--train-type naive is for checkpoints of the official code, which"),
+        ("sit_tiny.pt", {"num_heads": True}, "--num-heads True is no whole number"),
+        ("sit_tiny.pt", {"format": "diffusers"}, "for folders with a config.json, but .*sit_tiny.pt' is a file"),
+        ("sit_tiny_ema.pt", {"format": "sit", "weights": "raw"}, "has one set of weights, .*: leave --weights raw out"),
+        ("diffusers_dit", {"weights": "raw"}, "has one set of weights"),
+        ("diffusers_dit", {"format": "dit"}, "for files of PyTorch's, but .*diffusers_dit' is a folder: leave it out"),
+        ("diffusers_dit/diffusion_pytorch_model.safetensors", {}, "give the folder with its config.json"),
         ("dit_tiny.pt", {"format": "sit"}, "--format sit is not what it is: .* dit"),
         ("sit_gvp.pt", {}, "path_type 'GVP', which is no velocity on the straight path"),
         ("sit_noise.pt", {}, "prediction 'noise', which is no velocity"),

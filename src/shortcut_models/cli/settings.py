@@ -68,7 +68,7 @@ def choose(preset: str, line: parsing.Line) -> "Config":
     config = _configure(config, chosen, line, {"model": model, "objective": objective, "start_from": start_from})
     if start_from is None or model is not None:
         return config
-    from shortcut_models.weights import follow_start
+    from shortcut_models.starting import follow_start
 
     heads = line.flags.get("model.num_heads")
     return follow_start(

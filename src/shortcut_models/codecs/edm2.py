@@ -6,7 +6,8 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float
 
-from shortcut_models.codecs.sd_vae import SDVAE, Latents
+from shortcut_models.codecs.latents import Latents
+from shortcut_models.codecs.sd_vae import SDVAE
 
 MEAN = np.array([5.81, 3.25, 0.12, -2.15], np.float32)
 """Of the latents of ImageNet's images in [0, 1], for each channel."""

@@ -208,7 +208,7 @@ def _codec(file: Path, changed: int, dtype: str) -> "Codec":
     del changed  # Another time of change is another file.
     import jax
 
-    from shortcut_models.codecs.sd_vae import Latents
+    from shortcut_models.codecs.latents import Latents
     from shortcut_models.codecs.sd_vae_file import load_vae
 
     vae = load_vae(file, dtype=dtype)

@@ -141,9 +141,10 @@ def codec_of(latents: str, identity: str = "", **sizes: Any) -> "Codec":
 
     An `identity` of "" is a VAE that the data do not name; `sizes` are fields of the codec.
     """
-    from shortcut_models.codecs import edm2, sd_vae  # They need JAX; choosing data does not.
+    from shortcut_models.codecs import edm2  # They need JAX; choosing data does not.
+    from shortcut_models.codecs.latents import Latents
 
-    kind = {"": sd_vae.Latents, "repa": sd_vae.Latents, "edm2": edm2.Edm2Latents}[latents]
+    kind = {"": Latents, "repa": Latents, "edm2": edm2.Edm2Latents}[latents]
     return kind(identity=identity, **sizes)
 
 

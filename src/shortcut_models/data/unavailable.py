@@ -43,8 +43,8 @@ class Unavailable(Data):
     @property
     def codec(self) -> Codec:
         """Pixels, or latents of whichever VAE is there: which one it was, nothing says."""
-        from shortcut_models.codecs.pixels import Pixels  # They need JAX; choosing data does not.
-        from shortcut_models.codecs.sd_vae import Latents
+        from shortcut_models.codecs.latents import Latents  # They need JAX; choosing data does not.
+        from shortcut_models.codecs.pixels import Pixels
 
         if self.latent_scale is None:
             return Pixels()

@@ -16,7 +16,8 @@ from shortcut_models.interop.pickle_reader import Damaged, shown
 from shortcut_models.interop.safetensors_file import parse_json, read_safetensors
 from shortcut_models.interop.torch_names import Tensors, position_table
 
-WEIGHTS = "diffusion_pytorch_model.safetensors"
+STEM = "diffusion_pytorch_model"
+WEIGHTS = f"{STEM}.safetensors"
 CLASSES = ("DiTTransformer2DModel", "Transformer2DModel")
 LARGEST = 1 << 16
 """Of any size in a config."""
@@ -30,6 +31,11 @@ PARTS = {"norm1.linear": "adaLN_modulation.1", "attn1.to_out.0": "attn.proj"}
 PARTS |= {"ff.net.0.proj": "mlp.fc1", "ff.net.2": "mlp.fc2"}
 OUTER = {"pos_embed.proj": "x_embedder.proj", "proj_out_1": "final_layer.adaLN_modulation.1"}
 OUTER["proj_out_2"] = "final_layer.linear"
+
+
+def holds_diffusers(folder: Path) -> bool:
+    """Whether a folder looks like a model of diffusers', or a pipeline of several."""
+    return (folder / "transformer").is_dir() or any(folder.glob(f"{STEM}*"))
 
 
 def read_diffusers(folder: Path) -> tuple[dict[str, Any], Tensors]:
@@ -67,9 +73,10 @@ def read_config(file: Path) -> dict[str, Any]:
 def _read_tensors(folder: Path) -> Tensors:
     index = folder / f"{WEIGHTS}.index.json"
     if (folder / WEIGHTS).exists() or not index.is_file():
-        if not (folder / WEIGHTS).is_file() and (folder / "diffusion_pytorch_model.bin").exists():
+        if not (folder / WEIGHTS).exists() and (others := sorted(place.name for place in folder.glob(f"{STEM}*"))):
             raise InputError(
-                f"{shown(str(folder), 200)} has its weights only as a .bin: save it again with safe_serialization=True."
+                f"{shown(str(folder), 200)} has no {WEIGHTS}, only {shown(others[0])}: save it again with "
+                "safe_serialization=True and without a variant."
             )
         return read_safetensors(folder / WEIGHTS)
     data = bytes_of(index)

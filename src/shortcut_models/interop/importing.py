@@ -88,16 +88,23 @@ def read_weights(
         if value not in names:
             raise InputError(f"{word} {shown(value)} is unknown: choose one of {', '.join(names)}.")
     for word, number in (("--num-heads", num_heads), ("--image-size", image_size)):
-        if number is not None and not 1 <= number <= 4096:
-            raise InputError(f"{word} {number} is not between 1 and 4096.")
+        if number is not None and (type(number) is not int or not 1 <= number <= 4096):
+            raise InputError(f"{word} {number} is no whole number from 1 to 4096.")
     path = Path(file)
-    found = _format_of(path) if format == "auto" else format
-    if optimizer and found != "official":
-        raise InputError("the optimiser's state is only read from checkpoints of the official code: leave it out.")
+    found = format_of(path) if format == "auto" else format
+    _check_place(path, found)
+    if found != "official":
+        if optimizer:
+            raise InputError("the optimiser's state is only read from checkpoints of the official code: leave it out.")
+        if train_type != "shortcut":
+            raise InputError(
+                f"--train-type {train_type} is for checkpoints of the official code, which {_shown(path)} is not: "
+                "leave it out."
+            )
     if found == "official":
         imported = _official(path, num_heads, image_size, weights, train_type.replace("_", "-"), optimizer)
     elif found == "diffusers":
-        imported = _diffusers(path, num_heads)
+        imported = _diffusers(path, num_heads, weights)
     else:
         imported = _torch(path, found, num_heads, weights)
     given = image_size or imported.network.shape[0]
@@ -106,16 +113,30 @@ def read_weights(
     return imported
 
 
-def _format_of(path: Path) -> str:
+def format_of(path: Path) -> str:
     """Either "official", "diffusers", or "torch" for a file of PyTorch's, which must be opened to be told further."""
     if path.is_dir():
         if (path / f"{path.name}.tmp").is_file():
             return "official"
         if (path / "config.json").is_file() or (path / "transformer").is_dir():
             return "diffusers"
-        raise InputError(f"{shown(str(path), 200)} is a folder without weights that are known: it has no config.json.")
+        raise InputError(f"{_shown(path)} is a folder without weights that are known: it has no config.json.")
+    if path.suffix == ".safetensors":
+        raise InputError(f"{_shown(path)} does not say what it belongs to: give the folder with its config.json.")
     start = bytes(bytes_of(path)[:4])
     return "torch" if start == b"PK\x03\x04" or start == b"\x80\x02\x8a\x0a" else "official"
+
+
+def _check_place(path: Path, form: str) -> None:
+    """Raise InputError for a file where this format is a folder, or the other way round."""
+    if form == "diffusers" and path.is_file():
+        raise InputError(f"--format diffusers is for folders with a config.json, but {_shown(path)} is a file.")
+    if form not in ("diffusers", "official") and path.is_dir():
+        raise InputError(f"--format {form} is for files of PyTorch's, but {_shown(path)} is a folder: leave it out.")
+
+
+def _shown(path: Path) -> str:
+    return shown(str(path), 200)
 
 
 def _official(
@@ -181,6 +202,8 @@ def _without_moments(moments: dict[str, Any]) -> dict[str, Any]:
 
 def _torch(path: Path, asked: str, num_heads: int | None, weights: str) -> Imported:
     file = read_torch(path)
+    if file.is_bare:
+        _check_one_set(path, weights)
     tensors = file.state_dict(weights)
     with reading(path):
         found = _kind_of(file, tensors, asked)
@@ -203,6 +226,11 @@ def _torch(path: Path, asked: str, num_heads: int | None, weights: str) -> Impor
         return Imported(network, params, about, "flow", has_null, file.step, None)
 
 
+def _check_one_set(path: Path, weights: str) -> None:
+    if weights == "raw":
+        raise InputError(f"{_shown(path)} has one set of weights, and does not say which: leave --weights raw out.")
+
+
 def _kind_of(file: TorchFile, tensors: dict[str, Any], asked: str) -> str:
     """What the tensors and arguments say, "sit", "dit" or "meanflow", which must be what was asked for, if it was."""
     args = file.args
@@ -214,7 +242,7 @@ def _kind_of(file: TorchFile, tensors: dict[str, Any], asked: str) -> str:
     found = told or asked
     if found == "torch":
         raise InputError(
-            "it is a bare state dict, which may be SiT's or DiT's, and their numbers mean different things: "
+            "it is a state dict without arguments, which may be SiT's or DiT's, whose numbers mean different things: "
             "say which with --format sit or --format dit (to start a training: --start-as sit)"
         )
     if asked not in ("torch", found):
@@ -245,7 +273,8 @@ def _with_mean(table: np.ndarray) -> np.ndarray:
     return np.concatenate([table, table.mean(axis=0, keepdims=True, dtype=np.float32)])
 
 
-def _diffusers(path: Path, num_heads: int | None) -> Imported:
+def _diffusers(path: Path, num_heads: int | None, weights: str) -> Imported:
+    _check_one_set(path, weights)
     config, tensors = read_diffusers(path)
     with reading(path):
         sizes = sizes_of(tensors)

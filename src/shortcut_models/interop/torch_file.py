@@ -101,10 +101,7 @@ class TorchFile:
                 other = {"ema": "raw", "raw": "ema"}[weights]
                 raise Damaged(f"it has no weights under this name: ask for --weights {other}")
             tensors = dict(self._tensors(kept))
-        for prefix in PREFIXES:
-            if all(name.startswith(prefix) for name in tensors):
-                tensors = {name.removeprefix(prefix): value for name, value in tensors.items()}
-        return tensors
+        return _unwrapped(tensors)
 
     def _tensors(self, kept: dict[Any, Any]) -> Iterator[tuple[str, np.ndarray]]:
         total = 0
@@ -152,6 +149,16 @@ class TorchFile:
         if known != kind.name or size != count or len(piece.raw) != count * dtype.itemsize:
             raise Damaged(f"its storage {shown(key)} has {len(piece.raw):,} bytes, not those of {count:,} numbers")
         return piece, dtype, count
+
+
+def _unwrapped(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The same without the prefixes that all names have, in whatever order a network was wrapped."""
+    while tensors:
+        prefix = next((p for p in PREFIXES if all(name.startswith(p) for name in tensors)), None)
+        if prefix is None:
+            break
+        tensors = {name.removeprefix(prefix): value for name, value in tensors.items()}
+    return tensors
 
 
 def _copied(tensor: np.ndarray, described: Any) -> np.ndarray:
