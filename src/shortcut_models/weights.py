@@ -17,6 +17,7 @@ from shortcut_models.interop.importing import Imported, format_of, read_weights
 from shortcut_models.interop.samplers import data_of, objective_of
 from shortcut_models.model import Model
 from shortcut_models.networks import Params
+from shortcut_models.objectives import Objective
 from shortcut_models.sharding import abstract
 
 Weights = Literal["ema", "raw"]
