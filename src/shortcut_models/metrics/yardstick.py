@@ -152,6 +152,7 @@ def choose_yardstick(data: Data | None, shape: tuple[int, ...], wish: Wish, unco
     chosen = [catalogue.find("metric", catalogue.METRICS, name) for name in names or (data.metrics if data else ())]
     check_metrics(chosen, shape)
     labels = wish.labels or ("none" if unconditional else _labels_of(chosen))
+    counts = _class_counts(data) if labels == "data" else None
     silent = "no labels were asked for, so there are none to agree with"
     left_out = {metric.name: silent for metric in chosen if labels == "none" and metric.needs_labels}
     known = _from_file(statistics, [metric for metric in chosen if metric.name not in left_out])
@@ -178,7 +179,7 @@ def choose_yardstick(data: Data | None, shape: tuple[int, ...], wish: Wish, unco
         shape=shape,
         left_out=left_out,
         labels=labels,
-        class_counts=_class_counts(data) if labels == "data" else None,
+        class_counts=counts,
         data=data,
         no_real=no_real,
         statistics=statistics,
