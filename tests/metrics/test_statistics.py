@@ -262,11 +262,11 @@ def test_a_measurement_computes_inceptions_features_once(monkeypatch: pytest.Mon
 
 @pytest.mark.parametrize("kind", ["is not symmetric", "has variances below zero"])
 def test_what_is_no_covariance_is_refused(tmp_path: Path, kind: str) -> None:
-    sigma = np.eye(2048, dtype=np.float32)
+    sigma = np.eye(POOL, dtype=np.float32)
     if kind == "is not symmetric":
         sigma[3, 4] = 5
     else:
         sigma = -sigma
-    np.savez(tmp_path / "stats.npz", mu=np.zeros(2048), sigma=sigma)
+    np.savez(tmp_path / "stats.npz", mu=np.zeros(POOL), sigma=sigma)
     with pytest.raises(InputError, match=f"stats.npz has a sigma that {kind}, so it is no covariance"):
         read_stats(tmp_path / "stats.npz", "adm")
