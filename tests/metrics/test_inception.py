@@ -208,4 +208,4 @@ def test_what_are_no_images_is_refused(network: Inception) -> None:
     ):
         for protocol in ("paper", "adm"):
             with pytest.raises(InputError, match=words):
-                network.features(wrong, protocol)  # pyrefly: ignore[bad-argument-type]
+                network.features(wrong, protocol)

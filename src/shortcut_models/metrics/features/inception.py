@@ -68,7 +68,7 @@ class Inception:
             )
         return cls(_checked(path, _read(path)), sha256)
 
-    def features(self, images: np.ndarray, protocol: str) -> Arrays:
+    def features(self, images: Any, protocol: str) -> Arrays:
         """All features of images (n, height, width, 3), uint8 or floats in about [-1, 1], prepared by the protocol.
 
         {"pool": (n, 2048), "spatial": (n, 2023), "logits": (n, 1008), "logits_unbiased": (n, 1008)}, float32. Floats
