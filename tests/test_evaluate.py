@@ -14,6 +14,7 @@ from shortcut_models.data.pixels import to_network, to_uint8
 from shortcut_models.evaluate import choose_labels, evaluate, read_report, table
 from shortcut_models.metrics.measure import Measurement
 from shortcut_models.metrics.references import read, real_values, references
+from shortcut_models.metrics.yardstick import Wish, choose_yardstick
 
 
 def data_set(name: str) -> Data:
@@ -110,6 +111,17 @@ def test_labels_are_balanced_random_or_none() -> None:
     assert len(set(np.bincount(drawn))) > 1
     np.testing.assert_array_equal(drawn, choose_labels("random", 3000, 3, seed=0))
     assert (drawn != choose_labels("random", 3000, 3, seed=1)).any()
+
+
+def test_labels_may_have_the_proportions_of_the_data() -> None:
+    model = Noisy()
+    report = evaluate(model, DIGITS, [1], 1797, labels="data", metrics=["frechet-pixels"]).report
+    counts = [178, 182, 177, 183, 181, 182, 181, 179, 174, 180]
+    assert np.bincount(np.concatenate([call["labels"] for call in model.calls])).tolist() == counts
+    assert report["about"]["labels"] == "data"
+    assert report["about"]["class_counts"] == counts
+    with pytest.raises(InputError, match="--labels data mixes classes as real images are: say whose, by --data"):
+        choose_yardstick(None, (8, 8, 1), Wish(metrics=("is-adm",), labels="data"))
 
 
 class Twenty(Noisy):

@@ -13,6 +13,10 @@ def test_balanced_labels_go_through_the_classes_in_turn() -> None:
     assert choose_labels("balanced", 7, 3, 0).tolist() == [0, 1, 2, 0, 1, 2, 0]
 
 
+def test_labels_of_data_have_their_proportions() -> None:
+    assert choose_labels("data", 5, 3, 0, np.array([30, 0, 20])).tolist() == [0, 2, 0, 2, 0]
+
+
 def test_named_labels_are_gone_through_in_turn() -> None:
     assert choose_labels("2,0", 5, 3, 0).tolist() == [2, 0, 2, 0, 2]
     assert choose_labels("2,0,1", 2, 3, 0).tolist() == [2, 0]
@@ -33,9 +37,9 @@ def test_a_random_label_depends_on_seed_and_index_alone() -> None:
         ("0,1,2,0", "--labels names 4 labels, but the model knows 3 classes"),
         ("3", "label 3 is unknown: labels go from 0 to 2, and none asks for no class"),
         ("-1", "label -1 is unknown: labels go from 0 to 2"),
-        ("", "--labels  must be balanced, random, none, or classes such as 0,1,2"),
-        ("0,,1", "must be balanced, random, none, or classes"),
-        ("Balanced", "must be balanced, random, none, or classes"),
+        ("", "--labels  must be balanced, random, data, none, or classes such as 0,1,2"),
+        ("0,,1", "must be balanced, random, data, none, or classes"),
+        ("Balanced", "must be balanced, random, data, none, or classes"),
     ],
 )
 def test_labels_that_cannot_be_are_refused(wish: str, sentence: str) -> None:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import operator
 from collections.abc import Mapping
 from typing import Any
 
@@ -40,3 +41,15 @@ def check_above_zero(section: str, choice: Any, *names: str) -> None:
         value = getattr(choice, name)
         if value is not None and value <= 0:
             raise InputError(f"{section}{name} is {value}, but must be above 0.")
+
+
+def check_whole(name: str, value: Any, least: int, most: int | None = None) -> None:
+    """Raise InputError unless it is a whole number, Python's or NumPy's, within its bounds."""
+    try:
+        number = None if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        number = None
+    if number is None or number < least or (most is not None and number > most):
+        bound = f"from {least} up" if most is None else f"between {least} and {most}"
+        shown = repr(value) if isinstance(value, str) else value
+        raise InputError(f"{name} is {shown}, but must be a whole number {bound}.")

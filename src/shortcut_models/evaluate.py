@@ -13,6 +13,7 @@ from tqdm import tqdm
 from shortcut_models import catalogue, processes
 from shortcut_models.data import choose
 from shortcut_models.data.base import Data, Source, describe
+from shortcut_models.data.proportions import proportional_labels
 from shortcut_models.errors import InputError
 from shortcut_models.metrics.base import Labels, Metric, Reference, to_bytes
 from shortcut_models.metrics.measure import chunk_size
@@ -92,10 +93,10 @@ def evaluate(
 
     Samples are drawn and measured in chunks: memory does not grow with their number, but for metrics that need all
     features. `metrics` are names of the catalogue, by default those of the data set, and `wishes` what else `Wish`
-    has: a protocol, statistics, Inception. `labels` are balanced, or drawn at random, or "none" for samples of no
-    class; by default as the metrics' protocols say. With `resume`, a folder of its own, an evaluation that was killed
-    goes on where it was and ends with the same numbers, if all is as it was: `model_key` says which weights are
-    measured. The folder is empty at the end.
+    has: a protocol, statistics, Inception. `labels` are balanced, drawn at random, in the proportions of the "data",
+    or "none" for samples of no class; by default as the metrics' protocols say. With `resume`, a folder of its own, an
+    evaluation that was killed goes on where it was and ends with the same numbers, if all is as it was: `model_key`
+    says which weights are measured. The folder is empty at the end.
 
     Raises InputError for unknown metrics or such as do not fit the samples, for fewer than two samples or fewer than
     classes, or if the classes of model and data differ.
@@ -130,7 +131,7 @@ def measure_model(
         name = _turn(steps, seed)
         if processes.from_first(np.bool_(name in saved.found)):
             continue
-        asked = choose_labels(yardstick.labels, plan.count, model.num_classes, seed)
+        asked = choose_labels(yardstick.labels, plan.count, model.num_classes, seed, yardstick.class_counts)
         draw = _drawing(model, plan, yardstick, asked, steps, seed, saved.shown if seed == plan.seed else {})
         if not _measure(yardstick, saved, given, name, draw, plan.count, stopping):
             return None
@@ -287,7 +288,7 @@ def _check(model: Sampler, yardstick: Yardstick, plan: Plan) -> None:
             f"the model has {model.num_classes} classes, but the data set has {data.num_classes}: "
             "their labels mean different things; measure without labels."
         )
-    least = max(2, model.num_classes if labels != "none" else 0)
+    least = max(2, model.num_classes if labels in ("balanced", "random") else 0)
     if plan.count < least:
         raise InputError(f"count is {plan.count}, but measuring takes at least {least} samples.")
 
@@ -334,8 +335,13 @@ def _compare(
     return report
 
 
-def choose_labels(labels: Labels, count: int, classes: int, seed: int) -> Int[np.ndarray, " count"]:
-    """A label for each sample: balanced in turn, uniform at random, or the null label, which is `classes`."""
+def choose_labels(
+    labels: Labels, count: int, classes: int, seed: int, counts: Int[np.ndarray, " classes"] | None = None
+) -> Int[np.ndarray, " count"]:
+    """A label for each sample: balanced in turn, uniform at random, as `counts`, or the null label: `classes`."""
+    if labels == "data":
+        assert counts is not None, "they come with the yardstick"
+        return proportional_labels(counts, count)
     if labels == "none":
         return np.full(count, classes)
     if labels == "random":

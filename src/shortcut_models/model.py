@@ -15,7 +15,7 @@ from tqdm import tqdm
 from shortcut_models import sampling, sharding
 from shortcut_models.codecs import Codec
 from shortcut_models.data.base import Data
-from shortcut_models.errors import InputError
+from shortcut_models.errors import InputError, check_whole
 from shortcut_models.networks import Network, Params
 from shortcut_models.objectives import Objective
 
@@ -104,9 +104,9 @@ class Model:
 
         Raises InputError for a seed, first or count that is no whole number in range, as `sample` does.
         """
-        _check_whole("seed", seed, 0, 2**32 - 1)
-        _check_whole("count", count, 1)
-        _check_whole("first", first, 0, 2**32 - 1 - count)
+        check_whole("seed", seed, 0, 2**32 - 1)
+        check_whole("count", count, 1)
+        check_whole("first", first, 0, 2**32 - 1 - count)
         indices = jnp.arange(first, first + count, dtype=jnp.uint32)
         return np.asarray(sampling.noise(seed, indices, self.network.shape))
 
@@ -137,10 +137,10 @@ class Model:
         labels = np.atleast_1d(self._check_labels(np.asarray(labels)))
         if labels.ndim != 1 or not len(labels):
             raise InputError(f"labels have shape {labels.shape}, but must be one or more integers in a row.")
-        _check_whole("steps", steps, 1)
-        _check_whole("seed", seed, 0, 2**32 - 1)
-        _check_whole("first", first, 0, 2**32 - 1 - len(labels))
-        _check_whole("batch_size", batch_size, 1)
+        check_whole("steps", steps, 1)
+        check_whole("seed", seed, 0, 2**32 - 1)
+        check_whole("first", first, 0, 2**32 - 1 - len(labels))
+        check_whole("batch_size", batch_size, 1)
         self.check_guidance(guidance)
         shape = (len(labels), *self.network.shape)
         if noise is not None and np.shape(noise) != shape:
@@ -238,13 +238,6 @@ def _check_unit(name: str, value: np.ndarray) -> np.ndarray:
     if wrong.size:
         raise InputError(f"{name} must lie between 0 (noise for t, velocity for d) and 1, but has {wrong.flat[0]}.")
     return value
-
-
-def _check_whole(name: str, value: Any, least: int, most: int | None = None) -> None:
-    whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
-    if not whole or value < least or (most is not None and value > most):
-        bound = f"from {least} up" if most is None else f"between {least} and {most}"
-        raise InputError(f"{name} is {value}, but must be a whole number {bound}.")
 
 
 def _comma(shape: tuple[int, ...]) -> str:

@@ -7,6 +7,7 @@ import jax
 import numpy as np
 from jaxtyping import Int
 
+from shortcut_models.data.proportions import proportional_labels
 from shortcut_models.errors import InputError
 
 Labels = Int[np.ndarray, " count"]
@@ -17,12 +18,16 @@ def default_labels(unconditional: bool) -> Literal["balanced", "none"]:
     return "none" if unconditional else "balanced"
 
 
-def choose_labels(wish: str, count: int, num_classes: int, seed: int) -> Labels:
-    """One label per sample from "balanced", "random", "none" or classes such as "0,1,2", gone through in turn.
+def choose_labels(
+    wish: str, count: int, num_classes: int, seed: int, counts: Int[np.ndarray, " classes"] | None = None
+) -> Labels:
+    """One label per sample from "balanced", "random", "data", "none" or classes such as "0,1,2", gone through in turn.
 
-    A random label depends on (seed, i) alone; "none" is the null label, `num_classes`. Raises InputError for
-    anything else.
+    A random label depends on (seed, i) alone; "data" mixes the classes in the proportions of `counts`; "none" is the
+    null label, `num_classes`. Raises InputError for anything else.
     """
+    if wish == "data" and counts is not None:
+        return proportional_labels(counts, count)
     if wish == "balanced":
         return np.arange(count, dtype=np.int32) % num_classes
     if wish == "none":
@@ -35,7 +40,7 @@ def choose_labels(wish: str, count: int, num_classes: int, seed: int) -> Labels:
     try:
         classes = [int(part) for part in wish.split(",")]
     except ValueError:
-        raise InputError(f"--labels {wish} must be balanced, random, none, or classes such as 0,1,2.") from None
+        raise InputError(f"--labels {wish} must be balanced, random, data, none, or classes such as 0,1,2.") from None
     if len(classes) > num_classes:
         raise InputError(f"--labels names {len(classes)} labels, but the model knows {num_classes} classes.")
     wrong = [label for label in classes if not 0 <= label < num_classes]

@@ -109,7 +109,7 @@ def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
         (["pairs", "x", "--guidance", "nan"], "--guidance nan must be a finite number."),
         (["evaluate", "x", "--steps", "0,4"], "--steps 0,4 must be whole numbers from 1 up, separated by commas: '0'"),
         (["evaluate", "x", "--steps", "4,1,4"], "--steps 4,1,4 names a budget twice: name each once."),
-        (["evaluate", "x", "--labels", "1,2"], "--labels 1,2 must be one of balanced, random, none."),
+        (["evaluate", "x", "--labels", "1,2"], "--labels 1,2 must be one of balanced, random, data, none."),
         (["compare", "digits", "--steps", "1,few"], "--steps 1,few must be whole numbers from 1 up, separated by"),
         (["compare", "digits", "--seeds", "0"], "--seeds 0 must be whole numbers from 1 up"),
         (["compare", "digits", "--guidance", "nan"], "--guidance nan must be a finite number."),

@@ -9,6 +9,7 @@ import pytest
 from scipy.spatial.distance import cdist
 
 from shortcut_models import InputError
+from shortcut_models.errors import check_whole
 from shortcut_models.metrics import (
     density_coverage,
     frechet,
@@ -123,12 +124,65 @@ def test_vectors_that_cannot_be_compared_are_refused() -> None:
             function(some[:1], some)
     with pytest.raises(InputError, match="n at least 6"):
         density_coverage(some, some)
-    with pytest.raises(InputError, match="k is 0, but must be at least 1"):
-        precision_recall(some, some, 0)
-    with pytest.raises(InputError, match=r"subset_size is 6, but must lie between 2 and .* 5"):
-        kid_subsets(some, some, 3, 6)
-    with pytest.raises(InputError, match="subsets is 0"):
-        kid_subsets(some, some, 0, 3)
-    for logits, words in ((some, "at least the 10 splits"), (np.full((20, 3), np.inf), "hold NaN or infinite")):
+    with pytest.raises(InputError, match="subset_size is 6, but there are 5 fake and 7 real vectors"):
+        kid_subsets(some, np.ones((7, 3)), 3, 6)
+    for logits, words in (
+        (some, r"splits is 10, but there are logits of 5 image\(s\)"),
+        (some[0], r"logits has shape \(3,\), but must be \(n, classes\)"),
+        (np.full((20, 3), np.inf), "holds NaN or infinite"),
+    ):
         with pytest.raises(InputError, match=words):
             inception_score(logits)
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (np.ones((5, 0)), r"fake has shape \(5, 0\), but must be"),
+        (np.full((5, 3), "a"), "fake has the type <U1, but must hold real numbers"),
+        (np.ones((5, 3)) + 1j, "fake has the type complex128"),
+        (None, "fake has the type object"),
+        ([[1.0, 2.0], [3.0]], "fake is no array"),
+        (np.full((6, 3), 1e31), r"fake holds numbers beyond 1e\+30"),
+    ],
+)
+def test_what_are_no_vectors_of_numbers_is_refused(given: Any, words: str) -> None:
+    for function in (frechet, kid, kid_subsets, precision_recall, density_coverage):
+        with pytest.raises(InputError, match=words):
+            function(given, np.ones((6, 3)))
+    with pytest.raises(InputError, match=words.replace("fake", "logits")):
+        inception_score(given)
+
+
+@pytest.mark.parametrize("wrong", [2.0, "3", None, np.bool_(True)])
+def test_what_is_no_whole_number_is_refused(wrong: Any) -> None:
+    shown = str(wrong) if isinstance(wrong, np.bool_) else repr(wrong)
+    with pytest.raises(InputError, match=f"^k is {shown}, but must be a whole number from 1 up"):
+        check_whole("k", wrong, 1)
+    check_whole("k", np.int64(3), 1, 3)
+
+
+@pytest.mark.parametrize("wrong", [0, True])
+def test_counts_are_whole_numbers(wrong: Any) -> None:
+    some = np.ones((9, 3))
+    for name, call in (
+        ("k", lambda: precision_recall(some, some, wrong)),
+        ("k", lambda: density_coverage(some, some, wrong)),
+        ("subsets", lambda: kid_subsets(some, some, wrong, 3)),
+        ("subset_size", lambda: kid_subsets(some, some, 3, wrong)),
+        ("splits", lambda: inception_score(some, wrong)),
+    ):
+        with pytest.raises(InputError, match=f"^{name} is {wrong}, but must be a whole number from"):
+            call()
+    with pytest.raises(InputError, match="seed is -1, but must be a whole number between 0 and 4294967295"):
+        kid_subsets(some, some, 3, 3, -1)
+
+
+def test_lists_and_all_types_of_numbers_are_taken() -> None:
+    fake, real = RNG.integers(0, 9, (30, 4)), RNG.integers(0, 9, (20, 4))
+    expected = frechet(fake.astype(float), real.astype(float))
+    for cast in (np.uint8, np.float16, np.asfortranarray, np.ndarray.tolist):
+        given: Any = cast
+        assert frechet(given(fake), given(real)) == pytest.approx(expected, rel=1e-12)
+    found = density_coverage(fake, real)
+    assert [type(number) for number in found] == [float, float]

@@ -17,6 +17,7 @@ from shortcut_models.metrics.gaussian import (
 )
 from shortcut_models.metrics.measure import Measurement, check_metrics, chunk_size
 from shortcut_models.metrics.points import ENERGY, SLICED_WASSERSTEIN, energy_distance, sliced_wasserstein
+from shortcut_models.views import get_view
 
 RNG = np.random.default_rng(0)
 PIXELS4 = Frechet(name="frechet-pixels4x4", features=Pixels(side=4))
@@ -93,6 +94,18 @@ def test_floats_are_rounded_as_on_disk_before_they_are_measured() -> None:
     near[1, 0, 0, 0], images[1, 0, 0, 0] = -1.3, 0
     one, two = (measure((FRECHET_PIXELS,), a, np.zeros(20)).sums(FRECHET_PIXELS) for a in (images, near))
     assert all(np.array_equal(one[name], two[name]) for name in one)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_samples_of_a_model_that_diverged_get_no_number(bad: float) -> None:
+    # As bytes they would be black or white pixels, and get one like any other.
+    images = to_network(some(9))
+    images[4, 2, 2] = bad
+    for metric in IMAGE_METRICS:
+        with pytest.raises(InputError, match="hold NaN or infinite numbers, as those of a model that diverged"):
+            measure((metric,), images, np.zeros(9))
+    with pytest.raises(InputError, match="hold NaN or infinite numbers"):
+        get_view("images").to_samples(images)
 
 
 def test_features_that_metrics_share_are_computed_once(monkeypatch: pytest.MonkeyPatch) -> None:

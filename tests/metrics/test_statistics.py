@@ -258,3 +258,15 @@ def test_a_measurement_computes_inceptions_features_once(monkeypatch: pytest.Mon
     measurement = Measurement([metric_of(name) for name in ("fid-adm", "sfid-adm", "kid", "is-adm", "prdc")])
     measurement.add(RNG.integers(0, 256, (6, 4, 4, 3), dtype=np.uint8), np.zeros(6, int))
     assert calls == [1]
+
+
+@pytest.mark.parametrize("kind", ["is not symmetric", "has variances below zero"])
+def test_what_is_no_covariance_is_refused(tmp_path: Path, kind: str) -> None:
+    sigma = np.eye(POOL, dtype=np.float32)
+    if kind == "is not symmetric":
+        sigma[3, 4] = 5
+    else:
+        sigma = -sigma
+    np.savez(tmp_path / "stats.npz", mu=np.zeros(POOL), sigma=sigma)
+    with pytest.raises(InputError, match=f"stats.npz has a sigma that {kind}, so it is no covariance"):
+        read_stats(tmp_path / "stats.npz", "adm")

@@ -40,9 +40,9 @@ class Evaluate:
     """Under which protocol foreign statistics were made, if --protocol does not say; ours say it themselves."""
     data: str = ""
     """Real images to compare with, by name or path; by default those that the model was trained on."""
-    labels: Literal["", "balanced", "random", "none"] = ""
-    """Classes in turn (balanced), drawn (random), or none. By default as the metrics' protocols have them, or none for
-    a model that was trained without labels."""
+    labels: Literal["", "balanced", "random", "data", "none"] = ""
+    """Classes in turn (balanced), drawn (random), in the proportions of the data compared with (data), or none. By
+    default as the metrics' protocols have them, or none for a model that was trained without labels."""
     guidance: float = 1.0
     """Push towards the label; 1 is none."""
     seed: int = 0

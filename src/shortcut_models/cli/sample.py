@@ -25,8 +25,9 @@ class Sample:
     count: int = 16
     """Number of samples."""
     labels: str = ""
-    """balanced goes through the classes in turn, random draws them, none asks for no class; or the classes to go
-    through, such as 0,1,2. By default balanced, or none for a run that was trained without labels."""
+    """balanced goes through the classes in turn, random draws them, data mixes them in the proportions of the data
+    trained on, none asks for no class; or the classes to go through, such as 0,1,2. By default balanced, or none for
+    a run that was trained without labels."""
     guidance: float = 1.0
     """Push towards the label: 1 is none, 1.5 to 4 is usual; doubles the cost."""
     seed: int = 0
@@ -52,6 +53,7 @@ def run(words: list[str], model: "Model | None" = None) -> int:
         raise InputError(f"--arrays {given.arrays} writes an .npz: say which, --out FILE.npz.")
 
     from shortcut_models import outputs, startup
+    from shortcut_models.data.proportions import class_counts
     from shortcut_models.sample_arrays import write_arrays
     from shortcut_models.views import get_view
     from shortcut_models.weights import folder_of, load, read_shown
@@ -64,7 +66,8 @@ def run(words: list[str], model: "Model | None" = None) -> int:
     view.check_out(out)
     model = model or load(given.run, given.weights)
     wish = given.labels or outputs.default_labels(model.unconditional)
-    labels = outputs.choose_labels(wish, given.count, model.num_classes, given.seed)
+    counts = class_counts(data) if wish == "data" else None
+    labels = outputs.choose_labels(wish, given.count, model.num_classes, given.seed, counts)
     if given.arrays:
         write_arrays(out, model, labels, given.steps, given.guidance, given.seed)
         print(f"{given.count} images in {given.steps} step{'s' * (given.steps > 1)}: {out}")

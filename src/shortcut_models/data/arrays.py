@@ -21,6 +21,10 @@ class ArraySource:
         example: dict[str, Any] = {name: array[index] for name, array in self.arrays.items()}
         return example | {"label": int(example["label"])}
 
+    def labels(self) -> np.ndarray:
+        """The label of every example."""
+        return np.asarray(self.arrays["label"])
+
     def batch(self, indices: Int[np.ndarray, " count"]) -> Batch:
         """The examples of these indices, one after the other."""
         return {name: array[indices] for name, array in self.arrays.items()}

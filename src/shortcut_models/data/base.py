@@ -30,6 +30,7 @@ class Source(Protocol):
 
     A source may also have
       `batch(indices)`     the same dict with a leading axis, quicker than one by one: see `take`
+      `labels()`           the label of every example, without reading the examples
       `mirror`             a source of the same examples flipped left to right: training then draws
                            each example as it is or mirrored, with equal chances
     """

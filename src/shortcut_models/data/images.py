@@ -249,6 +249,17 @@ class ImageSource:
                 f"{self.records.name(index)} of {describe(self._data)} is no image to use: {bad}."
             ) from bad
 
+    def labels(self) -> Int[np.ndarray, " count"]:
+        """The label of every record that can be read; none is decoded for it."""
+        found = []
+        for index in range(len(self)):
+            try:
+                found.append(self.records.read(index)[1] if self._labelled else 0)
+            except BadImage as bad:
+                self.bad[index] = bad
+                self._check_share(index, bad)
+        return np.array(found, np.int32)
+
     def batch(self, indices: Int[np.ndarray, " count"]) -> Batch:
         """The images of these indices, one after the other, all of one size."""
         found = [self._read_near(int(index)) for index in indices]

@@ -3,6 +3,8 @@
 import numpy as np
 from jaxtyping import UInt8
 
+from shortcut_models.errors import InputError
+
 
 def to_network(images: UInt8[np.ndarray, "batch height width channels"]) -> np.ndarray:
     """uint8 0..255 to float32 -1..1, the network's range."""
@@ -10,5 +12,15 @@ def to_network(images: UInt8[np.ndarray, "batch height width channels"]) -> np.n
 
 
 def to_uint8(samples: np.ndarray) -> np.ndarray:
-    """The network's range back to uint8, rounded to nearest and clipped."""
+    """The network's range back to uint8, rounded to nearest and clipped; raises InputError for NaN."""
+    check_finite_samples(samples)
     return np.clip(np.round((np.asarray(samples) + 1) * 127.5), 0, 255).astype(np.uint8)
+
+
+def check_finite_samples(samples: np.ndarray) -> None:
+    """Raise InputError if any is NaN or infinite: as bytes it would pass for a black or white pixel."""
+    if not np.isfinite(samples).all():
+        raise InputError(
+            "the samples hold NaN or infinite numbers, as those of a model that diverged: take weights of an earlier "
+            "step, or look for what is wrong with these."
+        )

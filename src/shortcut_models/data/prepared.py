@@ -229,6 +229,13 @@ class ShardSource:
         example: dict[str, Any] = {name: array[0] for name, array in self.batch(np.array([index])).items()}
         return example | {"label": int(example["label"])}
 
+    def labels(self) -> Int[np.ndarray, " count"]:
+        """The label of every example; no image is read for it."""
+        if not self._labelled:
+            return np.zeros(len(self), np.int32)
+        parts = [self._map("label", number) for number, count in enumerate(self._counts) if count]
+        return np.concatenate(parts)[: len(self)]
+
     def batch(self, indices: Int[np.ndarray, " count"]) -> Batch:
         """The examples of these indices, one after the other."""
         shards = np.searchsorted(self._ends, indices, side="right")

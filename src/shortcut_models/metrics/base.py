@@ -17,7 +17,7 @@ Arrays = dict[str, np.ndarray]
 Sums = dict[str, Any]
 """What a metric knows of the samples so far, as NumPy arrays and numbers, so that they can be stored."""
 
-Labels = Literal["balanced", "random", "none"]
+Labels = Literal["balanced", "random", "data", "none"]
 
 
 @dataclass(frozen=True, kw_only=True)

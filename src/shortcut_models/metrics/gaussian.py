@@ -18,9 +18,9 @@ from jaxtyping import Float
 
 from shortcut_models.errors import InputError
 from shortcut_models.metrics.base import Arrays, Metric, Reference, Statistics, Sums
+from shortcut_models.metrics.checks import Given, check_vectors
 from shortcut_models.metrics.features.classifier import DIGITNET1, FASHIONNET1, GLYPHNET1
 from shortcut_models.metrics.features.pixels import Pixels
-from shortcut_models.metrics.kernel import check_vectors
 
 Vectors = Float[np.ndarray, "count features"]
 Others = Float[np.ndarray, "others length"]
@@ -110,8 +110,8 @@ def frechet_distance(a: Gaussian, b: Gaussian, offset: float = 0.0) -> float:
     return max(distance - 2 * root_trace(a, b), 0.0)
 
 
-def frechet(fake: Vectors, real: Others) -> float:
-    """Squared Fréchet distance between two sets of vectors, in float64: see `frechet_distance`.
+def frechet(fake: Given, real: Given) -> float:
+    """Squared Fréchet distance between two sets of vectors (n, features), in float64: see `frechet_distance`.
 
     Raises InputError for fewer than two vectors, vectors of other lengths or such as are not finite.
     """

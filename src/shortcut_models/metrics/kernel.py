@@ -7,7 +7,8 @@ so that it needs no correction for the number of samples, and may be below zero.
 import numpy as np
 from jaxtyping import Float
 
-from shortcut_models.errors import InputError
+from shortcut_models.errors import InputError, check_whole
+from shortcut_models.metrics.checks import Given, check_vectors
 
 ROWS = 1024
 """Rows of a kernel matrix that are held at once."""
@@ -16,10 +17,10 @@ Vectors = Float[np.ndarray, "count features"]
 Others = Float[np.ndarray, "others length"]
 
 
-def kid(fake: Vectors, real: Others) -> float:
+def kid(fake: Given, real: Given) -> float:
     """Kernel distance over all pairs: the closed form, whatever the two numbers of vectors.
 
-    Raises InputError for fewer than two vectors or vectors of other lengths.
+    Raises InputError for fewer than two vectors, vectors of other lengths or such as are not finite.
     """
     fake, real = check_vectors(fake, real, least=2)
     n, m = len(fake), len(real)
@@ -29,21 +30,22 @@ def kid(fake: Vectors, real: Others) -> float:
 
 
 def kid_subsets(
-    fake: Vectors, real: Others, subsets: int = 100, subset_size: int = 1000, seed: int = 2020
+    fake: Given, real: Given, subsets: int = 100, subset_size: int = 1000, seed: int = 2020
 ) -> tuple[float, float]:
     """Mean and population deviation of the kernel distance over random subsets, drawn as torch-fidelity draws them.
 
     One `RandomState`; for each subset first a choice of the fake vectors, then one of the real, without replacement.
-    Raises InputError if a set is smaller than the subsets.
+    Raises InputError if a set is smaller than the subsets, or a seed is none of `RandomState`.
     """
     fake, real = check_vectors(fake, real, least=2)
-    if subsets < 1:
-        raise InputError(f"subsets is {subsets}, but must be at least 1.")
-    if not 2 <= subset_size <= min(len(fake), len(real)):
+    check_whole("subsets", subsets, 1)
+    check_whole("subset_size", subset_size, 2)
+    if subset_size > min(len(fake), len(real)):
         raise InputError(
-            f"subset_size is {subset_size}, but must lie between 2 and the smaller number of vectors, "
-            f"{min(len(fake), len(real))}."
+            f"subset_size is {subset_size}, but there are {len(fake)} fake and {len(real)} real vectors: take smaller "
+            "subsets, or more vectors."
         )
+    check_whole("seed", seed, 0, 2**32 - 1)
     rng = np.random.RandomState(seed)
     found = []
     for _ in range(subsets):
@@ -51,21 +53,6 @@ def kid_subsets(
         others = real[rng.choice(len(real), subset_size, replace=False)]
         found.append(kid(some, others))
     return float(np.mean(found)), float(np.std(found))
-
-
-def check_vectors(fake: np.ndarray, real: np.ndarray, least: int) -> tuple[np.ndarray, np.ndarray]:
-    """Both as float64; raises InputError unless they are finite vectors of one length, at least so many of each."""
-    for what, vectors in (("fake", fake), ("real", real)):
-        if vectors.ndim != 2 or len(vectors) < least:
-            raise InputError(f"{what} has shape {vectors.shape}, but must be (n, features) with n at least {least}.")
-        if not np.isfinite(vectors).all():
-            raise InputError(f"{what} holds NaN or infinite numbers: find out which sample gave them.")
-    if fake.shape[1] != real.shape[1]:
-        raise InputError(
-            f"vectors of {fake.shape[1]} features cannot be compared with vectors of {real.shape[1]}: "
-            "take both from the same network."
-        )
-    return np.asarray(fake, np.float64), np.asarray(real, np.float64)
 
 
 def _kernel_sum(a: np.ndarray, b: np.ndarray) -> float:

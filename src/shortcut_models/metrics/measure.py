@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from shortcut_models.data.pixels import check_finite_samples
 from shortcut_models.errors import InputError
 from shortcut_models.metrics.base import Arrays, Features, Metric, Reference, Sums, to_bytes, to_floats
 
@@ -59,7 +60,8 @@ class Measurement:
         self.take(self.examine(samples), labels)
 
     def examine(self, samples: np.ndarray) -> dict[Features, Arrays]:
-        """The features of samples that the metrics need, each kind once."""
+        """The features of samples that the metrics need, each kind once; raises InputError for NaN."""
+        check_finite_samples(samples)
         kinds = dict.fromkeys(metric.features for metric in self.metrics)
         return {features: features(_as_taken(samples, features)) for features in kinds}
 

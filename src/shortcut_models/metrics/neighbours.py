@@ -12,8 +12,8 @@ from collections.abc import Iterator
 import numpy as np
 from jaxtyping import Bool, Float
 
-from shortcut_models.errors import InputError
-from shortcut_models.metrics.kernel import check_vectors
+from shortcut_models.errors import check_whole
+from shortcut_models.metrics.checks import Given, check_vectors
 
 ROWS = 512
 """Rows of a distance matrix that are held at once."""
@@ -25,7 +25,7 @@ Vectors = Float[np.ndarray, "count features"]
 Others = Float[np.ndarray, "others length"]
 
 
-def precision_recall(fake: Vectors, real: Others, k: int = 3) -> tuple[float, float]:
+def precision_recall(fake: Given, real: Given, k: int = 3) -> tuple[float, float]:
     """Share of fake vectors inside some ball of real ones, and share of real ones inside some ball of fake ones.
 
     Raises InputError unless both have more than `k` vectors.
@@ -36,7 +36,7 @@ def precision_recall(fake: Vectors, real: Others, k: int = 3) -> tuple[float, fl
     return float(precision.mean()), float(recall.mean())
 
 
-def density_coverage(fake: Vectors, real: Others, k: int = 5) -> tuple[float, float]:
+def density_coverage(fake: Given, real: Given, k: int = 5) -> tuple[float, float]:
     """Mean number of real balls around a fake vector, by `k`; and share of real balls with a fake vector inside.
 
     Raises InputError unless both have more than `k` vectors.
@@ -46,7 +46,7 @@ def density_coverage(fake: Vectors, real: Others, k: int = 5) -> tuple[float, fl
     for inside in _inside(fake, real, squared_radii(real, k), True):
         balls += np.count_nonzero(inside)
         covered |= inside.any(axis=0)
-    return balls / (k * len(fake)), float(covered.mean())
+    return float(balls / (k * len(fake))), float(covered.mean())
 
 
 def squared_radii(points: Vectors, k: int) -> Float[np.ndarray, " count"]:
@@ -103,7 +103,6 @@ def _exact(points: np.ndarray, rows: np.ndarray, centres: np.ndarray, columns: n
     return np.concatenate(parts) if parts else np.zeros(0)
 
 
-def _check(fake: np.ndarray, real: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    if k < 1:
-        raise InputError(f"k is {k}, but must be at least 1.")
+def _check(fake: Given, real: Given, k: int) -> tuple[np.ndarray, np.ndarray]:
+    check_whole("k", k, 1)
     return check_vectors(fake, real, least=k + 1)

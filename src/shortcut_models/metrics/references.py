@@ -11,12 +11,10 @@ import numpy as np
 from jaxtyping import Int
 
 from shortcut_models.data.base import Data, Source, describe, take
+from shortcut_models.data.proportions import ENDLESS
 from shortcut_models.errors import InputError
 from shortcut_models.metrics.base import Metric, Reference
 from shortcut_models.metrics.measure import Measurement, chunk_size
-
-ENDLESS = 2**24
-"""A split with more examples than this is taken to be drawn as it is asked for."""
 
 DRAWN = 10_000
 """Real samples of which metrics keep every feature, or which stand for an endless split."""

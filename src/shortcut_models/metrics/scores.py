@@ -9,19 +9,20 @@ from itertools import pairwise
 import numpy as np
 from jaxtyping import Float
 
-from shortcut_models.errors import InputError
+from shortcut_models.errors import InputError, check_whole
+from shortcut_models.metrics.checks import Given, check_rows
 
 
-def inception_score(logits: Float[np.ndarray, "count classes"], splits: int = 10) -> tuple[float, float]:
+def inception_score(logits: Given, splits: int = 10) -> tuple[float, float]:
     """Mean and population deviation over `splits` parts in the order given; part i starts at i * count // splits.
 
-    In float64 by log-softmax, which stays exact where a probability underflows. Raises InputError for fewer images
-    than splits or logits that are not finite.
+    `logits` are (n, classes). In float64 by log-softmax, which stays exact where a probability underflows. Raises
+    InputError for fewer images than splits or logits that are not finite.
     """
-    if logits.ndim != 2 or not 1 <= splits <= len(logits):
-        raise InputError(f"logits have shape {logits.shape}, but must be (n, classes), n at least the {splits} splits.")
-    if not np.isfinite(logits).all():
-        raise InputError("logits hold NaN or infinite numbers: find out which image gave them.")
+    logits = check_rows("logits", logits, 1, "classes")
+    check_whole("splits", splits, 1)
+    if splits > len(logits):
+        raise InputError(f"splits is {splits}, but there are logits of {len(logits)} image(s): take fewer splits.")
     count = len(logits)
     edges = [part * count // splits for part in range(splits + 1)]
     found = [_score(logits[start:end]) for start, end in pairwise(edges)]

@@ -165,4 +165,13 @@ def _gaussian(path: Path, found: dict[str, np.ndarray], mean: str, sigma: str, s
             raise InputError(f"{path} has {name} of shape {found[name].shape}, but Inception's is {shape}.")
         if not np.isfinite(found[name]).all():
             raise InputError(f"{path} holds NaN or infinite numbers in {name}: make or download it again.")
+    _check_covariance(path, sigma, found[sigma])
     return {"mean": np.asarray(found[mean], np.float64), "covariance": np.asarray(found[sigma], np.float64)}
+
+
+def _check_covariance(path: Path, name: str, matrix: np.ndarray) -> None:
+    """Raise InputError for what no samples can have, and the distance would be a number like any other."""
+    lopsided = float(np.abs(matrix - matrix.T).max()) > 1e-3 * float(np.abs(matrix).max())
+    if lopsided or matrix.diagonal().min() < 0:
+        reason = "is not symmetric" if lopsided else "has variances below zero"
+        raise InputError(f"{path} has a {name} that {reason}, so it is no covariance: make or download it again.")

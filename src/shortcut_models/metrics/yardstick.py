@@ -13,6 +13,7 @@ import numpy as np
 
 from shortcut_models import catalogue
 from shortcut_models.data.base import Data, Source
+from shortcut_models.data.proportions import class_counts
 from shortcut_models.errors import InputError
 from shortcut_models.metrics.base import Labels, Metric, Reference, Statistics
 from shortcut_models.metrics.features.protocols import find_protocol
@@ -57,6 +58,8 @@ class Yardstick:
     left_out: dict[str, str]
     """Metrics that cannot be measured, and why."""
     labels: Labels
+    class_counts: np.ndarray | None
+    """Examples of each class in the data, where labels are mixed like them."""
     data: Data | None
     """Real samples; None if only a file of statistics is known."""
     no_real: str | None
@@ -116,6 +119,8 @@ class Yardstick:
             "reference": {m.name: given[m.name].what for m in self.metrics if m.needs_reference},
             "metrics": {metric.name: constants(metric) for metric in self.metrics},
         }
+        if self.class_counts is not None:
+            found["class_counts"] = self.class_counts.tolist()
         if self.data is not None:
             found["data"] = {"path": getattr(self.data, "path", None), "identity": self.data.identity()}
         if self.statistics is not None:
@@ -147,6 +152,7 @@ def choose_yardstick(data: Data | None, shape: tuple[int, ...], wish: Wish, unco
     chosen = [catalogue.find("metric", catalogue.METRICS, name) for name in names or (data.metrics if data else ())]
     check_metrics(chosen, shape)
     labels = wish.labels or ("none" if unconditional else _labels_of(chosen))
+    counts = _class_counts(data) if labels == "data" else None
     silent = "no labels were asked for, so there are none to agree with"
     left_out = {metric.name: silent for metric in chosen if labels == "none" and metric.needs_labels}
     known = _from_file(statistics, [metric for metric in chosen if metric.name not in left_out])
@@ -173,6 +179,7 @@ def choose_yardstick(data: Data | None, shape: tuple[int, ...], wish: Wish, unco
         shape=shape,
         left_out=left_out,
         labels=labels,
+        class_counts=counts,
         data=data,
         no_real=no_real,
         statistics=statistics,
@@ -238,6 +245,12 @@ def _labels_of(metrics: Sequence[Metric]) -> Labels:
         words = " but ".join(f"{name} takes {labels} labels" for labels, name in wanted.items())
         raise InputError(f"{words}: say which labels to take, or measure them one after the other.")
     return next(iter(wanted))
+
+
+def _class_counts(data: Data | None) -> np.ndarray:
+    if data is None:
+        raise InputError("--labels data mixes classes as real images are: say whose, by --data NAME_OR_PATH.")
+    return class_counts(data)
 
 
 def _why(left_out: dict[str, str]) -> str:

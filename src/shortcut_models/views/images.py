@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float, Int, UInt8
 from PIL import Image
 
+from shortcut_models.data.pixels import to_uint8
 from shortcut_models.errors import InputError
 from shortcut_models.files import whole_file
 from shortcut_models.outputs import check_new
@@ -27,8 +28,8 @@ Images = UInt8[np.ndarray, "count height width channels"]
 
 
 def to_samples(decoded: Float[np.ndarray, "count height width channels"]) -> Images:
-    """Bytes from images in [-1, 1], rounded to nearest and clipped."""
-    return np.clip(np.round((np.asarray(decoded) + 1) * 127.5), 0, 255).astype(np.uint8)
+    """Bytes from images in [-1, 1], rounded to nearest and clipped; raises InputError for NaN."""
+    return to_uint8(decoded)
 
 
 def check_out(out: Path) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from shortcut_models.data.pixels import check_finite_samples
 from shortcut_models.errors import InputError
 from shortcut_models.metrics.base import Arrays, Features, check_image, to_bytes, to_floats
 from shortcut_models.metrics.features.protocols import Name, Protocol, find_protocol, resize_matrix
@@ -67,19 +68,15 @@ class Inception:
             )
         return cls(_checked(path, _read(path)), sha256)
 
-    def features(self, images: np.ndarray, protocol: str) -> Arrays:
+    def features(self, images: Any, protocol: str) -> Arrays:
         """All features of images (n, height, width, 3), uint8 or floats in about [-1, 1], prepared by the protocol.
 
         {"pool": (n, 2048), "spatial": (n, 2023), "logits": (n, 1008), "logits_unbiased": (n, 1008)}, float32. Floats
-        are rounded as on disk where the protocol takes bytes. Raises InputError for images that are not RGB.
+        are rounded as on disk where the protocol takes bytes. Raises InputError for images that are not RGB, of another
+        type or range, or with NaN.
         """
         chosen = find_protocol(protocol)
-        images = np.asarray(images)
-        if images.ndim != 4 or images.shape[-1] != 3 or not len(images):
-            raise InputError(
-                f"images have shape {images.shape}, but Inception takes one or more as (n, height, width, 3): "
-                "turn grey ones into RGB."
-            )
+        images = _checked_images(images)
         parts = list(self._batches(images, chosen))
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
@@ -95,6 +92,28 @@ class Inception:
         for part, count in self._spread(given, BATCH * self._mesh.size):
             found = self._run(self._weights, self._prepare(part, down, across, protocol))
             yield {name: np.asarray(array)[:count] for name, array in found.items()}
+
+
+def _checked_images(given: Any) -> np.ndarray:
+    try:
+        images = np.asarray(given)
+    except ValueError:
+        raise InputError("images of several sizes are no array: give images of one size, or one at a time.") from None
+    if images.ndim != 4 or images.shape[-1] != 3 or not images.size:
+        raise InputError(
+            f"images have shape {images.shape}, but Inception takes one or more as (n, height, width, 3): "
+            "turn grey ones into RGB."
+        )
+    if images.dtype != np.uint8 and images.dtype.kind != "f":
+        raise InputError(f"images have the type {images.dtype}, but must be uint8, or floats in [-1, 1].")
+    if images.dtype != np.uint8:
+        check_finite_samples(images)
+        if images.min() >= 0 and images.max() > 16:  # No decoder is that far off without one pixel below grey.
+            raise InputError(
+                f"images are floats between {images.min():g} and {images.max():g}, but must lie in about [-1, 1]: "
+                "give bytes as uint8."
+            )
+    return images
 
 
 def _prepare(resize: Any, images: Any, down: Any, across: Any, protocol: Protocol) -> Any:

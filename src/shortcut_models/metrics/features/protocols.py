@@ -46,7 +46,7 @@ PROTOCOLS = {
 
 def find_protocol(name: str) -> Protocol:
     """A protocol by its name; raises InputError, listing the names, for an unknown one."""
-    if name not in PROTOCOLS:
+    if not isinstance(name, str) or name not in PROTOCOLS:
         raise InputError(f"protocol {name!r} is unknown: the protocols are {', '.join(PROTOCOLS)}.")
     return PROTOCOLS[name]
 
@@ -60,7 +60,9 @@ def resize_matrix(kind: str, before: int, after: int = SIDE) -> Float[np.ndarray
 
 
 def _centres(before: int, after: int) -> np.ndarray:
-    return _linear(np.clip((np.arange(after) + 0.5) * before / after - 0.5, 0, before - 1), before)
+    # `jax.image.resize`, by which the paper's code resizes, computes the places in float32, in one rounding.
+    places = ((np.arange(after) + 0.5) * np.float64(np.float32(before / after)) - 0.5).astype(np.float32)
+    return _linear(np.clip(places.astype(np.float64), 0, before - 1), before)
 
 
 def _corner(before: int, after: int) -> np.ndarray:
