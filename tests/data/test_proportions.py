@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from shortcut_models import cli
 from shortcut_models.data import choose
 from shortcut_models.data.glyphs import Glyphs
 from shortcut_models.data.proportions import class_counts, proportional_labels
@@ -37,12 +38,15 @@ def test_no_part_of_the_labels_is_of_another_mixture() -> None:
 
 
 def test_classes_are_counted_without_decoding_an_image(tmp_path: Path) -> None:
+    pictures, out = tmp_path / "pictures", tmp_path / "prepared"
     for name, count in (("cats", 3), ("dogs", 1)):
-        (tmp_path / name).mkdir()
+        (pictures / name).mkdir(parents=True)
         for number in range(count):
-            Image.new("RGB", (4, 4)).save(tmp_path / name / f"{number}.png")
-    (tmp_path / "cats" / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nno more")
-    assert class_counts(choose(str(tmp_path))).tolist() == [4, 1]
+            Image.new("RGB", (4, 4)).save(pictures / name / f"{number}.png")
+    (pictures / "cats" / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nno more")
+    assert class_counts(choose(str(pictures))).tolist() == [4, 1]
+    assert cli.main(["prepare", str(pictures), str(out), "--size", "4", "--most-left-out", "0.5"]) == 0
+    assert class_counts(choose(str(out))).tolist() == [3, 1]
     digits = class_counts(choose("digits"))
     assert digits.tolist() == [178, 182, 177, 183, 181, 182, 181, 179, 174, 180]
     assert class_counts(Glyphs()).tolist() == [1] * 62

@@ -231,10 +231,7 @@ class ShardSource:
 
     def labels(self) -> Int[np.ndarray, " count"]:
         """The label of every example; no image is read for it."""
-        if not self._labelled:
-            return np.zeros(len(self), np.int32)
-        parts = [self._map("label", number) for number, count in enumerate(self._counts) if count]
-        return np.concatenate(parts)[: len(self)]
+        return self._labels[: len(self)] if self._labelled else np.zeros(len(self), np.int32)
 
     def batch(self, indices: Int[np.ndarray, " count"]) -> Batch:
         """The examples of these indices, one after the other."""

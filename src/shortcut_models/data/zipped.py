@@ -68,7 +68,7 @@ def _is_image(name: str) -> bool:
 
 @lru_cache(maxsize=1)
 def _members(path: Path, size: int, changed: int) -> dict[str, zipfile.ZipInfo]:
-    """The table at a zip's end, read once for all who ask what the file is: that takes a second for 200,000 members."""
+    """The table at a zip's end, read once for all who ask what the file is: with many members, that takes seconds."""
     del size, changed  # Another size or time of change is another file.
     with zipfile.ZipFile(path) as archive:
         return {info.filename: info for info in archive.infolist()}
