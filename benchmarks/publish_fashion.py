@@ -26,15 +26,14 @@ def read(run: Path = RUN) -> Reports:
 
 
 def publish(run: Path = RUN, docs: Path = DOCS, results: Path = RESULTS) -> None:
-    """Write table, pictures and numbers; the text around the table is written by hand."""
+    """Write table, picture and numbers; the text around the table is written by hand."""
     found = read(run)
     charge(found, results / TIME)
     steps = [int(n) for n in next(iter(found.values()))[0]["steps"]]
     page = docs / "results.md"
     page.write_text(fill(page.read_text(), "fashion", table(found, steps).strip()))
     write_json(results / "fashion.json", found)
-    for name in ("quality", "samples"):
-        shutil.copy(run / f"{name}.png", docs / f"results-fashion-{name}.png")
+    shutil.copy(run / "samples.png", docs / "results-fashion-samples.png")
 
 
 if __name__ == "__main__":

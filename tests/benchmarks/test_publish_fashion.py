@@ -32,8 +32,7 @@ def test_the_page_gets_the_table_of_all_reports(tmp_path: Path) -> None:
     for name, reports in found.items():
         for one in reports:
             (run / f"{name}-seed-{one['seed']}.json").write_text(json.dumps(one))
-    for name in ("quality", "samples"):
-        (run / f"{name}.png").write_bytes(name.encode())
+    (run / "samples.png").write_bytes(b"samples")
     per_step = {"flow-matching": 20.0, "shortcut": 40.0}
     (results / "fashion-time.json").write_text(json.dumps({"seconds_per_step": per_step}))
     (docs / "results.md").write_text("Before\n<!-- fashion -->\nold\n<!-- /fashion -->\nAfter\n")
