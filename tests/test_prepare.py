@@ -267,6 +267,11 @@ def test_damaged_prepared_data_are_told_in_a_sentence(source: Path, tmp_path: Pa
     np.save(out / "labels-00000.npy", np.full(6, 3, np.int32))
     with pytest.raises(InputError, match=r"out has labels from 0 to 3, but 3 classes: prepare the data again"):
         data()
+    manifest = json.loads((out / "manifest.json").read_text())
+    for name, value in {"settings": None, "shards": {}, "shape": "8", "kind": "sounds"}.items():
+        (out / "manifest.json").write_text(json.dumps(manifest | {name: value}))
+        with pytest.raises(InputError, match=rf"manifest.json is damaged \(in {name}\): remove .*out, and prepare"):
+            data()
     (out / "manifest.json").write_text("{")
     with pytest.raises(InputError, match=r"manifest.json is damaged"):
         data()

@@ -148,7 +148,7 @@ def test_a_split_without_labels_is_refused(tmp_path: Path) -> None:
     root = shutil.copytree(GOLDEN / "tfds" / "celebahq256" / "1.0.0", tmp_path / "1.0.0")
     (root / "label.labels.txt").write_text("only\n")  # As if 1 were no label, like -1 in ImageNet's test split.
     with pytest.raises(
-        InputError, match=r"split 'train' of .* has no labels .*: use another split, or --no-data.labels"
+        InputError, match=r"split 'train' of .* has no labels .*: use another split, or --data.labels 0"
     ):
         take(open_data(str(root)), np.arange(6))
     assert take(Tfds(path=str(root), labels=False).open(), np.arange(6))["label"].tolist() == [0] * 6

@@ -135,7 +135,7 @@ class TableRecords:
         """The image file's bytes and the label; raises BadImage if there are none, InputError for a wrong label."""
         image, label = self.row(index)
         if self.class_names and not (isinstance(label, int) and 0 <= label < len(self.class_names)):
-            raise InputError(f"row {index} has label {label}: use another split, or --no-data.labels.")
+            raise InputError(f"row {index} has label {label}: use another split, or --data.labels 0.")
         if image is not None and image.get("bytes") is None and image.get("path"):
             try:
                 return Path(image["path"]).read_bytes(), label if self.class_names else 0

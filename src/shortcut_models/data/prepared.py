@@ -38,6 +38,20 @@ DTYPES = {
     "label": np.dtype(np.int32),
 }
 """What the arrays hold."""
+HELD: dict[str, type] = {
+    "kind": str,
+    "complete": bool,
+    "count": int,
+    "shape": list,
+    "num_classes": int,
+    "class_names": list,
+    "flip": bool,
+    "mirrored": bool,
+    "settings": dict,
+}
+"""What a manifest holds from the start, of which types."""
+HELD_AT_LAST: dict[str, type] = {"left_out": list, "shards": list}
+"""What it holds besides when it is complete."""
 MIRRORED = "-mirrored"
 """What the files of mirrored latents have at the end of their names."""
 
@@ -122,7 +136,7 @@ class Prepared(Data):
         elif about["mirrored"]:
             source.mirror = ShardSource(Path(self.path), about, self.labels, MIRRORED, self.first)
         else:
-            raise InputError(f"{self.path} holds no mirrored latents: prepare it with them, or use --no-data.flip.")
+            raise InputError(f"{self.path} holds no mirrored latents: prepare it with them, or use --data.flip 0.")
         return source
 
     def _check_size(self) -> None:
@@ -196,6 +210,11 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         raise InputError(f"{path} is damaged: remove {folder}, and prepare the data again.") from error
     if found != FORMAT:
         raise InputError(f"{path} has format {found}, but this version reads {FORMAT}: prepare the data again.")
+    held = HELD | (HELD_AT_LAST if manifest.get("complete") else {})
+    odd = [name for name, kind in held.items() if type(manifest.get(name)) is not kind]
+    if odd or manifest["kind"] not in FILES:
+        names = " and ".join(odd or ["kind"])
+        raise InputError(f"{path} is damaged (in {names}): remove {folder}, and prepare the data again.")
     return manifest
 
 

@@ -241,7 +241,7 @@ class ExampleRecords:
         if self.class_names and not (isinstance(label, int) and 0 <= label < len(self.class_names)):
             raise InputError(
                 f"split {self._split!r} of {self._data.path or self._data.names[0]} has no labels "
-                f"({self.name(index)} has {label}): use another split, or --no-data.labels."
+                f"({self.name(index)} has {label}): use another split, or --data.labels 0."
             )
         return image, label if self.class_names else 0
 

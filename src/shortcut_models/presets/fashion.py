@@ -5,8 +5,8 @@
     shortcut evaluate runs/fashion --count 10000
     shortcut compare fashion                 # docs/results.md
 
-About an hour on one idle CPU core (148 images a second); not yet run in full. The test split, which training never sees, is
-the row of real images.
+About an hour on one idle CPU core (148 images a second); not yet run in full. The test split, which training never
+sees, is the row of real images.
 """
 
 from shortcut_models.config import Config
