@@ -11,7 +11,7 @@ from shortcut_models import InputError, catalogue
 from shortcut_models import evaluate as module
 from shortcut_models.data.base import Data
 from shortcut_models.data.pixels import to_network, to_uint8
-from shortcut_models.evaluate import choose_labels, evaluate, read_report, table
+from shortcut_models.evaluate import evaluate, read_report, table
 from shortcut_models.metrics.measure import Measurement
 from shortcut_models.metrics.references import read, real_values, references
 from shortcut_models.metrics.yardstick import Wish, choose_yardstick
@@ -101,16 +101,6 @@ def test_without_labels_agreement_is_left_out_and_said_to_be() -> None:
     assert table(found.report).splitlines()[-1] == f"left out: {sentence}"
     with pytest.raises(InputError, match="without labels nothing is left to measure of agreement-digitnet1"):
         evaluate(model, DIGITS, [1], 12, labels="none", metrics=["agreement-digitnet1"])
-
-
-def test_labels_are_balanced_random_or_none() -> None:
-    assert choose_labels("balanced", 7, 3, seed=0).tolist() == [0, 1, 2, 0, 1, 2, 0]
-    assert choose_labels("none", 3, 5, seed=0).tolist() == [5, 5, 5]
-    drawn = choose_labels("random", 3000, 3, seed=0)
-    assert set(drawn.tolist()) == {0, 1, 2}
-    assert len(set(np.bincount(drawn))) > 1
-    np.testing.assert_array_equal(drawn, choose_labels("random", 3000, 3, seed=0))
-    assert (drawn != choose_labels("random", 3000, 3, seed=1)).any()
 
 
 def test_labels_may_have_the_proportions_of_the_data() -> None:

@@ -25,6 +25,8 @@ def test_named_labels_are_gone_through_in_turn() -> None:
 
 def test_a_random_label_depends_on_seed_and_index_alone() -> None:
     many = choose_labels("random", 3000, 3, 5)
+    assert set(many.tolist()) == {0, 1, 2}
+    assert len(set(np.bincount(many))) > 1
     np.testing.assert_array_equal(choose_labels("random", 10, 3, 5), many[:10])
     assert many.tolist() != choose_labels("random", 3000, 3, 6).tolist()
     # Five standard deviations of a fair draw.

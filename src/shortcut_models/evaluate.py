@@ -13,7 +13,6 @@ from tqdm import tqdm
 from shortcut_models import catalogue, processes
 from shortcut_models.data import choose
 from shortcut_models.data.base import Data, Source, describe
-from shortcut_models.data.proportions import proportional_labels
 from shortcut_models.errors import InputError
 from shortcut_models.metrics.base import Labels, Metric, Reference, to_bytes
 from shortcut_models.metrics.measure import chunk_size
@@ -21,6 +20,7 @@ from shortcut_models.metrics.references import Real, exact, read, sample_shape
 from shortcut_models.metrics.saved import Saved
 from shortcut_models.metrics.yardstick import Wish, Yardstick, choose_yardstick
 from shortcut_models.model_folder import is_model_folder
+from shortcut_models.outputs import choose_labels
 
 SHOWN_POINTS = 2000
 MOST_IMAGES = 2**22
@@ -333,20 +333,6 @@ def _compare(
         below = f": too low below {', '.join(low)}" if low else ""
         report["about"]["perfect"] = f"what a perfect model would get, to first order in 1 / N{below}"
     return report
-
-
-def choose_labels(
-    labels: Labels, count: int, classes: int, seed: int, counts: Int[np.ndarray, " classes"] | None = None
-) -> Int[np.ndarray, " count"]:
-    """A label for each sample: balanced in turn, uniform at random, as `counts`, or the null label: `classes`."""
-    if labels == "data":
-        assert counts is not None, "they come with the yardstick"
-        return proportional_labels(counts, count)
-    if labels == "none":
-        return np.full(count, classes)
-    if labels == "random":
-        return np.random.default_rng([seed, 0x6C6162656C73]).integers(0, classes, count)
-    return np.arange(count) % classes
 
 
 def _shown(samples: np.ndarray, shape: tuple[int, ...], classes: int) -> np.ndarray:

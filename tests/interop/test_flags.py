@@ -19,7 +19,7 @@ from shortcut_models.config import FREE_TO_CHANGE, Config
 from shortcut_models.config_json import to_json
 from shortcut_models.data.images import FOUND
 from shortcut_models.data.pipeline import batch_dataset
-from shortcut_models.interop import flag_uses, flags, tracked_names
+from shortcut_models.interop import flag_uses, flags
 from shortcut_models.metrics.features import inception
 from shortcut_models.presets import get_preset
 from tests.codecs.vaes import write_small
@@ -405,23 +405,6 @@ def wandb(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     module.init = init
     monkeypatch.setitem(sys.modules, "wandb", module)
     return calls
-
-
-@pytest.mark.parametrize(
-    ("words", "expected"),
-    [
-        ("--wandb.offline 0", {}),
-        ("--wandb.project p --wandb.entity e", {"PROJECT": "p", "ENTITY": "e"}),
-        ("--wandb.exp_prefix g --wandb.exp_descriptor {model[depth]}-{seed}", {"RUN_GROUP": "g", "NAME": "2-10"}),
-        ("--wandb.group g --wandb.exp_prefix g --wandb.offline", {"RUN_GROUP": "g", "MODE": "offline"}),
-        ("--wandb.name x --wandb.unique_identifier 7", {"NAME": "x", "RUN_ID": "x_7"}),
-        ("--wandb.run_id a1b2", {"RUN_ID": "a1b2", "RESUME": "must"}),
-    ],
-)
-def test_wandb_s_flags_are_its_own_variables(words: str, expected: dict[str, str]) -> None:
-    found = tracked_names.variables(flags.FLAGS | flags.OURS | flags.read_flags(shlex.split(words)))
-    usual = {"PROJECT": "shortcut", "NAME": "shortcut_imagenet256"}
-    assert found == {f"WANDB_{name}": value for name, value in (usual | expected).items()}
 
 
 def test_a_checkpoint_of_the_official_code_is_drawn_from_as_its_flags_say(
