@@ -28,11 +28,6 @@ GOLDEN = Path(__file__).parents[1] / "golden" / "data"
 needs_pyarrow = pytest.mark.skipif(importlib.util.find_spec("pyarrow") is None, reason="pyarrow is an extra")
 
 
-@pytest.fixture(autouse=True)
-def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
-
-
 def png() -> bytes:
     file = io.BytesIO()
     Image.new("RGB", (8, 8)).save(file, "PNG")
@@ -47,9 +42,9 @@ def edm2(file: Path, labels: str) -> Path:
     return file
 
 
-def webdataset(file: Path, label: bytes) -> Path:
+def webdataset(file: Path, label: bytes, key: str = "1") -> Path:
     with tarfile.open(file, "w") as archive:
-        for name, data in (("1.png", png()), ("1.cls", label)):
+        for name, data in ((f"{key}.png", png()), (f"{key}.cls", label)):
             info = tarfile.TarInfo(name)
             info.size = len(data)
             archive.addfile(info, io.BytesIO(data))
@@ -204,6 +199,8 @@ def test_what_cannot_be_read_says_why(tmp_path: Path) -> None:
             choose(f"{kind}:gs://bucket/data")
     with pytest.raises(InputError, match="no data are named: say which"):
         choose("")
+    with pytest.raises(InputError, match=r"a.tar has a member whose name has 2004 characters, nnnn.*: at most 1000"):
+        open_data(webdataset(tmp_path / "a.tar", b"1", "n" * 2000))
     (tmp_path / "gz.tar").write_bytes(gzip.compress(webdataset(tmp_path / "a.tar", b"1").read_bytes()))
     with pytest.raises(InputError, match=r"gz.tar is compressed by gzip: unpack it first"):
         open_data(tmp_path / "gz.tar")

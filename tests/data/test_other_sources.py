@@ -164,6 +164,18 @@ def test_samples_of_a_tar_end_at_the_first_dot(tmp_path: Path) -> None:
         open_data(write(**{"1.png": png, "1.cls": b"cat"}))
 
 
+def test_tar_files_are_walked_once(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = shutil.copytree(GOLDEN / "webdataset/mixed", tmp_path / "data")
+    first, name = labels(folder), choose(str(folder)).identity()
+    assert len(list(cache.glob("webdataset-*.npy"))) == 1
+    with monkeypatch.context() as patch:
+        patch.setattr(tarfile, "open", None)
+        assert labels(folder) == first
+        assert choose(str(folder)).identity() == name
+    shutil.copyfile(GOLDEN / "webdataset/jpg/shard-000000.tar", folder / "shard-000001.tar")
+    assert labels(folder) == [*first, 0, 2, 1, 0, 2]
+
+
 # --- Hugging Face
 
 

@@ -20,12 +20,9 @@ EXPECTED = dict(np.load(GOLDEN / "expected.npz"))
 
 
 @pytest.fixture(autouse=True)
-def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty cache for each test, and the golden data sets as TFDS's root."""
-    folder = tmp_path_factory.mktemp("cache")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(folder))
+def tfds_root(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The golden data sets."""
     monkeypatch.setenv("TFDS_DATA_DIR", str(GOLDEN / "tfds"))
-    return folder / "shortcut-models"
 
 
 def images(name: str, split: str, size: int) -> tuple[np.ndarray, list[int]]:

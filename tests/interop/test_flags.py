@@ -70,9 +70,8 @@ class LatentShape:
 
 @pytest.fixture(autouse=True)
 def places(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The golden data sets as TFDS's root, an empty cache, and nothing of the machine's."""
+    """The golden data sets as TFDS's root, and nothing of the machine's."""
     monkeypatch.setenv("TFDS_DATA_DIR", str(ROOT / "tests/golden/data/tfds"))
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
     monkeypatch.setenv("TORCH_HOME", str(tmp_path_factory.mktemp("torch")))
     wandb = (f"WANDB_{name}" for name in ("PROJECT", "NAME", "RUN_GROUP", "ENTITY", "MODE", "RUN_ID", "RESUME"))
     for name in ("SHORTCUT_VAE", "SHORTCUT_INCEPTION", *wandb):

@@ -9,11 +9,16 @@ from pathlib import Path
 from typing import NamedTuple, Self
 
 import numpy as np
+from tqdm import tqdm
 
+from shortcut_models.data.cache import remembered
 from shortcut_models.data.decode import BadImage, check_bytes
 from shortcut_models.data.images import Images, LeftOut
 from shortcut_models.data.layout import SPLITS, SUFFIXES, canonical, numbered
 from shortcut_models.errors import InputError
+
+LONGEST_NAME = 1_000
+"""In characters: names lie in a table as wide as the longest."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,8 +57,7 @@ class WebDataset(Images):
     def fingerprint(self) -> Iterable[str]:
         """Names and sizes of the tar files, and of what is in them."""
         for split in self.splits:
-            for sample in self.records(split).samples:
-                yield f"{split} {sample.file.name} {sample.name} {sample.offset} {sample.size} {sample.label}"
+            yield from self.records(split).lines(split)
 
 
 def _tars(path: Path) -> dict[str, list[Path]]:
@@ -71,73 +75,104 @@ def _tars(path: Path) -> dict[str, list[Path]]:
 
 
 class Sample(NamedTuple):
-    """Where an image lies."""
+    """Where an image lies in a tar file."""
 
-    file: Path
     name: str
     offset: int
     size: int
-    label: int | None
+    label: int
+
+
+UNLABELLED, SECOND = -1, -2
+"""In place of a label: the sample has none; or the image is the second of a sample, and not used."""
 
 
 class TarRecords:
     """Samples of tar files; raises InputError if one is cut short or compressed, or some samples have no label."""
 
     def __init__(self, files: list[Path]) -> None:
-        self.left_out: list[LeftOut] = []
-        self.samples = [sample for file in files for sample in _samples(file, self.left_out)]
-        labelled = [sample.label for sample in self.samples if sample.label is not None]
-        if labelled and len(labelled) < len(self.samples):
-            bare = next(sample for sample in self.samples if sample.label is None)
+        # Tar files have no table of contents: to walk a million samples takes a minute or two.
+        table = remembered("webdataset", files, lambda: _table(files))
+        self._files, self._samples = files, table[table["label"] != SECOND]
+        self.left_out = [
+            LeftOut(self._name(row), "format", "a second image of one sample")
+            for row in table[table["label"] == SECOND]
+        ]
+        labelled = self._samples["label"][self._samples["label"] != UNLABELLED]
+        if 0 < len(labelled) < len(self._samples):
+            bare = self._samples[self._samples["label"] == UNLABELLED][0]
             raise InputError(
-                f"{bare.file} has a sample without a label, {bare.name}: all need a `cls` member, or none."
+                f"{files[bare['file']]} has a sample without a label, {_text(bare)}: all need a `cls` member, or none."
             )
-        self.class_names = numbered(labelled, files[0].parent if len(files) > 1 else files[0])
+        self.class_names = numbered(labelled.tolist(), files[0].parent if len(files) > 1 else files[0])
         self.warnings: list[str] = []
 
     def __len__(self) -> int:
-        return len(self.samples)
+        return len(self._samples)
+
+    def _name(self, row: np.void) -> str:
+        return f"{self._files[row['file']].name}/{_text(row)}"
+
+    def lines(self, split: str) -> Iterator[str]:
+        """What and where each sample is."""
+        for row in self._samples:
+            label = None if row["label"] == UNLABELLED else row["label"]
+            yield f"{split} {self._files[row['file']].name} {_text(row)} {row['offset']} {row['size']} {label}"
 
     def name(self, index: int) -> str:
         """The tar file, and the member in it."""
-        sample = self.samples[index]
-        return f"{sample.file.name}/{sample.name}"
+        return self._name(self._samples[index])
 
     def read(self, index: int) -> tuple[bytes | np.ndarray, int]:
         """The member's bytes and the label."""
-        sample = self.samples[index]
-        check_bytes(sample.size)
+        sample = self._samples[index]
+        number, offset, size, label = (int(sample[field]) for field in ("file", "offset", "size", "label"))
+        check_bytes(size)
         try:
-            with sample.file.open("rb", buffering=0) as file:
-                data = os.pread(file.fileno(), sample.size, sample.offset)
+            with self._files[number].open("rb", buffering=0) as file:
+                data = os.pread(file.fileno(), size, offset)
         except OSError as error:
             raise BadImage("unreadable", error.strerror or "not readable") from error
-        if len(data) < sample.size:
+        if len(data) < size:
             raise BadImage("corrupt", "member of the tar: cut short")
-        return data, sample.label or 0
+        return data, max(label, 0)
 
 
-def _samples(path: Path, left_out: list[LeftOut]) -> Iterator[Sample]:
-    """The samples of a tar file that have an image: the first, if there are several."""
-    key, image, label = "", None, None
+def _table(files: list[Path]) -> np.ndarray:
+    """The samples of all files, a row each: the number of its file, and the fields of `Sample`."""
+    rows = []
+    for number, file in enumerate(tqdm(files, desc="reading what is in the tar files", unit="file", delay=2)):
+        for name, *place in _samples(file):
+            rows.append((number, name.encode(errors="surrogateescape"), *place))
+    width = max((len(row[1]) for row in rows), default=0)
+    return np.array(rows, [("file", "i4"), ("name", f"S{max(width, 1)}"), *((f, "i8") for f in Sample._fields[1:])])
+
+
+def _text(row: np.void) -> str:
+    return row["name"].decode(errors="surrogateescape")
+
+
+def _samples(path: Path) -> Iterator[Sample]:
+    """The samples of a tar file that have an image, which is the first if there are several."""
+    key, image, label = "", None, UNLABELLED
     for member, found in _members(path):
         head, _, base = member.name.rpartition("/")
         stem, _, suffix = base.partition(".")
         if f"{head}/{stem}" != key:
             if image is not None:
-                yield Sample(path, image.name, image.offset_data, image.size, label)
-            key, image, label = f"{head}/{stem}", None, None
+                yield Sample(image.name, image.offset_data, image.size, label)
+            key, image, label = f"{head}/{stem}", None, UNLABELLED
         if f".{suffix.lower()}" in SUFFIXES:
             if image is None:
                 image = member
             else:
-                left_out.append(LeftOut(f"{path.name}/{member.name}", "format", "a second image of one sample"))
+                yield Sample(member.name, member.offset_data, member.size, SECOND)
         elif suffix == "cls":
-            if not found.strip().isdigit() or len(found) > 20:
+            if not found.strip().isdigit() or len(found) > 18:
                 raise InputError(f"{path} has a label that is no whole number: {member.name} holds {found[:20]!r}.")
             label = int(found)
     if image is not None:
-        yield Sample(path, image.name, image.offset_data, image.size, label)
+        yield Sample(image.name, image.offset_data, image.size, label)
 
 
 def _members(path: Path) -> Iterator[tuple[tarfile.TarInfo, bytes]]:
@@ -154,6 +189,11 @@ def _members(path: Path) -> Iterator[tuple[tarfile.TarInfo, bytes]]:
             for member in archive:
                 if not member.isfile() or member.name.rpartition("/")[2].startswith("."):
                     continue
+                if len(member.name) > LONGEST_NAME:
+                    raise InputError(
+                        f"{path} has a member whose name has {len(member.name)} characters, {member.name[:20]}...: "
+                        f"at most {LONGEST_NAME} are read."
+                    )
                 if member.offset_data + member.size > size:
                     raise InputError(f"{path} is cut short within {member.name}: copy it again.")
                 stored = archive.extractfile(member) if member.name.endswith(".cls") else None
