@@ -213,6 +213,30 @@ def test_the_original_recipe_takes_a_step_from_what_the_seed_says(
     assert np.abs(np.asarray(state.params["patch"]["kernel"]) - np.asarray(first)).max() < 1e-2
 
 
+def test_a_process_reads_its_own_rows_as_bytes(
+    tiny: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own, read, fed = np.array([3, 4, 9]), [], []
+    source = Digits().open()
+    take = type(source).batch
+
+    def place(mesh: Any, batch: dict[str, np.ndarray]) -> Any:
+        fed.append(batch)
+        raise InputError("enough")
+
+    monkeypatch.setattr(sharding, "local_rows", lambda mesh, batch_size: own)
+    monkeypatch.setattr(sharding, "place_batch", place)
+    monkeypatch.setattr(type(source), "batch", lambda self, indices: take(self, read.append(indices) or indices))
+    with pytest.raises(InputError, match="enough"):
+        train(replace(tiny, data_threads=0), tmp_path / "run")
+    whole = batch_dataset(source, tiny.batch_size, tiny.seed)[0]
+    for name, array in fed[0].items():
+        np.testing.assert_array_equal(array, whole[name][own])
+    assert [len(indices) for indices in read] == [len(own), tiny.batch_size]
+    # A byte a pixel crosses to the device.
+    assert fed[0]["image"].dtype == np.uint8
+
+
 def test_compiling_gives_back_what_it_took(tiny: Config, monkeypatch: pytest.MonkeyPatch) -> None:
     given: list[None] = []
     monkeypatch.setattr(startup, "give_back", lambda: given.append(None))
