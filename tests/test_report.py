@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from shortcut_models import cli
-from shortcut_models.figures.folder import read_folder
+from shortcut_models.figures import left_out
+from shortcut_models.figures.folder import Drawn, read_folder
 from shortcut_models.model_folder import save_pretrained
 from shortcut_models.page import Section, code, facts, folded, heading, page, picture, table, text
 from shortcut_models.report import write_report
@@ -208,10 +209,16 @@ def test_a_run_without_weights_has_a_page_that_says_so(trained_copy: Path, capsy
     assert said[0] in read(trained_copy).text
 
 
-def test_a_model_folder_has_a_page_too(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_model_folder_has_a_page_too(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = save_pretrained(load(trained), tmp_path / "model", about={"source": EVIL})
     assert cli.main(["figures", str(folder), "--names", "curves"]) == 2
     assert "figure curves cannot be drawn: there is no run folder" in capsys.readouterr().err
+    drawn = lambda wish, *_, **__: Drawn([], left_out(wish))  # noqa: E731
+    monkeypatch.setattr("shortcut_models.figures.folder.draw_folder", drawn)
+    assert cli.main(["figures", str(folder)]) == 0
+    assert "curves is left out: there is no run folder" in capsys.readouterr().out
     assert cli.main(["report", str(folder), "--draw", "0"]) == 0
     found = read(folder).text
     assert "shortcut on digits, network dit, step 8" in found

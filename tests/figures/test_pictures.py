@@ -200,6 +200,7 @@ def test_what_cannot_be_drawn_is_left_out_with_a_sentence(tmp_path: Path) -> Non
     assert "no errors by step size yet" in left_out(given_of(run=tmp_path))["curves"]
     with pytest.raises(InputError, match="figure error cannot be drawn: the data of this model"):
         check(given, ["classes", "error"])
+    assert left_out(given_of(), ()) == {}
     with pytest.raises(InputError, match="figure nearest cannot be drawn: one of the points"):
         draw_figures(given_of().model, tmp_path, ["nearest"])
     with pytest.raises(InputError, match="figure 'eror' is unknown: did you mean 'error'"):
