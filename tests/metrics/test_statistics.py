@@ -168,11 +168,11 @@ def test_statistics_of_other_programs_are_read_under_the_protocol_that_is_said(t
     assert reference_of(found, metric_of("sfid-adm")) is None
     assert reference_of(found, metric_of("kid")) is None
     with pytest.raises(
-        InputError, match="does not say which protocol it was made under: say it, as paper, adm or clean"
+        InputError, match="does not say which protocol it was made under: say --stats-protocol paper, adm or clean"
     ):
         read_stats(path)
     for changed, words in (
-        ({"mu": np.zeros(5)}, r"has mu of shape \(5,\), but Inception's is \(12,\)"),
+        ({"mu": np.zeros(5)}, r"has mu of shape \(5,\), but Inception's is \(12,\): give statistics of its"),
         ({"sigma": np.full((POOL, POOL), np.nan)}, "holds NaN or infinite numbers in sigma"),
         ({"sigma": None}, "lacks the array sigma"),
         ({"mu": None}, "lacks the array mu"),
@@ -184,8 +184,9 @@ def test_statistics_of_other_programs_are_read_under_the_protocol_that_is_said(t
     path.write_bytes(b"no archive")
     with pytest.raises(InputError, match=r"is damaged or no \.npz of statistics"):
         read_stats(path, "adm")
-    with pytest.raises(InputError, match="cannot be read for statistics: No such file"):
-        read_stats(tmp_path / "none.npz", "adm")
+    for name, words in (("none.npz", "No such file"), ("", "it is a folder")):
+        with pytest.raises(InputError, match=f"cannot be read for statistics: {words}"):
+            read_stats(tmp_path / name, "adm")
 
 
 def test_companions_are_the_public_functions(quick: Quick) -> None:

@@ -50,12 +50,13 @@ class FidelityInceptionScore(Metric):
 
     is_distance: ClassVar[bool] = False
     needs_reference: ClassVar[bool] = False
+    least: ClassVar[int] = 10
     rows: tuple[str, ...] = ("logits_unbiased",)
 
     def values(self, sums: Sums, reference: Reference, count: int) -> dict[str, float]:  # noqa: ARG002
         logits = sums["logits_unbiased"]
         shuffled = logits[np.random.RandomState(2020).permutation(len(logits))]
-        mean, deviation = inception_score(shuffled, min(10, len(logits)))
+        mean, deviation = inception_score(shuffled, 10)
         return {f"{self.name}-{count}": mean, f"{self.name}-deviation-{count}": deviation}
 
 
@@ -74,6 +75,7 @@ class PrecisionRecall(Metric):
     """Precision and recall by third neighbours."""
 
     is_distance: ClassVar[bool] = False
+    least: ClassVar[int] = 4
     rows: tuple[str, ...] = ("pool",)
 
     def values(self, sums: Sums, reference: Reference, count: int) -> dict[str, float]:
@@ -87,6 +89,7 @@ class DensityCoverage(Metric):
     """Density and coverage by fifth neighbours."""
 
     is_distance: ClassVar[bool] = False
+    least: ClassVar[int] = 6
     rows: tuple[str, ...] = ("pool",)
 
     def values(self, sums: Sums, reference: Reference, count: int) -> dict[str, float]:
@@ -104,6 +107,7 @@ class Memorisation(Metric):
     """
 
     is_distance: ClassVar[bool] = False
+    judges_training: ClassVar[bool] = True
     rows: tuple[str, ...] = ("pool",)
 
     def values(self, sums: Sums, reference: Reference, count: int) -> dict[str, float]:
@@ -121,6 +125,7 @@ class Memorisation(Metric):
 class FidInfinity(Metric):
     """FID without the bias of the samples' number; that of the reference's stays."""
 
+    least: ClassVar[int] = 30
     rows: tuple[str, ...] = ("pool",)
 
     def from_statistics(self, statistics: Statistics) -> Sums | None:
