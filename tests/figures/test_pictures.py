@@ -154,7 +154,8 @@ def test_samples_and_held_out_examples_stand_beside_their_neighbours(
         return copies[at.label.ravel().astype(jnp.int32)] + 0.01 - at.x
 
     Nearest(how="", neighbours=2, images=9).draw(given_of(copying, data, count=3, steps=1), NOWHERE)
-    assert drawn.titles == ["sample", "nearest training images"] + ["held-out", "nearest training images"] * held
+    near = "nearest training images, RMS distance"
+    assert drawn.titles == ["sample", near] + ["held-out", near] * held
     given = given_of(data=data)
     searched = given.indices("train", 9)
     assert len(set(searched)) == 9
