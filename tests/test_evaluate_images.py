@@ -186,6 +186,7 @@ def broken(place: Path) -> Path:
         (one, [], "made holds 1 image, but measuring takes at least 2."),
         (as_folder, ["--count", "41"], "--count is 41, but"),
         (as_folder, ["--count", "1"], "--count is 1, but"),
+        (as_folder, ["--count", "9", "--seed", "-1"], "--seed is -1, but must be a whole number from 0 up."),
         (mixed, [], "017.png of"),
         (mixed, [], "is 8x9, but others are 8x8: images are measured at one size"),
         (broken, [], "017.png of"),

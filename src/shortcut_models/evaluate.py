@@ -13,7 +13,7 @@ from tqdm import tqdm
 from shortcut_models import catalogue, processes
 from shortcut_models.data import choose
 from shortcut_models.data.base import Data, Source, describe
-from shortcut_models.errors import InputError
+from shortcut_models.errors import InputError, check_whole
 from shortcut_models.metrics.base import Labels, Metric, Reference, to_bytes
 from shortcut_models.metrics.measure import check_count, chunk_size
 from shortcut_models.metrics.references import Real, exact, is_stored_grey, read, sample_shape
@@ -208,6 +208,7 @@ def _check_colour(target: Data, source: Source, indices: np.ndarray, yardstick: 
 
 
 def _choose_images(name: str, source: Source, count: int | None, seed: int) -> Int[np.ndarray, " count"]:
+    check_whole("--seed", seed, 0)
     there = len(source)
     if there < 2:
         raise InputError(f"{name} holds {there} image{'s' * (there != 1)}, but measuring takes at least 2.")
