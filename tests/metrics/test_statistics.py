@@ -17,13 +17,14 @@ from shortcut_models.metrics import (
     inception_score,
     kid,
     precision_recall,
+    references,
     scores,
     statistics,
 )
 from shortcut_models.metrics.base import Metric, Reference
 from shortcut_models.metrics.features import inception
 from shortcut_models.metrics.features.inception import Inception, InceptionFeatures
-from shortcut_models.metrics.gaussian import bias, fit_gaussian, frechet_distance
+from shortcut_models.metrics.gaussian import bias, fit_gaussian, frechet_distance, frechet_infinity
 from shortcut_models.metrics.inception import IS_ADM, IS_FIDELITY, MEMORISATION
 from shortcut_models.metrics.measure import Measurement
 from shortcut_models.metrics.statistics import read_stats, reference_of, stats
@@ -227,6 +228,16 @@ def test_the_score_in_chunks_is_streamed(chunk: int) -> None:
         pytest.approx(scores.chunked_score(logits[:20], 10), rel=1e-12)
     )
     assert IS_FIDELITY.rows == ("logits_unbiased",)
+
+
+def test_fid_infinity_is_against_all_real_images(quick: Quick, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(references, "DRAWN", 20)  # Of more, metrics that keep every feature take a part.
+    report = evaluate(Model(), Noise(name="infinity"), [1], 40, metrics=["fid-infinity", "kid"]).report
+    images = np.clip(np.round((Model().sample(np.arange(40), 1, 1.0, 0, first=0) + 1) * 127.5), 0, 255)
+    fake, real = quick.features(images.astype(np.uint8), "adm")["pool"], train_features(quick, "adm")["pool"]
+    assert report["steps"]["1"]["fid-infinity-40"] == pytest.approx(frechet_infinity(fake, fit_gaussian(real)))
+    counts = {name: int(what.split()[0]) for name, what in report["about"]["reference"].items()}
+    assert counts == {"fid-infinity": 60, "kid": 20}
 
 
 def test_memorisation_finds_copies() -> None:

@@ -94,6 +94,9 @@ class Metric:
     judges_training: ClassVar[bool] = False
     """Whether it asks how near samples are to the training images: those themselves are no measure of that."""
 
+    keeps_real: ClassVar[bool] = True
+    """Whether it needs those in full of the real samples too; else its sums are made over all of these."""
+
     rows: tuple[str, ...] = ()
     """The features that it needs in full: they are kept for it, and stand in its sums under these names."""
     labels: Labels = "balanced"

@@ -13,7 +13,7 @@ import numpy as np
 
 from shortcut_models.metrics.base import Arrays, Metric, Reference, Statistics, Sums
 from shortcut_models.metrics.features.inception import InceptionFeatures
-from shortcut_models.metrics.gaussian import Frechet, fit_gaussian, frechet_infinity, gaussian_of
+from shortcut_models.metrics.gaussian import Frechet, add_vectors, frechet_infinity, gaussian_of, start_sums
 from shortcut_models.metrics.kernel import kid
 from shortcut_models.metrics.neighbours import density_coverage, nearest_squared, precision_recall
 from shortcut_models.metrics.scores import chunked_score, inception_score
@@ -126,15 +126,20 @@ class FidInfinity(Metric):
     """FID without the bias of the samples' number; that of the reference's stays."""
 
     least: ClassVar[int] = 30
+    keeps_real: ClassVar[bool] = False
     rows: tuple[str, ...] = ("pool",)
+
+    def empty(self) -> Sums:
+        return start_sums()
+
+    def add(self, sums: Sums, features: Arrays, labels: np.ndarray) -> Sums:  # noqa: ARG002
+        return add_vectors(sums, features["pool"])
 
     def from_statistics(self, statistics: Statistics) -> Sums | None:
         return statistics.gaussians.get("pool")
 
     def value(self, sums: Sums, reference: Reference) -> float:
-        known = reference.sums
-        real = fit_gaussian(known["pool"]) if "pool" in known else gaussian_of(known)
-        return frechet_infinity(sums["pool"], real)
+        return frechet_infinity(sums["pool"], gaussian_of(reference.sums))
 
 
 FID_PAPER = Frechet(name="fid-paper", features=PAPER, array="pool", offset=1e-6, labels="random")

@@ -5,6 +5,7 @@ no whole: there it is the start of the held-out split.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -131,7 +132,7 @@ def references(data: Data, metrics: Sequence[Metric]) -> dict[str, Reference]:
             _REFERENCES[identity, metric] = Reference("none", 0, {})
     missing = [metric for metric in metrics if (identity, metric) not in _REFERENCES]
     for in_full in (False, True):
-        group = [metric for metric in missing if bool(metric.rows) == in_full]
+        group = [metric for metric in missing if bool(metric.rows and metric.keeps_real) == in_full]
         if group:
             split, indices = _reference_indices(data, in_full)
             for metric in group:
@@ -140,10 +141,11 @@ def references(data: Data, metrics: Sequence[Metric]) -> dict[str, Reference]:
                         f"{metric.name} takes at least {metric.least} real images to compare with, but the {split} "
                         f"split of {describe(data)} has {len(indices)}: take other data, or leave this metric out."
                     )
-            measured = measure_source(exact(data, data.open(split)), indices, group)
+            summed = {metric: metric if in_full else replace(metric, rows=()) for metric in group}
+            measured = measure_source(exact(data, data.open(split)), indices, list(summed.values()))
             what = f"{len(indices)} examples of the {split} split"
             for metric in group:
-                _REFERENCES[identity, metric] = Reference(what, len(indices), measured.sums(metric))
+                _REFERENCES[identity, metric] = Reference(what, len(indices), measured.sums(summed[metric]))
     return {metric.name: _REFERENCES[identity, metric] for metric in metrics}
 
 
