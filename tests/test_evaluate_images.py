@@ -77,6 +77,8 @@ def test_the_number_is_that_of_the_formula_wherever_the_images_lie(
     expected = metrics.frechet(pixels(COLOURS), pixels(OTHERS))
     assert report["images"] == {f"frechet-pixels-{COUNT}": pytest.approx(expected, rel=1e-6)}
     assert report["about"]["images"]["count"] == report["about"]["images"]["of"] == COUNT
+    assert report["about"]["data"]["crop"] == report["about"]["images"]["crop"] == "center"
+    assert report["about"]["data"]["path"] == str(real)
     assert report["about"]["labels"] == "none"
     assert report["command"] == " ".join(["shortcut", *words])
     said = capsys.readouterr().out

@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from shortcut_models import catalogue, processes
 from shortcut_models.data import choose
-from shortcut_models.data.base import Data, Source, describe
+from shortcut_models.data.base import Data, Source, describe, origin
 from shortcut_models.errors import InputError, check_whole
 from shortcut_models.metrics.base import Labels, Metric, Reference, to_bytes
 from shortcut_models.metrics.measure import check_count, chunk_size
@@ -172,7 +172,7 @@ def measure_images(
         report = _compare(yardstick, {"images": saved.found["images"]}, real, given, len(indices))
     report["about"]["labels"] = "none" if yardstick.labels == "none" else "those of the images"
     of = {"split": split, "count": len(indices), "of": len(source)}
-    report["about"]["images"] = {"name": describe(target), "identity": target.identity(), **of}
+    report["about"]["images"] = {"name": describe(target), **origin(target), **of}
     saved.remove()
     return report
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from shortcut_models import catalogue
-from shortcut_models.data.base import Data, Source
+from shortcut_models.data.base import Data, Source, origin
 from shortcut_models.data.proportions import class_counts
 from shortcut_models.errors import InputError
 from shortcut_models.metrics.base import Labels, Metric, Reference, Statistics
@@ -141,7 +141,7 @@ class Yardstick:
         if self.class_counts is not None:
             found["class_counts"] = self.class_counts.tolist()
         if self.data is not None:
-            found["data"] = {"path": getattr(self.data, "path", None), "identity": self.data.identity()}
+            found["data"] = origin(self.data)
         if self.statistics is not None:
             path, sha256 = self.statistics.path, sha256_of(self.statistics.path)
             known = {"protocol": self.statistics.protocol, "count": self.statistics.count or None}
