@@ -2,7 +2,7 @@
 
 | part | what is measured |
 | --- | --- |
-| inception | the network on 16 images, beside the same in PyTorch (torchvision's, of the extra `bench`) |
+| inception | features of 16 images, beside torch-fidelity's (of the extra `bench`) by the same weights |
 | frechet | a distance of 2048-dimensional statistics, beside SciPy's sqrtm |
 | memory | peak memory of FID, sFID and the Inception score over 50,000 feature vectors |
 | evaluation | 10,000 digits in one step measured by the default metrics, beside drawing them alone |
@@ -68,34 +68,43 @@ def turns(calls: dict[str, Callable[[], Any]], rounds: int, warm: bool = True) -
 
 
 def inception(rounds: int) -> dict[str, Any]:
-    """Seconds for 16 images at 299x299, of the network alone and with the preparation of bytes."""
+    """Seconds from 16 images at 256x256, as bytes, to their features; and of our network alone."""
     import torch  # pyrefly: ignore[missing-import]
-    from torchvision.models import inception_v3  # pyrefly: ignore[missing-import]
+    from torch_fidelity.feature_extractor_inceptionv3 import (  # pyrefly: ignore[missing-import]
+        FeatureExtractorInceptionV3,
+    )
 
     from shortcut_models.metrics.features.inception import Inception
 
+    class Random(FeatureExtractorInceptionV3):
+        """Keeps the weights that it is drawn with: what they are costs nothing, and the published ones a download."""
+
+        def load_state_dict(self, *_: Any, **__: Any) -> None:
+            pass
+
     torch.set_num_threads(len(os.sched_getaffinity(0)))
-    # The published network's tensors by the same names; what its pools leave out costs nothing.
-    peer = inception_v3(weights=None, num_classes=1008, aux_logits=False, transform_input=False, init_weights=False)
-    peer = peer.eval()
-    tensors = {name: tensor.numpy() for name, tensor in peer.state_dict().items()}
-    network = Inception(tensors, "random")
+    with tempfile.NamedTemporaryFile() as file:
+        torch.save({}, file.name)
+        peer = Random("random", ["2048", "logits_unbiased"], feature_extractor_weights_path=file.name)
+    network = Inception({name: tensor.numpy() for name, tensor in peer.state_dict().items()}, "random")
     rng = np.random.default_rng(0)
-    images = rng.integers(0, 256, (16, 299, 299, 3), dtype=np.uint8)
-    small = rng.integers(0, 256, (16, 256, 256, 3), dtype=np.uint8)
-    floats = (images.astype(np.float32) - 128) / 128
-    first = torch.from_numpy(np.ascontiguousarray(floats.transpose(0, 3, 1, 2)))
+    images = rng.integers(0, 256, (16, 256, 256, 3), dtype=np.uint8)
+    floats = rng.uniform(-1, 1, (16, 299, 299, 3)).astype(np.float32)
+    given = torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
 
     def theirs() -> Any:
         with torch.inference_mode():
-            return peer(first)
+            return peer(given)
 
     calls = {
-        "ours": lambda: jax.block_until_ready(network._run(network._weights, floats)),
-        "ours, 256x256 bytes prepared": lambda: network.features(small, "adm"),
-        "pytorch": theirs,
+        "ours": lambda: network.features(images, "adm"),
+        "ours, the network alone": lambda: jax.block_until_ready(network._run(network._weights, floats)),
+        "torch-fidelity": theirs,
     }
-    return turns(calls, rounds) | {"images": 16, "torch": torch.__version__}
+    found = turns(calls, rounds)
+    pool = theirs()[0].numpy()
+    apart = float(np.abs(network.features(images, "adm")["pool"] - pool).max() / np.abs(pool).max())
+    return found | {"images": 16, "largest difference of features": apart, "torch": torch.__version__}
 
 
 def frechet(rounds: int) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Images that are there, measured: a folder, a zip, an .npz, a data set; and what cannot be measured."""
 
 import json
+import re
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -17,9 +18,11 @@ from shortcut_models.data.folder import Folder
 from shortcut_models.data.npz import Npz
 from shortcut_models.evaluate import find_images, measure_images, table
 from shortcut_models.metrics import saved
+from shortcut_models.metrics import statistics as stats_module
 from shortcut_models.metrics.features import inception
 from shortcut_models.metrics.features.inception import Inception, InceptionFeatures
 from shortcut_models.metrics.yardstick import Wish, choose_yardstick
+from tests.metrics.quick import Quick
 
 RNG = np.random.default_rng(0)
 COUNT = 40
@@ -74,6 +77,8 @@ def test_the_number_is_that_of_the_formula_wherever_the_images_lie(
     expected = metrics.frechet(pixels(COLOURS), pixels(OTHERS))
     assert report["images"] == {f"frechet-pixels-{COUNT}": pytest.approx(expected, rel=1e-6)}
     assert report["about"]["images"]["count"] == report["about"]["images"]["of"] == COUNT
+    assert report["about"]["data"]["crop"] == report["about"]["images"]["crop"] == "center"
+    assert report["about"]["data"]["path"] == str(real)
     assert report["about"]["labels"] == "none"
     assert report["command"] == " ".join(["shortcut", *words])
     said = capsys.readouterr().out
@@ -165,6 +170,11 @@ def mixed(place: Path) -> Path:
     return folder
 
 
+def statistics(place: Path) -> Path:
+    np.savez(place / "made.npz", mu=np.zeros(3), sigma=np.eye(3))
+    return place / "made.npz"
+
+
 def broken(place: Path) -> Path:
     folder = as_folder(place)
     (folder / "017.png").write_bytes((folder / "017.png").read_bytes()[:60])
@@ -178,12 +188,17 @@ def broken(place: Path) -> Path:
         (one, [], "made holds 1 image, but measuring takes at least 2."),
         (as_folder, ["--count", "41"], "--count is 41, but"),
         (as_folder, ["--count", "1"], "--count is 1, but"),
+        (as_folder, ["--count", "9", "--seed", "-1"], "--seed is -1, but must be a whole number from 0 up."),
         (mixed, [], "017.png of"),
         (mixed, [], "is 8x9, but others are 8x8: images are measured at one size"),
         (broken, [], "017.png of"),
         (broken, [], "is no image to use: corrupt"),
-        (grey_files, ["--metrics", "fid-adm"], "holds grey images, but fid-adm looks at colour"),
-        (grey_arrays, ["--metrics", "fid-adm"], "holds grey images, but fid-adm looks at colour"),
+        (grey_files, ["--metrics", "fid-adm"], "holds grey images, but fid-adm compares them with ones that are not"),
+        (grey_arrays, ["--metrics", "fid-adm"], "holds grey images, but fid-adm compares them with ones that are not"),
+        (as_folder, ["--metrics", "prdc", "--count", "5"], "made, not 5: take more, or leave this metric out."),
+        (as_folder, ["--metrics", "prdc", "--count", "5"], "prdc takes at least 6 images of"),
+        (as_folder, ["--metrics", "fid-adm", "--stats-protocol", "adm"], "--stats-protocol adm says how the file of"),
+        (statistics, [], "holds statistics for FID, no images: give it as --stats."),
         (as_folder, ["--steps", "4"], "--steps does not go with"),
         (as_folder, ["--labels", "none"], "--labels does not go with"),
         (as_folder, ["--protocol", "fid-mine"], "--protocol fid-mine is unknown: the protocols are fid-paper,"),
@@ -209,6 +224,69 @@ def test_bad_input_is_refused_in_a_sentence(
     assert message in said[-1]
     assert "Traceback" not in "".join(said)
     assert not (tmp_path / "numbers.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("made", "message"),
+    [
+        (broken, "017.png of .* is no image to use: corrupt"),
+        (mixed, "017.png of .* is 8x9, but others are 8x8"),
+        (one, "frechet-pixels takes at least 2 real images to compare with, but the train split of .* has 1"),
+        (grey_arrays, "frechet-pixels has 192 features of the samples, but 64 of the real ones: give both one size"),
+    ],
+)
+def test_what_they_are_compared_with_must_be_whole_too(
+    tmp_path: Path,
+    real: Path,
+    made: Callable[[Path], Path],
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("shortcut_models.data.images.MOST_LEFT_OUT", 0.5)  # Training may go on without a few.
+    out = tmp_path / "numbers.json"
+    words = ["--data", str(made(tmp_path)), "--metrics", "frechet-pixels", "--out", str(out)]
+    assert cli.main(["evaluate", str(real), *words]) == 2
+    assert re.search(message, capsys.readouterr().err.strip().splitlines()[-1])
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]  # Nor is anything left over.
+
+
+def test_a_copys_neighbour_is_a_training_image_only_where_others_are_held_out(tmp_path: Path, real: Path) -> None:
+    network = Quick()
+    pool = lambda _, images: {"pool": network.features(images[:, :4, :4], "adm")["pool"]}  # noqa: E731
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(inception, "find_inception", lambda file, any_file: There())  # noqa: ARG005
+        patched.setattr(InceptionFeatures, "__call__", pool)
+        wish = Wish(metrics=("memorisation", "kid"))
+        target = Npz(path=str(as_npz(tmp_path)))
+        found = measure_images(target, choose_yardstick(Npz(path=str(real)), (8, 8, 3), wish, True))
+    assert [name.split("-")[0] for name in found["images"]] == ["memorisation", "memorisation", "kid"]
+    assert list(found["real"]) == ["kid-40"]  # Each would be its own neighbour.
+
+
+@pytest.mark.parametrize("made", [grey_files, grey_arrays])
+def test_grey_is_compared_with_grey_on_three_channels(
+    tmp_path: Path, made: Callable[[Path], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = Quick()
+
+    def looked(_: Quick, images: np.ndarray, __: str) -> dict[str, np.ndarray]:
+        return dict.fromkeys(("pool", "spatial"), images[:, 0, :3, 0].astype(np.float32))
+
+    for place in ("features.inception", "statistics"):
+        monkeypatch.setattr(f"shortcut_models.metrics.{place}.find_inception", lambda *_: network)
+    monkeypatch.setattr(Quick, "features", looked)
+    monkeypatch.setattr(stats_module, "ARRAYS", {"pool": ("mu", "sigma", 3)})
+    path, file = str(made(tmp_path)), tmp_path / "stats.npz"
+    assert cli.main(["stats", path, str(file), "--protocol", "adm"]) == 0
+    np.savez(tmp_path / "rgb.npz", np.repeat(OTHERS[..., :1], 3, axis=-1))
+    words = ["evaluate", path, "--metrics", "fid-adm", "--out", str(tmp_path / "numbers.json")]
+    for compared in (["--stats", str(file)], ["--data", path], ["--data", str(tmp_path / "rgb.npz")]):
+        assert cli.main([*words, *compared]) == 0
+        found = json.loads((tmp_path / "numbers.json").read_text())["images"]["fid-adm-40"]
+        assert found > 1 if "rgb" in compared[-1] else found == pytest.approx(0, abs=1e-6)
+    np.savez(tmp_path / "foreign.npz", mu=np.zeros(3), sigma=np.eye(3))
+    assert cli.main([*words, "--stats", str(tmp_path / "foreign.npz"), "--stats-protocol", "adm"]) == 2
 
 
 def test_images_need_something_to_be_compared_with(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

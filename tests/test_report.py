@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 
 from shortcut_models import cli
-from shortcut_models.figures.folder import read_folder
+from shortcut_models.figures import left_out
+from shortcut_models.figures.folder import Drawn, read_folder
 from shortcut_models.model_folder import save_pretrained
 from shortcut_models.page import Section, code, facts, folded, heading, page, picture, table, text
-from shortcut_models.report import write_report
+from shortcut_models.report import _file, write_report
 from shortcut_models.weights import load
 
 VOID = {"meta", "img", "br"}
@@ -208,10 +209,35 @@ def test_a_run_without_weights_has_a_page_that_says_so(trained_copy: Path, capsy
     assert said[0] in read(trained_copy).text
 
 
-def test_a_model_folder_has_a_page_too(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_is_measured_by_several_numbers_or_over_seeds_is_told(tmp_path: Path) -> None:
+    evaluation = {
+        **EVALUATION,
+        "protocol": {**EVALUATION["protocol"], "seeds": 3},
+        "steps": {"1": {"precision-adm-100": 0.5, "kid-100": 0.25}},
+        "deviation": {"1": {"precision-adm-100": 0.125, "kid-100": 0.5}},
+        "ratio": {},
+        "real": {},
+        "about": {"metrics": {"pr-adm": {}, "kid": {}}, "reference": {"pr-adm": "9 examples", "kid": "7 examples"}},
+    }
+    (tmp_path / "report.json").write_text(json.dumps(evaluation))
+    found = Reader(page("", "", [Section("Numbers", _file(tmp_path / "report.json", 8))], "")).text
+    assert "labels: None" not in found
+    assert "seed 3, means over 3 seeds from there." in found
+    assert "steps precision-adm-100 kid-100 1 0.5 ± 0.125 0.25 ± 0.5" in found
+    assert "pr-adm precision and recall, third neighbours (arXiv 1904.06991); against 9 examples" in found
+    assert found.count("kernel Inception distance over all pairs (arXiv 1801.01401); against 7 examples") == 1
+
+
+def test_a_model_folder_has_a_page_too(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = save_pretrained(load(trained), tmp_path / "model", about={"source": EVIL})
     assert cli.main(["figures", str(folder), "--names", "curves"]) == 2
     assert "figure curves cannot be drawn: there is no run folder" in capsys.readouterr().err
+    drawn = lambda wish, *_, **__: Drawn([], left_out(wish))  # noqa: E731
+    monkeypatch.setattr("shortcut_models.figures.folder.draw_folder", drawn)
+    assert cli.main(["figures", str(folder)]) == 0
+    assert "curves is left out: there is no run folder" in capsys.readouterr().out
     assert cli.main(["report", str(folder), "--draw", "0"]) == 0
     found = read(folder).text
     assert "shortcut on digits, network dit, step 8" in found

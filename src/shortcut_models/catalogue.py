@@ -96,11 +96,21 @@ TEACHER = "flow-matching"
 
 METRICS = {
     "frechet-pixels": Entry("metrics.gaussian:FRECHET_PIXELS", "squared Fréchet distance over the pixels in [-1, 1]"),
-    "frechet-pixels7x7": Entry("metrics.gaussian:FRECHET_PIXELS7X7", "the same over pixels averaged down to 7x7"),
-    "frechet-pixels8x8": Entry("metrics.gaussian:FRECHET_PIXELS8X8", "the same over pixels averaged down to 8x8"),
-    "frechet-digitnet1": Entry("metrics.gaussian:FRECHET_DIGITNET1", "the same over 64 features of our digit reader"),
-    "frechet-fashionnet1": Entry("metrics.gaussian:FRECHET_FASHIONNET1", "the same over our classifier of clothes"),
-    "frechet-glyphnet1": Entry("metrics.gaussian:FRECHET_GLYPHNET1", "the same over 64 features of our glyph reader"),
+    "frechet-pixels7x7": Entry(
+        "metrics.gaussian:FRECHET_PIXELS7X7", "squared Fréchet distance over pixels averaged to 7x7"
+    ),
+    "frechet-pixels8x8": Entry(
+        "metrics.gaussian:FRECHET_PIXELS8X8", "squared Fréchet distance over pixels averaged to 8x8"
+    ),
+    "frechet-digitnet1": Entry(
+        "metrics.gaussian:FRECHET_DIGITNET1", "squared Fréchet distance over 64 features of our digit reader"
+    ),
+    "frechet-fashionnet1": Entry(
+        "metrics.gaussian:FRECHET_FASHIONNET1", "squared Fréchet distance over our classifier of clothes"
+    ),
+    "frechet-glyphnet1": Entry(
+        "metrics.gaussian:FRECHET_GLYPHNET1", "squared Fréchet distance over 64 features of our glyph reader"
+    ),
     "agreement-digitnet1": Entry(
         "metrics.agreement:AGREEMENT_DIGITNET1", "share of 8x8 digits read as the class asked for"
     ),

@@ -12,11 +12,11 @@ from tqdm import tqdm
 
 from shortcut_models import catalogue, processes
 from shortcut_models.data import choose
-from shortcut_models.data.base import Data, Source, describe
-from shortcut_models.errors import InputError
+from shortcut_models.data.base import Data, Source, describe, origin
+from shortcut_models.errors import InputError, check_whole
 from shortcut_models.metrics.base import Labels, Metric, Reference, to_bytes
-from shortcut_models.metrics.measure import chunk_size
-from shortcut_models.metrics.references import Real, exact, read, sample_shape
+from shortcut_models.metrics.measure import check_count, chunk_size
+from shortcut_models.metrics.references import Real, exact, is_stored_grey, read, sample_shape
 from shortcut_models.metrics.saved import Saved
 from shortcut_models.metrics.yardstick import Wish, Yardstick, choose_yardstick
 from shortcut_models.model_folder import is_model_folder
@@ -125,17 +125,18 @@ def measure_model(
     first = processes.is_first()
     settings = [plan.count, plan.guidance, plan.seed, plan.seeds, yardstick.labels, *plan.budgets]
     saved = Saved(resume if first else None, yardstick.key() | {"settings": settings, "model": model_key})
-    given = yardstick.references() if first else {}
     turns = [(seed, steps) for seed in range(plan.seed, plan.seed + plan.seeds) for steps in plan.budgets]
-    for seed, steps in tqdm(turns, unit="budget", desc="evaluating", disable=not first, leave=None):
-        name = _turn(steps, seed)
-        if processes.from_first(np.bool_(name in saved.found)):
-            continue
-        asked = choose_labels(yardstick.labels, plan.count, model.num_classes, seed, yardstick.class_counts)
-        draw = _drawing(model, plan, yardstick, asked, steps, seed, saved.shown if seed == plan.seed else {})
-        if not _measure(yardstick, saved, given, name, draw, plan.count, stopping):
-            return None
-    report = _report(yardstick, plan, saved.found, given) if first else {}
+    with saved.unless_refused():
+        given = yardstick.references() if first else {}
+        for seed, steps in tqdm(turns, unit="budget", desc="evaluating", disable=not first, leave=None):
+            name = _turn(steps, seed)
+            if processes.from_first(np.bool_(name in saved.found)):
+                continue
+            asked = choose_labels(yardstick.labels, plan.count, model.num_classes, seed, yardstick.class_counts)
+            draw = _drawing(model, plan, yardstick, asked, steps, seed, saved.shown if seed == plan.seed else {})
+            if not _measure(yardstick, saved, given, name, draw, plan.count, stopping):
+                return None
+        report = _report(yardstick, plan, saved.found, given) if first else {}
     saved.remove()
     return Evaluation(report, saved.shown)
 
@@ -156,25 +157,22 @@ def measure_images(
     split = split or target.splits[0]
     source = exact(target, target.open(split))
     indices = _choose_images(describe(target), source, count, seed)
+    check_count(yardstick.metrics, len(indices), f"images of {describe(target)}")
+    _check_colour(target, source, indices, yardstick)
     key = {"images": target.identity(), "settings": [len(indices), seed, split, yardstick.labels]}
     saved = Saved(resume if processes.is_first() else None, yardstick.key() | key)
-    given = yardstick.references() if processes.is_first() else {}
-
-    def draw(own: slice) -> Drawn:
-        samples, labels = read(source, indices[own])
-        if samples.shape[-1] == 1 or getattr(source, "all_grey", False):
-            _refuse_grey(describe(target), yardstick.metrics)
-        return samples, labels
-
-    if not processes.from_first(np.bool_("images" in saved.found)):
-        _measure(yardstick, saved, given, "images", draw, len(indices), lambda: False)
-    if not processes.is_first():
-        return {}
-    real = yardstick.real(len(indices), given)
-    report = _compare(yardstick, {"images": saved.found["images"]}, real, given, len(indices))
+    with saved.unless_refused():
+        given = yardstick.references() if processes.is_first() else {}
+        if not processes.from_first(np.bool_("images" in saved.found)):
+            draw = lambda own: read(source, indices[own])  # noqa: E731
+            _measure(yardstick, saved, given, "images", draw, len(indices), lambda: False)
+        if not processes.is_first():
+            return {}
+        real = yardstick.real(len(indices), given)
+        report = _compare(yardstick, {"images": saved.found["images"]}, real, given, len(indices))
     report["about"]["labels"] = "none" if yardstick.labels == "none" else "those of the images"
     of = {"split": split, "count": len(indices), "of": len(source)}
-    report["about"]["images"] = {"name": describe(target), "identity": target.identity(), **of}
+    report["about"]["images"] = {"name": describe(target), **origin(target), **of}
     saved.remove()
     return report
 
@@ -199,17 +197,18 @@ def find_images(target: str) -> Data | None:
     return None
 
 
-def _refuse_grey(name: str, metrics: Sequence[Metric]) -> None:
-    """Raise InputError if metrics of colour are to measure a set of images that have none."""
-    colour = [metric.name for metric in metrics if metric.features.prepared_by]
-    if colour:
+def _check_colour(target: Data, source: Source, indices: np.ndarray, yardstick: Yardstick) -> None:
+    """Raise InputError if grey images are to be compared with ones in colour, or not known to be grey."""
+    looks = [m.name for m in yardstick.metrics if m.features.prepared_by and m.needs_reference]
+    if looks and is_stored_grey(source, indices) and not yardstick.is_grey:
         raise InputError(
-            f"{name} holds grey images, but {colour[0]} looks at colour: if they are to be measured as grey on three "
-            "channels, write them so."
+            f"{describe(target)} holds grey images, but {looks[0]} compares them with ones that are not known to be "
+            "grey: compare with grey ones; or, if that is meant, write these in RGB (`shortcut prepare` does)."
         )
 
 
 def _choose_images(name: str, source: Source, count: int | None, seed: int) -> Int[np.ndarray, " count"]:
+    check_whole("--seed", seed, 0)
     there = len(source)
     if there < 2:
         raise InputError(f"{name} holds {there} image{'s' * (there != 1)}, but measuring takes at least 2.")
@@ -291,6 +290,7 @@ def _check(model: Sampler, yardstick: Yardstick, plan: Plan) -> None:
     least = max(2, model.num_classes if labels in ("balanced", "random") else 0)
     if plan.count < least:
         raise InputError(f"count is {plan.count}, but measuring takes at least {least} samples.")
+    check_count(yardstick.metrics, plan.count, "samples")
 
 
 def _report(yardstick: Yardstick, plan: Plan, found: dict[str, Values], given: dict[str, Reference]) -> dict[str, Any]:

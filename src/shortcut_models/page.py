@@ -123,7 +123,8 @@ h3 { margin: 1.5rem 0 .4rem; font-size: 1rem; }
 header p, footer p, figcaption, summary { color: var(--soft); }
 header p { margin: .2rem 0 .8rem; }
 p { max-width: 48rem; }
-nav a { margin-right: 1.2rem; color: var(--link); }
+nav { display: flex; flex-wrap: wrap; gap: 0 1.2rem; }
+nav a { color: var(--link); }
 figure { margin: 1.5rem 0; break-inside: avoid; }
 img { max-width: 100%; height: auto; padding: 6px; background: #ffffff; border: 1px solid var(--line);
   border-radius: 4px; }

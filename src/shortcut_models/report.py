@@ -151,6 +151,7 @@ def _circumstances(found: dict[str, Any], newest: int) -> list[Html]:
         "guidance {:g}": protocol.get("guidance"),
         "labels: {}": labels,
         "seed {}": protocol.get("seed"),
+        "means over {} seeds from there": protocol.get("seeds") if protocol.get("seeds") != 1 else None,
     }
     line = ", ".join(form.format(value) for form, value in said.items() if value is not None)
     step = protocol.get("step")
@@ -166,13 +167,13 @@ def is_evaluation(found: dict[str, Any]) -> bool:
 
 
 def _table(found: dict[str, Any]) -> Html:
-    """A row per budget, a column per number, and beside a distance its ratio to that of real samples."""
+    """A row per budget, a column per number, with its deviation over seeds, and beside a distance its ratio to real."""
     rows = dict(found["steps"])
     if isinstance(found.get("real"), dict):
         rows["real"] = found["real"]
     if isinstance(found.get("perfect"), dict):
         rows["perfect model"] = found["perfect"]
-    ratios = found.get("ratio") or {}
+    ratios, deviations = found.get("ratio") or {}, found.get("deviation") or {}
     names = list(dict.fromkeys(name for row in rows.values() for name in row))
     compared = {name for row in ratios.values() for name in row}
     head = ["steps", *(cell for name in names for cell in (name, "/ real")[: 1 + (name in compared)])]
@@ -180,7 +181,8 @@ def _table(found: dict[str, Any]) -> Html:
     for steps, row in rows.items():
         line = [steps]
         for name in names:
-            line.append(_number(row.get(name)))
+            spread = deviations.get(steps, {}).get(name)
+            line.append(_number(row.get(name)) + ("" if spread is None else f" ± {_number(spread)}"))
             if name in compared:
                 line.append(_number(ratios.get(steps, {}).get(name)))
         lines.append(line)
@@ -192,13 +194,14 @@ def _meanings(found: dict[str, Any]) -> list[tuple[str, str]]:
     about = found.get("about") or {}
     against = about.get("reference") or {}
     names = dict.fromkeys(name for row in found["steps"].values() for name in row)
+    # Names of numbers begin with their metric's, but where one has several, such as precision and recall.
+    metrics = {name: max(filter(name.startswith, catalogue.METRICS), key=len, default="") for name in names}
+    metrics |= {name: name for name in about.get("metrics") or {} if name not in metrics.values()}
     rows = []
-    for name in names:
-        metric = max((known for known in catalogue.METRICS if name.startswith(known)), key=len, default=None)
-        if metric is None:
-            continue
-        reference = f"; against {against[metric]}" if metric in against else ""
-        rows.append((name, f"{catalogue.METRICS[metric].about}{reference}"))
+    for name, metric in metrics.items():
+        if metric in catalogue.METRICS:
+            reference = f"; against {against[metric]}" if metric in against else ""
+            rows.append((name, f"{catalogue.METRICS[metric].about}{reference}"))
     if "real" in about:
         rows.append(("real", f"the same for {about['real']}, in place of samples"))
     if found.get("ratio"):

@@ -16,6 +16,7 @@ from shortcut_models.errors import InputError
 from shortcut_models.evaluate import Plan, measure_model, read_report
 from shortcut_models.figures import draw_figures
 from shortcut_models.files import write_json
+from shortcut_models.metrics.measure import check_count
 from shortcut_models.metrics.references import sample_shape
 from shortcut_models.metrics.yardstick import Wish, choose_yardstick
 from shortcut_models.model import Model
@@ -86,6 +87,7 @@ class Evaluations:
             raise InputError(
                 f"--evaluate-count is {during.evaluate_count}, but measuring takes at least {least} samples."
             )
+        check_count(self._yardstick.metrics, during.evaluate_count, "samples (--evaluate-count)")
         if during.evaluate_guidance != 1 and not (objective.trains_null_label and not objective.unconditional):
             raise InputError(
                 f"--evaluate-guidance is {during.evaluate_guidance}, but this training teaches no answer both with and "

@@ -113,9 +113,12 @@ def test_npz_of_adm(tmp_path: Path) -> None:
     source = open_data(file)
     np.testing.assert_array_equal(source[3]["image"], stored["arr_0"][3])
     assert labels(file) == stored["arr_1"].tolist()
-    np.savez(tmp_path / "fid.npz", mu=np.zeros(3), sigma=np.eye(3))
+    fid = {"mu": np.zeros(3), "sigma": np.eye(3)}
+    np.savez(tmp_path / "fid.npz", **fid)
     with pytest.raises(InputError, match="holds statistics for FID, no images"):
-        open_data(f"npz:{tmp_path / 'fid.npz'}")
+        open_data(tmp_path / "fid.npz")
+    np.savez(tmp_path / "both.npz", **fid, arr_0=stored["arr_0"])  # As ADM's reference batches are.
+    np.testing.assert_array_equal(open_data(tmp_path / "both.npz")[3]["image"], stored["arr_0"][3])
     np.savez(tmp_path / "float.npz", np.zeros((2, 4, 4, 3)))
     with pytest.raises(InputError, match=r"is float64 \(2, 4, 4, 3\), but images are uint8"):
         open_data(tmp_path / "float.npz")

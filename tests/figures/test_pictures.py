@@ -154,7 +154,8 @@ def test_samples_and_held_out_examples_stand_beside_their_neighbours(
         return copies[at.label.ravel().astype(jnp.int32)] + 0.01 - at.x
 
     Nearest(how="", neighbours=2, images=9).draw(given_of(copying, data, count=3, steps=1), NOWHERE)
-    assert drawn.titles == ["sample", "nearest training images"] + ["held-out", "nearest training images"] * held
+    near = "nearest training images, RMS distance"
+    assert drawn.titles == ["sample", near] + ["held-out", near] * held
     given = given_of(data=data)
     searched = given.indices("train", 9)
     assert len(set(searched)) == 9
@@ -200,6 +201,7 @@ def test_what_cannot_be_drawn_is_left_out_with_a_sentence(tmp_path: Path) -> Non
     assert "no errors by step size yet" in left_out(given_of(run=tmp_path))["curves"]
     with pytest.raises(InputError, match="figure error cannot be drawn: the data of this model"):
         check(given, ["classes", "error"])
+    assert left_out(given_of(), ()) == {}
     with pytest.raises(InputError, match="figure nearest cannot be drawn: one of the points"):
         draw_figures(given_of().model, tmp_path, ["nearest"])
     with pytest.raises(InputError, match="figure 'eror' is unknown: did you mean 'error'"):

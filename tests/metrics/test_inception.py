@@ -1,8 +1,11 @@
 """Inception against the programs that define FID, with weights from a recipe; and files that are not Inception's."""
 
 import json
+import os
+import pickle
 import zlib
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -140,6 +143,16 @@ def test_another_file_than_the_published_one_is_refused(file: Path) -> None:
     assert len(SHA256) == 64
 
 
+class Removes:
+    """What removes a file when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.remove, (str(self.path),)
+
+
 def test_files_that_are_not_inceptions_are_refused(tmp_path: Path, tensors: dict[str, np.ndarray]) -> None:
     path = tmp_path / "weights.safetensors"
     for changed, words in (
@@ -151,6 +164,11 @@ def test_files_that_are_not_inceptions_are_refused(tmp_path: Path, tensors: dict
         save_file({name: a for name, a in {**tensors, **changed}.items() if a is not None}, path)
         with pytest.raises(InputError, match=words):
             Inception.load(path, check_hash=False)
+    weights = path.with_suffix(".pth")
+    weights.write_bytes(pickle.dumps({"fc.bias": Removes(path)}, 2))
+    with pytest.raises(InputError, match=r"cannot be read: .*: download pt_inception-2015-12-05-6726825d.pth again"):
+        Inception.load(weights, check_hash=False)
+    assert path.exists()
     path.write_bytes(b"nothing of the kind")
     with pytest.raises(InputError, match="is damaged or no safetensors file"):
         Inception.load(path, check_hash=False)

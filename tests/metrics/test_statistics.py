@@ -17,13 +17,14 @@ from shortcut_models.metrics import (
     inception_score,
     kid,
     precision_recall,
+    references,
     scores,
     statistics,
 )
 from shortcut_models.metrics.base import Metric, Reference
 from shortcut_models.metrics.features import inception
 from shortcut_models.metrics.features.inception import Inception, InceptionFeatures
-from shortcut_models.metrics.gaussian import bias, fit_gaussian, frechet_distance
+from shortcut_models.metrics.gaussian import bias, fit_gaussian, frechet_distance, frechet_infinity
 from shortcut_models.metrics.inception import IS_ADM, IS_FIDELITY, MEMORISATION
 from shortcut_models.metrics.measure import Measurement
 from shortcut_models.metrics.statistics import read_stats, reference_of, stats
@@ -168,11 +169,11 @@ def test_statistics_of_other_programs_are_read_under_the_protocol_that_is_said(t
     assert reference_of(found, metric_of("sfid-adm")) is None
     assert reference_of(found, metric_of("kid")) is None
     with pytest.raises(
-        InputError, match="does not say which protocol it was made under: say it, as paper, adm or clean"
+        InputError, match="does not say which protocol it was made under: say --stats-protocol paper, adm or clean"
     ):
         read_stats(path)
     for changed, words in (
-        ({"mu": np.zeros(5)}, r"has mu of shape \(5,\), but Inception's is \(12,\)"),
+        ({"mu": np.zeros(5)}, r"has mu of shape \(5,\), but Inception's is \(12,\): give statistics of its"),
         ({"sigma": np.full((POOL, POOL), np.nan)}, "holds NaN or infinite numbers in sigma"),
         ({"sigma": None}, "lacks the array sigma"),
         ({"mu": None}, "lacks the array mu"),
@@ -184,8 +185,9 @@ def test_statistics_of_other_programs_are_read_under_the_protocol_that_is_said(t
     path.write_bytes(b"no archive")
     with pytest.raises(InputError, match=r"is damaged or no \.npz of statistics"):
         read_stats(path, "adm")
-    with pytest.raises(InputError, match="cannot be read for statistics: No such file"):
-        read_stats(tmp_path / "none.npz", "adm")
+    for name, words in (("none.npz", "No such file"), ("", "it is a folder")):
+        with pytest.raises(InputError, match=f"cannot be read for statistics: {words}"):
+            read_stats(tmp_path / name, "adm")
 
 
 def test_companions_are_the_public_functions(quick: Quick) -> None:
@@ -226,6 +228,16 @@ def test_the_score_in_chunks_is_streamed(chunk: int) -> None:
         pytest.approx(scores.chunked_score(logits[:20], 10), rel=1e-12)
     )
     assert IS_FIDELITY.rows == ("logits_unbiased",)
+
+
+def test_fid_infinity_is_against_all_real_images(quick: Quick, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(references, "DRAWN", 20)  # Of more, metrics that keep every feature take a part.
+    report = evaluate(Model(), Noise(name="infinity"), [1], 40, metrics=["fid-infinity", "kid"]).report
+    images = np.clip(np.round((Model().sample(np.arange(40), 1, 1.0, 0, first=0) + 1) * 127.5), 0, 255)
+    fake, real = quick.features(images.astype(np.uint8), "adm")["pool"], train_features(quick, "adm")["pool"]
+    assert report["steps"]["1"]["fid-infinity-40"] == pytest.approx(frechet_infinity(fake, fit_gaussian(real)))
+    counts = {name: int(what.split()[0]) for name, what in report["about"]["reference"].items()}
+    assert counts == {"fid-infinity": 60, "kid": 20}
 
 
 def test_memorisation_finds_copies() -> None:

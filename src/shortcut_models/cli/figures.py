@@ -57,7 +57,8 @@ def run(words: list[str]) -> int:
         seed=given.seed,
         guidance=given.guidance,
     )
-    check(wish, names or ())
+    if names is not None:
+        check(wish, names)
     drawn = draw_folder(wish, place / "figures", names, parsing.command_line("figures", words), progress=True)
     for name, reason in drawn.left_out.items():
         print(f"{name} is left out: {reason}")

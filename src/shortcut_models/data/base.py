@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
@@ -153,6 +153,13 @@ def check_first(first: int) -> None:
     """Raise InputError unless it is a number of examples, or 0 for all."""
     if first < 0:
         raise InputError(f"data.first is {first}, but must be a number of images, or 0 for all.")
+
+
+def origin(data: Data) -> dict[str, Any]:
+    """Which data they are, and how they are cropped and resized, ready for JSON."""
+    chosen = {field.name: getattr(data, field.name) for field in fields(data)}
+    settings = {name: value for name, value in chosen.items() if isinstance(value, str | int | float | None)}
+    return {"path": None, **settings, "identity": data.identity()}
 
 
 def describe(data: Data) -> str:

@@ -246,7 +246,7 @@ class ImageSource:
             return self._read(index)
         except BadImage as bad:
             raise InputError(
-                f"{self.records.name(index)} of {describe(self._data)} is no image to use: {bad}."
+                f"{self.records.name(index)} of {describe(self._data)} is no image to use: {bad}; repair or remove it."
             ) from bad
 
     def labels(self) -> Int[np.ndarray, " count"]:

@@ -21,11 +21,12 @@ class Npz(Images):
 
     @classmethod
     def recognise(cls, place: str) -> list[Self]:
-        """A zip with a member arr_0.npy."""
+        """A zip with a member arr_0.npy; or with statistics for FID, of which it is told what they are."""
         if not (Path(place).is_file() and zipfile.is_zipfile(place)):
             return []
         with zipfile.ZipFile(place) as archive:
-            return [cls(path=place)] if "arr_0.npy" in archive.namelist() else []
+            names = set(archive.namelist())
+        return [cls(path=place)] if "arr_0.npy" in names or {"mu.npy", "sigma.npy"} <= names else []
 
     @cached_property
     def _records(self) -> "NpzRecords":
@@ -57,9 +58,9 @@ class NpzRecords:
         try:
             with np.load(path, allow_pickle=False) as stored:
                 names = stored.files
-                if {"mu", "sigma"} <= set(names):
-                    raise InputError(f"{path} holds statistics for FID, no images.")
                 if "arr_0" not in names:
+                    if {"mu", "sigma"} <= set(names):
+                        raise InputError(f"{path} holds statistics for FID, no images: give it as --stats.")
                     raise InputError(f"{path} holds {', '.join(names)}, but images are expected as arr_0.")
                 self.images = stored["arr_0"]
                 labels = stored["arr_1"] if "arr_1" in names else None

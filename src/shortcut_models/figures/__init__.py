@@ -60,7 +60,7 @@ def check(given: Given, names: Sequence[str]) -> None:
 
 def left_out(given: Given, names: Sequence[str] | None = None) -> dict[str, str]:
     """Which of the figures, by default of all, cannot be drawn, and why, a sentence each."""
-    reasons = {name: find(name).lacks(given) for name in names or catalogue.FIGURES}
+    reasons = {name: find(name).lacks(given) for name in (catalogue.FIGURES if names is None else names)}
     return {name: reason for name, reason in reasons.items() if reason}
 
 

@@ -70,7 +70,7 @@ class Error(Figure):
         for panel in panels:
             panel.set(xlabel="t (0: noise, 1: data)", xlim=(-0.03, 1.03))
             panel.grid(alpha=0.25)
-        write_foot(figure, given.settings)
+        write_foot(figure, f"band: two standard errors of the mean; {given.settings}")
         save(figure, path)
 
     def _draw_jumps(self, given: Given, panel: Any) -> None:

@@ -43,7 +43,7 @@ class Nearest(Figure):
         lines = [
             Row("", [block[i] for block in blocks], [note for part in notes for note in part[i]]) for i in range(rows)
         ]
-        titles = [title for name in asked for title in (name, "nearest training images")]
+        titles = [title for name in asked for title in (name, "nearest training images, RMS distance")]
         whole = len(given.source(data.splits[0]))
         of = f"{len(searched):,} of " * (len(searched) < whole) + f"{whole:,} training images"
         given.view.draw_rows(path, lines, titles, f"searched: {of}; {given.budget}; {given.settings}")

@@ -89,6 +89,13 @@ class Metric:
     """Whether it compares samples with the labels that were asked for."""
     needs_reference: ClassVar[bool] = True
     """Whether it compares with real samples at all."""
+    least: ClassVar[int] = 2
+    """Fewer samples, or fewer real ones to compare with, give no number."""
+    judges_training: ClassVar[bool] = False
+    """Whether it asks how near samples are to the training images: those themselves are no measure of that."""
+
+    keeps_real: ClassVar[bool] = True
+    """Whether it needs those in full of the real samples too; else its sums are made over all of these."""
 
     rows: tuple[str, ...] = ()
     """The features that it needs in full: they are kept for it, and stand in its sums under these names."""

@@ -207,7 +207,13 @@ class Frechet(Metric):
         return bias(real, count), 2 * len(real.mean)
 
     def value(self, sums: Sums, reference: Reference) -> float:
-        return frechet_distance(gaussian_of(sums), gaussian_of(reference.sums), self.offset)
+        own, real = gaussian_of(sums), gaussian_of(reference.sums)
+        if len(own.mean) != len(real.mean):
+            raise InputError(
+                f"{self.name} has {len(own.mean)} features of the samples, but {len(real.mean)} of the real ones: give "
+                "both one size and the same channels, as `shortcut prepare` does."
+            )
+        return frechet_distance(own, real, self.offset)
 
 
 FRECHET_PIXELS = Frechet(name="frechet-pixels", features=Pixels())

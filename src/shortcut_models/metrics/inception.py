@@ -13,7 +13,7 @@ import numpy as np
 
 from shortcut_models.metrics.base import Arrays, Metric, Reference, Statistics, Sums
 from shortcut_models.metrics.features.inception import InceptionFeatures
-from shortcut_models.metrics.gaussian import Frechet, fit_gaussian, frechet_infinity, gaussian_of
+from shortcut_models.metrics.gaussian import Frechet, add_vectors, frechet_infinity, gaussian_of, start_sums
 from shortcut_models.metrics.kernel import kid
 from shortcut_models.metrics.neighbours import density_coverage, nearest_squared, precision_recall
 from shortcut_models.metrics.scores import chunked_score, inception_score
@@ -50,12 +50,13 @@ class FidelityInceptionScore(Metric):
 
     is_distance: ClassVar[bool] = False
     needs_reference: ClassVar[bool] = False
+    least: ClassVar[int] = 10
     rows: tuple[str, ...] = ("logits_unbiased",)
 
     def values(self, sums: Sums, reference: Reference, count: int) -> dict[str, float]:  # noqa: ARG002
         logits = sums["logits_unbiased"]
         shuffled = logits[np.random.RandomState(2020).permutation(len(logits))]
-        mean, deviation = inception_score(shuffled, min(10, len(logits)))
+        mean, deviation = inception_score(shuffled, 10)
         return {f"{self.name}-{count}": mean, f"{self.name}-deviation-{count}": deviation}
 
 
@@ -74,6 +75,7 @@ class PrecisionRecall(Metric):
     """Precision and recall by third neighbours."""
 
     is_distance: ClassVar[bool] = False
+    least: ClassVar[int] = 4
     rows: tuple[str, ...] = ("pool",)
 
     def values(self, sums: Sums, reference: Reference, count: int) -> dict[str, float]:
@@ -87,6 +89,7 @@ class DensityCoverage(Metric):
     """Density and coverage by fifth neighbours."""
 
     is_distance: ClassVar[bool] = False
+    least: ClassVar[int] = 6
     rows: tuple[str, ...] = ("pool",)
 
     def values(self, sums: Sums, reference: Reference, count: int) -> dict[str, float]:
@@ -104,6 +107,7 @@ class Memorisation(Metric):
     """
 
     is_distance: ClassVar[bool] = False
+    judges_training: ClassVar[bool] = True
     rows: tuple[str, ...] = ("pool",)
 
     def values(self, sums: Sums, reference: Reference, count: int) -> dict[str, float]:
@@ -121,15 +125,21 @@ class Memorisation(Metric):
 class FidInfinity(Metric):
     """FID without the bias of the samples' number; that of the reference's stays."""
 
+    least: ClassVar[int] = 30
+    keeps_real: ClassVar[bool] = False
     rows: tuple[str, ...] = ("pool",)
+
+    def empty(self) -> Sums:
+        return start_sums()
+
+    def add(self, sums: Sums, features: Arrays, labels: np.ndarray) -> Sums:  # noqa: ARG002
+        return add_vectors(sums, features["pool"])
 
     def from_statistics(self, statistics: Statistics) -> Sums | None:
         return statistics.gaussians.get("pool")
 
     def value(self, sums: Sums, reference: Reference) -> float:
-        known = reference.sums
-        real = fit_gaussian(known["pool"]) if "pool" in known else gaussian_of(known)
-        return frechet_infinity(sums["pool"], real)
+        return frechet_infinity(sums["pool"], gaussian_of(reference.sums))
 
 
 FID_PAPER = Frechet(name="fid-paper", features=PAPER, array="pool", offset=1e-6, labels="random")

@@ -117,6 +117,15 @@ def check_metrics(metrics: Sequence[Metric], shape: tuple[int, ...]) -> None:
         metric.features.check(shape)
 
 
+def check_count(metrics: Sequence[Metric], count: int, what: str) -> None:
+    """Raise InputError for fewer samples than one of the metrics makes a number of; `what` they are, for people."""
+    for metric in metrics:
+        if count < metric.least:
+            raise InputError(
+                f"{metric.name} takes at least {metric.least} {what}, not {count}: take more, or leave this metric out."
+            )
+
+
 def _as_taken(samples: np.ndarray, features: Features) -> np.ndarray:
     prepare = {"bytes": to_bytes, "floats": to_floats, "raw": np.asarray}
     return prepare[features.takes](samples)

@@ -5,6 +5,7 @@ no whole: there it is the start of the held-out split.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,6 +23,9 @@ DRAWN = 10_000
 DRAWS = 4
 """Sets of an endless training split whose numbers are averaged: one set's distance to the reference is a matter of
 luck (for 1,000 glyphs its standard deviation is a third of its mean over pixels, a sixth over features)."""
+
+PROBED = 100
+"""Images, evenly spread over all, of which none has colour where all are grey."""
 
 _REFERENCES: dict[tuple[str, Metric], Reference] = {}
 _ROWS: dict[tuple[str, Metric, int], dict[str, float]] = {}
@@ -55,15 +59,13 @@ class Exact:
 
     def __init__(self, name: str, source: Any) -> None:
         self._name, self._source, self._shape = name, source, ()
-        self.all_grey = True
-        """Whether all that were read so far have one channel of light, which stands three times in what is read."""
 
     def __len__(self) -> int:
         return len(self._source)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         """The example; raises InputError if it cannot be read or has another size than those before."""
-        example, notes = self._source.noted(int(index))
+        example, _ = self.noted(index)
         shape = example["image"].shape
         self._shape = self._shape or shape
         if shape != self._shape:
@@ -72,13 +74,35 @@ class Exact:
                 f"{self._source.records.name(int(index))} of {self._name} is {own}, but others are {first}: images "
                 "are measured at one size; give all one with `shortcut prepare`."
             )
-        self.all_grey &= "gray_replicated" in notes
         return example
+
+    def noted(self, index: int) -> tuple[dict[str, Any], tuple[str, ...]]:
+        """The example of any size, and what was done to read it."""
+        return self._source.noted(int(index))
 
 
 def exact(data: Data, source: Source) -> Source:
     """A source of which no example is replaced by another because it cannot be read."""
     return Exact(describe(data), source) if hasattr(source, "noted") else source
+
+
+def is_stored_grey(source: Source, indices: Int[np.ndarray, " count"]) -> bool:
+    """Whether images have one channel of light, which stands three times in RGB; as `PROBED` of them tell."""
+    for index in _spread(indices):
+        example, notes = source.noted(int(index)) if isinstance(source, Exact) else (source[int(index)], ())
+        if "gray_replicated" not in notes and np.shape(example.get("image", 0))[-1:] != (1,):
+            return False
+    return True
+
+
+def is_grey(source: Source) -> bool:
+    """Whether images have no colour, however they are stored; as `PROBED` of them tell."""
+    images = (np.asarray(source[int(index)]["image"]) for index in _spread(np.arange(len(source))))
+    return all((image == image[..., :1]).all() for image in images)
+
+
+def _spread(indices: np.ndarray) -> np.ndarray:
+    return indices[np.linspace(0, len(indices) - 1, min(len(indices), PROBED)).astype(int)]
 
 
 def sample_shape(data: Data) -> tuple[int, ...]:
@@ -108,13 +132,20 @@ def references(data: Data, metrics: Sequence[Metric]) -> dict[str, Reference]:
             _REFERENCES[identity, metric] = Reference("none", 0, {})
     missing = [metric for metric in metrics if (identity, metric) not in _REFERENCES]
     for in_full in (False, True):
-        group = [metric for metric in missing if bool(metric.rows) == in_full]
+        group = [metric for metric in missing if bool(metric.rows and metric.keeps_real) == in_full]
         if group:
             split, indices = _reference_indices(data, in_full)
-            measured = measure_source(data.open(split), indices, group)
+            for metric in group:
+                if len(indices) < metric.least:
+                    raise InputError(
+                        f"{metric.name} takes at least {metric.least} real images to compare with, but the {split} "
+                        f"split of {describe(data)} has {len(indices)}: take other data, or leave this metric out."
+                    )
+            summed = {metric: metric if in_full else replace(metric, rows=()) for metric in group}
+            measured = measure_source(exact(data, data.open(split)), indices, list(summed.values()))
             what = f"{len(indices)} examples of the {split} split"
             for metric in group:
-                _REFERENCES[identity, metric] = Reference(what, len(indices), measured.sums(metric))
+                _REFERENCES[identity, metric] = Reference(what, len(indices), measured.sums(summed[metric]))
     return {metric.name: _REFERENCES[identity, metric] for metric in metrics}
 
 
@@ -127,6 +158,8 @@ def real_values(data: Data, metrics: Sequence[Metric], count: int, given: dict[s
     file do; such numbers are not kept for another call.
     """
     identity = data.identity()
+    if data.held_out is None:
+        metrics = [metric for metric in metrics if not metric.judges_training]
     if given is not None:
         for metric in metrics:
             _ROWS.pop((identity, metric, count), None)
@@ -134,7 +167,7 @@ def real_values(data: Data, metrics: Sequence[Metric], count: int, given: dict[s
     missing = [metric for metric in metrics if (identity, metric, count) not in _ROWS]
     split, sets, what = _real_indices(data, count)
     if missing:
-        source = data.open(split)
+        source = exact(data, data.open(split))
         found = [measure_source(source, indices, missing) for indices in sets]
         for metric in missing:
             unseen = metric.features.unseen(len(source)) if metric.needs_labels and split == data.splits[0] else None

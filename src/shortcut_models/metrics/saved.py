@@ -7,12 +7,14 @@ adds up the same numbers in the same order.
 import json
 import time
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from shortcut_models.errors import InputError
 from shortcut_models.files import whole_file
 from shortcut_models.metrics.base import Arrays, Metric
 from shortcut_models.metrics.measure import Measurement
@@ -72,8 +74,17 @@ class Saved:
         with whole_file(self.folder / "state.npz") as aside, aside.open("wb") as file:
             np.savez(file, **arrays)
 
+    @contextmanager
+    def unless_refused(self) -> Iterator[None]:
+        """What is refused is not gone on with: it leaves nothing behind."""
+        try:
+            yield
+        except InputError:
+            self.remove()
+            raise
+
     def remove(self) -> None:
-        """Leave nothing behind of an evaluation that is finished."""
+        """Leave nothing behind of an evaluation that is over."""
         if self.folder is not None:
             for path in (self.folder / "state.npz", *self.folder.glob("rows-*.f32")):
                 path.unlink(missing_ok=True)

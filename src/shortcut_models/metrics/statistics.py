@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from shortcut_models.data.arrays import ArraySource
-from shortcut_models.data.base import Data, Source
+from shortcut_models.data.base import Data, Source, describe
 from shortcut_models.errors import InputError
 from shortcut_models.files import whole_file
 from shortcut_models.interop.npz_file import read_npz
@@ -20,7 +20,7 @@ from shortcut_models.metrics.base import Metric, Reference, Statistics, Sums
 from shortcut_models.metrics.features.inception import InceptionFeatures, find_inception
 from shortcut_models.metrics.features.protocols import find_protocol
 from shortcut_models.metrics.gaussian import Frechet, covariance, gaussian_of
-from shortcut_models.metrics.references import exact, measure_source
+from shortcut_models.metrics.references import exact, is_grey, measure_source
 
 ARRAYS = {"pool": ("mu", "sigma", 2048), "spatial": ("mu_s", "sigma_s", 2023)}
 MOST_TEXT = 1_000_000
@@ -59,9 +59,14 @@ def stats(
     metrics = [Frechet(name=array, features=features, array=array) for array in ARRAYS]
     source = exact(data, data.open(split))
     if len(source) < 2:
-        raise InputError(f"the {split} split has {len(source)} image(s): statistics take at least 2.")
+        raise InputError(
+            f"the {split} split of {describe(data)} holds {len(source)} image{'s' * (len(source) != 1)}, but "
+            "statistics take at least 2."
+        )
     measured = measure_source(source, np.arange(len(source)), metrics)
     about["count"] = measured.count
+    if is_grey(source):  # Like ones are then compared with them.
+        about["grey"] = True
     arrays: dict[str, Any] = {"about": np.array(json.dumps(about))}
     for metric in metrics:
         mean, sigma, _ = ARRAYS[metric.array]
@@ -86,10 +91,12 @@ def read_stats(path: Path, protocol: str | None = None) -> Statistics:
             "make statistics anew with `shortcut stats`."
         )
     if not (recorded or protocol):
-        raise InputError(f"{path} does not say which protocol it was made under: say it, as paper, adm or clean.")
+        raise InputError(
+            f"{path} does not say which protocol it was made under: say --stats-protocol paper, adm or clean."
+        )
     gaussians = {array: _gaussian(path, found, *names) for array, names in ARRAYS.items() if names[0] in found}
     if "pool" not in gaussians:
-        raise InputError(f"{path} has no statistics: it lacks the array mu.")
+        raise InputError(f"{path} has no statistics: it lacks the array mu, which `shortcut stats` and others write.")
     return Statistics(path, str(recorded or protocol), int(about.get("count", 0)), gaussians, about)
 
 
@@ -133,14 +140,15 @@ def _arrays(path: Path) -> dict[str, np.ndarray]:
     limits = {"about": MOST_TEXT}
     for mean, sigma, size in ARRAYS.values():
         limits |= {mean: 8 * size, sigma: 8 * size**2}
-    if not path.exists():
-        raise InputError(f"{path} cannot be read for statistics: No such file or directory.")
+    if not path.is_file():
+        reason = "it is a folder" if path.is_dir() else "No such file or directory"
+        raise InputError(f"{path} cannot be read for statistics: {reason}; `shortcut stats` makes an .npz of images.")
     try:
         found = read_npz(path, limits)
     except InputError as error:
         raise InputError(f"{str(error).rstrip('.')}; it is damaged or no .npz of statistics.") from None
     if any(array.dtype.kind != "f" for name, array in found.items() if name != "about"):
-        raise InputError(f"{path} has statistics that are no floating-point numbers.")
+        raise InputError(f"{path} has statistics that are no floating-point numbers: make or download it again.")
     return found
 
 
@@ -162,7 +170,10 @@ def _gaussian(path: Path, found: dict[str, np.ndarray], mean: str, sigma: str, s
         if name not in found:
             raise InputError(f"{path} has no whole statistics: it lacks the array {name}.")
         if found[name].shape != shape:
-            raise InputError(f"{path} has {name} of shape {found[name].shape}, but Inception's is {shape}.")
+            raise InputError(
+                f"{path} has {name} of shape {found[name].shape}, but Inception's is {shape}: give statistics of its "
+                "pool features, not of another network or layer."
+            )
         if not np.isfinite(found[name]).all():
             raise InputError(f"{path} holds NaN or infinite numbers in {name}: make or download it again.")
     _check_covariance(path, sigma, found[sigma])

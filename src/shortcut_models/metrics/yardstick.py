@@ -12,13 +12,21 @@ from typing import Any
 import numpy as np
 
 from shortcut_models import catalogue
-from shortcut_models.data.base import Data, Source
+from shortcut_models.data.base import Data, Source, origin
 from shortcut_models.data.proportions import class_counts
 from shortcut_models.errors import InputError
 from shortcut_models.metrics.base import Labels, Metric, Reference, Statistics
 from shortcut_models.metrics.features.protocols import find_protocol
 from shortcut_models.metrics.measure import check_metrics
-from shortcut_models.metrics.references import Real, measure_source, real_values, references, unreadable
+from shortcut_models.metrics.references import (
+    Real,
+    exact,
+    is_grey,
+    measure_source,
+    real_values,
+    references,
+    unreadable,
+)
 from shortcut_models.metrics.statistics import read_stats, reference_images, reference_of
 
 SUITES = {
@@ -99,6 +107,17 @@ class Yardstick:
         return self._known[count]
 
     @property
+    def is_grey(self) -> bool:
+        """Whether the real samples are images without colour; False where a file of statistics does not say so."""
+        if self.from_file and not (self.statistics and self.statistics.about.get("grey")):
+            return False
+        if self.images is not None:
+            return is_grey(self.images)
+        if self.data is None or self.no_real is not None:
+            return bool(self.from_file)
+        return is_grey(exact(self.data, self.data.open(self.data.splits[0])))
+
+    @property
     def has_held_out(self) -> bool:
         """Whether the real samples are ones that training never saw."""
         return self.data is not None and self.no_real is None and self.data.held_out is not None
@@ -122,7 +141,7 @@ class Yardstick:
         if self.class_counts is not None:
             found["class_counts"] = self.class_counts.tolist()
         if self.data is not None:
-            found["data"] = {"path": getattr(self.data, "path", None), "identity": self.data.identity()}
+            found["data"] = origin(self.data)
         if self.statistics is not None:
             path, sha256 = self.statistics.path, sha256_of(self.statistics.path)
             known = {"protocol": self.statistics.protocol, "count": self.statistics.count or None}
@@ -145,6 +164,11 @@ def choose_yardstick(data: Data | None, shape: tuple[int, ...], wish: Wish, unco
     where the network cannot be read, and where nothing is left to measure or to compare with.
     """
     data = None if data is None else data.shows()
+    if wish.stats_protocol and not wish.stats:
+        raise InputError(
+            f"--stats-protocol {wish.stats_protocol} says how the file of --stats was made: name that too, or leave it "
+            "out."
+        )
     names, suite = _names(data, wish)
     statistics = read_stats(wish.stats, _stats_protocol(wish)) if wish.stats else None
     if statistics and not names:

@@ -192,7 +192,10 @@ def _hash(path: Path) -> str:
 
 def _read(path: Path) -> dict[str, np.ndarray]:
     if path.suffix != ".safetensors":
-        return import_module("shortcut_models.interop.torch_file").read_state_dict(path)
+        try:
+            return import_module("shortcut_models.interop.torch_file").read_state_dict(path)
+        except InputError as error:
+            raise InputError(f"{str(error).rstrip('.')}: download {PUBLISHED[0]} again.") from None
     from safetensors import SafetensorError
     from safetensors.numpy import load_file
 
