@@ -213,18 +213,16 @@ def test_the_original_recipe_takes_a_step_from_what_the_seed_says(
     assert np.abs(np.asarray(state.params["patch"]["kernel"]) - np.asarray(first)).max() < 1e-2
 
 
-def test_a_process_reads_its_own_rows_as_bytes(
-    tiny: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_process_reads_its_own_rows_as_bytes(tiny: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     own, read, fed = np.array([3, 4, 9]), [], []
     source = Digits().open()
     take = type(source).batch
 
-    def place(mesh: Any, batch: dict[str, np.ndarray]) -> Any:
+    def place(_: Any, batch: dict[str, np.ndarray]) -> Any:
         fed.append(batch)
         raise InputError("enough")
 
-    monkeypatch.setattr(sharding, "local_rows", lambda mesh, batch_size: own)
+    monkeypatch.setattr(sharding, "local_rows", lambda *_: own)
     monkeypatch.setattr(sharding, "place_batch", place)
     monkeypatch.setattr(type(source), "batch", lambda self, indices: take(self, read.append(indices) or indices))
     with pytest.raises(InputError, match="enough"):
