@@ -5,7 +5,6 @@ what the source answers. Nothing that the file leaves open is guessed: heads, si
 it does not tell are asked for.
 """
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -319,16 +318,3 @@ def _network(sizes: TorchSizes, classes: int, heads: int) -> DiT:
 
 def _wrapper(sizes: TorchSizes, classes: int, heads: int) -> EpsilonDiT:
     return EpsilonDiT(**_fields(sizes, classes, heads))
-
-
-def adapt_labels(params: Params, network: Any, num_classes: int) -> tuple[Any, Params]:
-    """The network for other classes: every label, the null one too, starts from the source's null label.
-
-    The table becomes (num_classes + 1, width). A network that has so many classes already may have
-    others; whoever knows that they are the same keeps it instead.
-    """
-    if num_classes < 1:
-        raise InputError(f"{num_classes} classes are none: a network needs at least 1.")
-    null = np.asarray(params["label"]["table"])[network.null_label]
-    table = np.repeat(null[None], num_classes + 1, axis=0)
-    return replace(network, num_classes=num_classes), {**params, "label": {"table": table}}
