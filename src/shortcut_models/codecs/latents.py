@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import jax
 import jax.numpy as jnp
@@ -29,6 +29,9 @@ class Latents(Codec):
     Latents that are stored can be trained on without the VAE; images need it to be encoded, samples to be
     decoded. `at_once` bounds how many images of a batch, all devices together, are in work at once.
     """
+
+    encoded_by: ClassVar[str] = ""
+    """Whose tool makes such latents, if not ours."""
 
     identity: str = field(metadata=_STATIC)  # pyrefly: ignore[bad-override]
     scale: float = field(default=SCALE, metadata=_STATIC)
