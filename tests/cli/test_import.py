@@ -106,6 +106,14 @@ def test_a_training_type_is_sampled_as_ours_is(official: Path, tmp_path: Path, k
     assert json.loads((tmp_path / "out/config.json").read_text())["objective"]["kind"] == objective
 
 
+def test_a_side_that_no_patches_fill_is_refused(
+    official: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["import", str(official), str(tmp_path / "out"), "--num-heads", "4", "--image-size", "7"]) == 2
+    assert "--image-size 7 is no multiple of the side of its patches, 2" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 def test_what_cannot_be_imported_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["import", str(GOLDEN / "weights/sit_tiny.pt"), str(tmp_path / "out")]
     assert cli.main(words) == 2

@@ -148,8 +148,12 @@ def _official(
         heads = _heads(num_heads, sizes.hidden_size, sizes.depth)
         if image_size is None:
             if (sizes.hidden_size, sizes.depth) not in HEADS or sizes.channels != 4:
-                raise InputError("its tensors do not tell the side of the network's input: give --image-size")
+                raise InputError(
+                    "its tensors do not tell the side of the network's input: give --image-size to `shortcut import`"
+                )
             image_size, about["assumed"] = PUBLISHED_SIZE, f"image_size {PUBLISHED_SIZE}"
+        if image_size % sizes.patch_size:
+            raise InputError(f"--image-size {image_size} is no multiple of the side of its patches, {sizes.patch_size}")
         network = DiT.original(
             image_size=image_size,
             channels=sizes.channels,
@@ -292,7 +296,7 @@ def _heads(given: int | None, width: int, depth: int) -> int:
     if heads is None:
         raise InputError(
             f"its tensors do not tell the attention heads (width {width}, depth {depth}): give --num-heads "
-            "(to start a training: --model.num-heads)"
+            "to `shortcut import` (to start a training: --model.num-heads)"
         )
     if width % heads:
         raise InputError(f"--num-heads {heads} does not divide the network's width {width}")
