@@ -131,3 +131,24 @@ def test_reading_does_not_change_what_was_read(tiny: Config) -> None:
 
 def test_flatten_puts_parts_under_dotted_names() -> None:
     assert flatten({"a": 1, "b": {"c": 2, "d": {"e": 3}}}) == {"a": 1, "b.c": 2, "b.d.e": 3}
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [
+        ("step_conditioning", "cosine", "model.step_conditioning is 'cosine', but must be one of 'log2', 'smooth'"),
+        ("depth", 2.0, r"model.depth is 2\.0, but must be a whole number"),
+        ("scan", 1, "model.scan is 1, but must be true or false"),
+        ("time_scale", "10", "model.time_scale is '10', but must be a number"),
+    ],
+)
+def test_values_of_another_type_are_refused(name: str, value: object, told: str) -> None:
+    data = to_json(get_preset("digits"))
+    with pytest.raises(InputError, match=told):
+        from_json({**data, "model": {**data["model"], name: value}})
+
+
+def test_whole_numbers_do_for_numbers() -> None:
+    data = to_json(get_preset("digits"))
+    found = from_json({**data, "model": {**data["model"], "time_scale": 10}}).model
+    assert found == get_preset("digits").model and type(found.time_scale) is float  # pyrefly: ignore[missing-attribute]

@@ -1,5 +1,6 @@
 """Model folders: what is written, what comes back, and what is refused."""
 
+import inspect
 import json
 import re
 import shutil
@@ -15,11 +16,14 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from shortcut_models import InputError, cli, load, sharding, starting, weights
+from shortcut_models import InputError, catalogue, choice_json, cli, load, sharding, starting, weights
 from shortcut_models.config import Config
+from shortcut_models.data import choose
+from shortcut_models.data.folder import Folder
 from shortcut_models.data.unavailable import Unavailable
 from shortcut_models.interop import hub
 from shortcut_models.interop.safetensors_file import read_safetensors
+from shortcut_models.model import Model
 from shortcut_models.model_folder import from_pretrained, is_model_folder, push_to_hub, save_pretrained
 from tests.interop.hub_server import Hub, serving
 
@@ -134,6 +138,11 @@ def test_other_places_are_refused(exported: Path, tmp_path: Path) -> None:
     for place in (tmp_path, tmp_path / "missing", tmp_path / "file"):
         with pytest.raises(InputError):
             load(place)
+    for nothing in (None, 5, b"run", ["run"]):
+        with pytest.raises(InputError, match="is no path: name a run"):
+            inspect.unwrap(load)(nothing)  # Where nobody checks the types of arguments, as in the tests.
+    with pytest.raises(InputError, match="file name too long: choose a shorter name"):
+        load("x" * 300)
     with pytest.raises(InputError, match="num_heads 3 is not that of"):
         load(exported, num_heads=3)
     with pytest.raises(InputError, match="not raw ones"):
@@ -239,6 +248,15 @@ def test_the_card_tells_measured_quality_of_the_same_weights_alone(exported: Pat
     assert "None is recorded here" in (tmp_path / "b/README.md").read_text()
 
 
+def test_a_model_without_labels_has_no_classes(exported: Path, tmp_path: Path) -> None:
+    model = load(exported)
+    model.objective = model.objective.without_labels()
+    save_pretrained(model, tmp_path / "out", about={"weights": "as saved"})
+    assert json.loads((tmp_path / "out/config.json").read_text())["class_names"] == []
+    card = (tmp_path / "out/README.md").read_text()
+    assert "| classes | none: trained without labels |" in card and "| weights | ema, float32 |" in card
+
+
 def test_a_config_that_never_ends_is_not_read(tmp_path: Path) -> None:
     (tmp_path / "config.json").symlink_to("/dev/zero")
     assert not is_model_folder(tmp_path)
@@ -263,3 +281,46 @@ def test_data_that_did_not_come_say_so() -> None:
         Unavailable().open()
     assert Unavailable(latent_scale=0.18215).codec.identity == ""
     assert Unavailable(x_shape=(8, 8, 3)).codec.identity == "pixels"
+
+
+@pytest.mark.parametrize("latents", ["edm2", "repa"])
+def test_a_model_is_used_where_its_data_are_not(tiny: Config, tmp_path: Path, latents: str) -> None:
+    """As whoever downloads it does: names of classes and the codec come out of its own config.json."""
+    zipped = Path(__file__).parent / "golden/data/zip/edm2_latents.zip"
+    there = choose(shutil.copy(zipped, tmp_path / "latents.zip"), latents=latents)
+    network = tiny.model.sized((8, 8, 4), there.num_classes)
+    params = jax.tree.map(
+        lambda leaf: np.zeros(leaf.shape, np.float32), jax.eval_shape(network.init, jax.random.key(0))
+    )
+    save_pretrained(Model(network, params, tiny.objective, there, step=9, weights="ema"), tmp_path / "out")
+    assert weights.read_shown(tmp_path / "out") == there
+    names, codec = there.class_names, there.codec
+    assert names
+    (tmp_path / "latents.zip").unlink()
+    data = load(tmp_path / "out").data
+    assert (data.shape, data.num_classes, data.class_names) == ((8, 8, 4), len(names), names)
+    assert type(data.codec) is type(codec) and vars(data.codec) == vars(codec)
+    save_pretrained(load(tmp_path / "out"), tmp_path / "again")
+    assert load(tmp_path / "again").data == weights.read_shown(tmp_path / "out") == data
+    with pytest.raises(InputError, match="did not come with it: name data of your own with --data"):
+        data.open()
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"class_names": "cats"}, "shows.names is 'cats', but must be a list, each a text"),
+        ({"codec": 1}, "its field codec is missing, or of another kind"),
+        ({"codec": {"scale": -1.0, "identity": ""}}, r"data\.latent_scale is -1\.0, but must be a number above 0"),
+        ({"codec": {"scale": 1.0, "identity": 5}}, "shows.vae_identity is 5, but must be a text"),
+        ({"codec": {"encoded_by": "me"}}, "shows.encoded_by is 'me', but must be one of '', 'edm2'"),
+    ],
+)
+def test_damage_to_what_is_known_of_the_data_is_told(
+    exported: Path, tmp_path: Path, change: dict[str, Any], told: str
+) -> None:
+    config = json.loads((exported / "config.json").read_text())
+    config["shows"] = choice_json.to_json(catalogue.DATA, Folder(path=str(tmp_path / "gone")))
+    (tmp_path / "config.json").write_text(json.dumps(config | change))
+    with pytest.raises(InputError, match=told):
+        weights.read_shown(tmp_path)

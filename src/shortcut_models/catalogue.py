@@ -41,7 +41,9 @@ DATA = {
     "edm2-latents": Entry("data.latents:Edm2Latents", "latents that EDM2's tool encoded, of images in [0, 1]"),
     "repa-latents": Entry("data.latents:RepaLatents", "latents that REPA's tool encoded, of images in [-1, 1]"),
     "pairs": Entry("data.pairs:Pairs", "pairs of noise and sample that `shortcut pairs` drew from a run"),
-    "unavailable": Entry("data.unavailable:Unavailable", "what is known of an imported model's data: not to train on"),
+    "unavailable": Entry(
+        "data.unavailable:Unavailable", "what is known of the data of a model that came without: not to train on"
+    ),
 }
 
 NETWORKS = {

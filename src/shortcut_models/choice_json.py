@@ -1,6 +1,7 @@
 """A choice of the catalogue as plain values, its name as "kind", and back."""
 
 import dataclasses
+import types
 import typing
 from typing import Any
 
@@ -14,6 +15,7 @@ LATER: dict[str, Any] = {
     "dit.position_dtype": "float32",
     "prepared.first": 0,
     "prepared.vae_identity": "",
+    **{f"unavailable.{name}": "" for name in ("vae_identity", "encoded_by")},
     "shortcut.longer": False,
     "shortcut.overlap": False,
     **{f"{kind}.{name}": "" for kind in _IMAGES for name in ("vae", "vae_identity")},
@@ -59,9 +61,48 @@ def build(cls: type, data: dict[str, Any], prefix: str, later: str) -> Any:
         value = data[name]
         if dataclasses.is_dataclass(hints[name]) and isinstance(value, dict):
             return build(typing.cast(type, hints[name]), value, f"{prefix}{name}.", f"{later}{name}.")
-        return _tuples(value)
+        return _typed(_tuples(value), hints[name], f"{prefix}{name}")
 
     return cls(**{name: built(name) for name in names})
+
+
+def _typed(value: Any, hint: Any, name: str) -> Any:
+    """The value of a field, a whole number as a float where one belongs; raises InputError if its type is another.
+
+    Python would not ask, and a network takes a text that it does not know for its default.
+    """
+    if _is(value, hint):
+        return value
+    if type(value) is int and _is(float(value), hint):
+        return float(value)
+    raise InputError(f"{name} is {repr(value)[:60]}, but must be {_expected(hint)}.")
+
+
+def _is(value: Any, hint: Any) -> bool:
+    kind, parts = typing.get_origin(hint) or hint, typing.get_args(hint)
+    if kind in (typing.Union, types.UnionType):
+        return any(_is(value, part) for part in parts)
+    if kind is typing.Literal:
+        return any(type(value) is type(part) and value == part for part in parts)
+    if kind is tuple:
+        each = [parts[0]] * len(value) if type(value) is tuple and parts[1:] == (...,) else parts
+        return type(value) is tuple and len(value) == len(each) and all(map(_is, value, each))
+    if kind in WORDS:
+        return type(value) is kind
+    # Of other hints, which networks of anybody's may have, only classes say what belongs there.
+    return kind is typing.Any or not isinstance(kind, type) or isinstance(value, kind)
+
+
+WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a text", types.NoneType: "null"}
+
+
+def _expected(hint: Any) -> str:
+    kind, parts = typing.get_origin(hint) or hint, typing.get_args(hint)
+    if kind is typing.Literal:
+        return f"one of {', '.join(map(repr, parts))}"
+    if kind is tuple:
+        return f"a list, each {_expected(parts[0])}"
+    return " or ".join(map(_expected, parts)) if parts else WORDS.get(kind, "a choice with its fields")
 
 
 def _plain(value: Any) -> Any:

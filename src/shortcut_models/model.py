@@ -65,6 +65,11 @@ class Model:
         """Whether it was trained without labels, so that the null label is the only one it knows."""
         return self.objective.unconditional
 
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """What the labels that it knows are called, in order; () if nothing says so, or it was trained without."""
+        return () if self.unconditional else self.data.class_names
+
     def fingerprint(self) -> str:
         """A digest of network, objective and weights, by which models of the same step are told apart."""
         digest = hashlib.sha256(repr((self.network, self.objective)).encode())

@@ -59,12 +59,12 @@ def card(config: dict[str, Any], name: str) -> str:
         "objective": f"{objective} ({SAMPLED_BY[objective].about})",
         "data": f"{shows} ({catalogue.DATA[shows].about})",
         "codec": config["codec"]["identity"] or "latents of Stable Diffusion's VAE; which one is not recorded",
-        "classes": len(config["class_names"]) or config["network"].get("num_classes", 0),
+        "classes": _classes(config),
         "steps of training": config["step"] or "not recorded",
         "weights": f"{config['weights']}, {config['dtype']}",
         "SHA-256": f"`{config['sha256']}` (of model.safetensors)",
-        **config["about"],
     }
+    rows |= {name: value for name, value in config["about"].items() if name not in rows}
     licence = config["license"]
     return CARD_TEXT.format(
         name=name,
@@ -122,6 +122,13 @@ def _quality(found: dict[str, Any]) -> str:
     ]
     told = f"{protocol['count']} samples a budget, guidance {protocol['guidance']:g}, seed {protocol['seed']}"
     return "\n".join([*lines, "", f"By `shortcut evaluate`: {told}, weights {protocol['weights']}."])
+
+
+def _classes(config: dict[str, Any]) -> Any:
+    """How many there are, whatever the data have, if the model was trained on their labels at all."""
+    if config["objective"].get("label_dropout") == 1:
+        return "none: trained without labels"
+    return config["network"].get("num_classes", 0)
 
 
 def _cell(value: Any) -> str:

@@ -6,6 +6,7 @@
 
 import hashlib
 import json
+import math
 import os
 import secrets
 import shutil
@@ -19,6 +20,7 @@ import numpy as np
 
 from shortcut_models import catalogue, choice_json
 from shortcut_models.data.base import Data
+from shortcut_models.data.unavailable import what_is_known
 from shortcut_models.errors import InputError
 from shortcut_models.files import explained, write_json, write_text
 from shortcut_models.interop import hub
@@ -37,8 +39,8 @@ DTYPES = {"float32": np.dtype(np.float32), "bfloat16": np.dtype(ml_dtypes.bfloat
 CODES = {"float32": "F32", "bfloat16": "BF16"}
 """What safetensors calls them."""
 LARGEST_CONFIG = 10_000_000
-DEEPEST = 1000
-"""More blocks than any network has: a file that promises more is damaged."""
+DEEPEST, LARGEST_INPUT = 1000, 1 << 28
+"""More blocks, and numbers of an input, than any network has: a file that promises more is damaged."""
 SAMPLED_BY = catalogue.OBJECTIVES | catalogue.SAMPLERS
 
 
@@ -199,6 +201,8 @@ def shapes_of(network: Network) -> Params:
     """The shapes of a network's parameters; raises InputError for sizes that no network has."""
     if not 0 <= getattr(network, "depth", 0) <= DEEPEST:
         raise InputError("its network is deeper than any")
+    if math.prod(network.shape) > LARGEST_INPUT:
+        raise InputError("its network is for larger inputs than any")
     return jax.eval_shape(network.init, jax.random.key(0))
 
 
@@ -219,20 +223,22 @@ def read_config(path: Path) -> tuple[Network, Objective, Data, dict[str, Any]]:
         network = choice_json.from_json(catalogue.NETWORKS, about.get("network"), "network")
         objective = choice_json.from_json(SAMPLED_BY, about.get("objective"), "objective")
         data = choice_json.from_json(catalogue.DATA, about.get("shows"), "shows")
+        if not data.is_here:  # It was trained elsewhere, or they have moved.
+            data = what_is_known(network.shape, network.num_classes, about)
     return network, objective, data, about
 
 
 def _describe(model: Model, dtype: str, sha256: str, about: dict[str, Any]) -> dict[str, Any]:
     codec = model.data.codec
-    scale = getattr(codec, "scale", None)
+    encoded = {name: getattr(codec, name) for name in ("scale", "encoded_by") if hasattr(codec, name)}
     return {
         "library": LIBRARY,
         "format": FORMAT,
         "network": choice_json.to_json(catalogue.NETWORKS, model.network),
         "objective": choice_json.to_json(SAMPLED_BY, model.objective),
         "shows": choice_json.to_json(catalogue.DATA, model.data),
-        "codec": {"identity": codec.identity, **({} if scale is None else {"scale": scale})},
-        "class_names": list(model.data.class_names),
+        "codec": {"identity": codec.identity, **encoded},
+        "class_names": list(model.class_names),
         "step": int(model.step),
         "weights": model.weights,
         "dtype": dtype,

@@ -48,8 +48,12 @@ def load(
         raise InputError(f"weights {weights!r} are unknown: use ema or raw.")
     if dtype not in ("float32", "trained"):
         raise InputError(f"dtype {dtype!r} is unknown: use float32, or trained to compute as in training.")
+    if not isinstance(source, str | Path):
+        raise InputError(f"{source!r} is no path: name a run, a model folder, a checkpoint or a hub's owner/name.")
     path = Path(source)
-    if is_official(path):
+    with explained():  # The system does not answer whether there is a name that is too long.
+        official = is_official(path)
+    if official:
         imported = read_weights(path, format="official", num_heads=num_heads, image_size=image_size, weights=weights)
         return as_model(imported)
     if hub.is_id(source) or model_folder.is_model_folder(path):

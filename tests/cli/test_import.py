@@ -65,7 +65,7 @@ def test_meanflow_jumps_as_it_did(tmp_path: Path) -> None:
         assert_close(-model.velocity(last(g["x"]), 1 - g["t"], g["t"] - g["r"], g["y"]), last(g["u_ema"]))
         assert_close(model.sample(g["labels"], steps=2, noise=last(g["noise"])), last(g["sampled_2"]))
     assert model.step == 400_000
-    assert json.loads((tmp_path / "meanflow/config.json").read_text())["codec"] == {"identity": "", "scale": 0.18125}
+    assert json.loads((tmp_path / "meanflow/config.json").read_text())["codec"]["scale"] == 0.18125
 
 
 def test_dit_is_a_velocity_and_samples_as_ddim(tmp_path: Path) -> None:
@@ -104,6 +104,14 @@ def test_a_training_type_is_sampled_as_ours_is(official: Path, tmp_path: Path, k
     flags = ["--num-heads", heads, "--image-size", side, "--train-type", kind]
     assert cli.main(["import", str(official), str(tmp_path / "out"), *flags]) == 0
     assert json.loads((tmp_path / "out/config.json").read_text())["objective"]["kind"] == objective
+
+
+def test_a_side_that_no_patches_fill_is_refused(
+    official: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["import", str(official), str(tmp_path / "out"), "--num-heads", "4", "--image-size", "7"]) == 2
+    assert "--image-size 7 is no multiple of the side of its patches, 2" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def test_what_cannot_be_imported_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

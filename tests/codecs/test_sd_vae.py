@@ -199,11 +199,19 @@ def test_latents_without_their_vae_train_but_say_what_decoding_needs(tiny):
     assert codec.using(tiny).vae is tiny
 
 
-def test_latents_of_another_vae_or_scale_are_refused(tiny):
+def test_latents_of_another_vae_are_refused(tiny):
     with pytest.raises(InputError, match="made by the VAE 0123"):
         Latents(identity="0123456789abcdef").using(tiny)
-    with pytest.raises(InputError, match=r"scaled by 0\.18125"):
-        Latents(identity=tiny.identity, scale=0.18125).using(tiny)
+    with pytest.raises(InputError, match=r"scaled by 0\.13025, but this VAE's by 0\.18215: give the VAE that they"):
+        Latents(identity="", scale=0.13025).using(tiny)
+
+
+@pytest.mark.parametrize(("known", "scale"), [(False, 0.18125), (True, 0.13025)])
+def test_latents_are_decoded_by_the_scale_that_they_have(tiny, known, scale):
+    """MeanFlow's public code multiplies by 0.18125, and a config beside the VAE may say anything."""
+    codec = Latents(identity=tiny.identity if known else "", scale=scale).using(tiny)
+    unscaled = latents(1)
+    np.testing.assert_allclose(codec.decode(jnp.asarray(scale * unscaled)), tiny.decode(unscaled), atol=1e-4)
 
 
 def test_the_identity_is_that_of_names_and_values(tmp_path, tiny):

@@ -10,7 +10,7 @@ import pytest
 
 from shortcut_models.errors import InputError
 from shortcut_models.interop.epsilon_dit import EpsilonDiT, ddim_jumps, path_times
-from shortcut_models.interop.importing import Imported, adapt_labels, read_weights
+from shortcut_models.interop.importing import Imported, read_weights
 from shortcut_models.interop.torch_file import read_torch
 from shortcut_models.interop.torch_names import position_table
 from shortcut_models.networks.dit import DiT
@@ -246,14 +246,3 @@ def test_what_is_open_or_something_else_is_refused(file: str, told: dict[str, An
     options: dict[str, Any] = {"num_heads": 2 if "diffusers" not in file else None, **told}
     with pytest.raises(InputError, match=message):
         read_weights(GOLDEN / file, **options)
-
-
-def test_new_classes_start_from_the_null_label(sit: Imported) -> None:
-    network, params = adapt_labels(sit.params, sit.network, 3)
-    g = numbers("sit_tiny")
-    found = Imported(network, params, *sit[2:])
-    assert params["label"]["table"].shape[0] == 4
-    assert_close(velocity(found, g["x"], g["t"], np.zeros(3, np.float32), [0, 2, 3]), g["velocity_ema_null"])
-    assert sit.params["label"]["table"].shape[0] == 6
-    with pytest.raises(InputError, match="0 classes are none"):
-        adapt_labels(sit.params, sit.network, 0)

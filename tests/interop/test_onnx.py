@@ -104,10 +104,13 @@ def test_what_it_takes_and_says_of_itself(tmp_path: Path) -> None:
 
 
 def test_labels_of_a_model_without_labels_are_ignored(tmp_path: Path) -> None:
-    model = model_of(MLP(num_classes=3), FlowMatching(label_dropout=1.0))
+    data = Unavailable(x_shape=(2,), classes=2, names=("tame", "wild"))
+    model = model_of(MLP(num_classes=3), FlowMatching(label_dropout=1.0), data)
     export_onnx(model, tmp_path / "x.onnx", steps=2)
     noise = noise_of(model, 3)
     near(draw(tmp_path / "x.onnx", noise=noise, label=np.array([0, 1, 2])), model.sample([3] * 3, 2, noise=noise))
+    about = onnxruntime.InferenceSession(tmp_path / "x.onnx").get_modelmeta().custom_metadata_map
+    assert [about[name] for name in ("num_classes", "labels", "class_names")] == ["0", "none", "[]"]
 
 
 def test_fresh_noise_between_jumps_is_an_input(tmp_path: Path) -> None:

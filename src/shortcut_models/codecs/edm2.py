@@ -1,6 +1,7 @@
 """The codec of latents as EDM2 has them (Karras et al., arXiv 2312.02696; the code's StabilityVAEEncoder)."""
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import jax
 import numpy as np
@@ -21,6 +22,8 @@ SCALE = 0.5
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Edm2Latents(Latents):
     """x is a latent of an image in [0, 1], whitened channel by channel, times 0.5."""
+
+    encoded_by: ClassVar[str] = "edm2"
 
     scale: float = field(default=SCALE, metadata={"static": True})
 

@@ -105,6 +105,12 @@ class Data:
         return getattr(self, "path", None) == ""
 
     @property
+    def is_here(self) -> bool:
+        """Whether there is something where they are said to lie; data that lie nowhere in particular always are."""
+        path = getattr(self, "path", "")
+        return not path or Path(path).exists()
+
+    @property
     def paired(self) -> bool:
         """Whether each example brings the noise that it belongs to."""
         return False

@@ -50,6 +50,14 @@ class Tfds(Images):
         """Names below TFDS's root will do."""
         return not self.path and not self.names
 
+    @property
+    def is_here(self) -> bool:
+        """Whether the path, or one of the names below TFDS's root, is a data set."""
+        try:
+            return self._folder.exists()
+        except InputError:
+            return False
+
     @cached_property
     def _folder(self) -> Path:
         if self.path:

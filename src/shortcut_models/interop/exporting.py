@@ -84,16 +84,17 @@ class Sampler(NamedTuple):
 
     def about(self) -> dict[str, str]:
         """What the file says of itself, as text by name."""
-        model, last = self.model, self.model.num_classes - 1
+        model = self.model
+        classes = 0 if model.unconditional else model.num_classes
         return {
             "steps": str(self.steps),
             "guidance": f"{self.guidance:g}",
             "decoded": str(self.codec is not None).lower(),
             "weights": model.weights,
             "step": str(model.step),
-            "num_classes": str(model.num_classes),
-            "labels": "none" if model.unconditional else f"0 to {last}; {model.num_classes} is no label",
-            "class_names": json.dumps(list(model.data.class_names)),
+            "num_classes": str(classes),
+            "labels": f"0 to {classes - 1}; {classes} is no label" if classes else "none",
+            "class_names": json.dumps(list(model.class_names)),
         }
 
     def example(self) -> tuple[dict[str, np.ndarray], Samples]:

@@ -5,7 +5,6 @@ what the source answers. Nothing that the file leaves open is guessed: heads, si
 it does not tell are asked for.
 """
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -149,8 +148,12 @@ def _official(
         heads = _heads(num_heads, sizes.hidden_size, sizes.depth)
         if image_size is None:
             if (sizes.hidden_size, sizes.depth) not in HEADS or sizes.channels != 4:
-                raise InputError("its tensors do not tell the side of the network's input: give --image-size")
+                raise InputError(
+                    "its tensors do not tell the side of the network's input: give --image-size to `shortcut import`"
+                )
             image_size, about["assumed"] = PUBLISHED_SIZE, f"image_size {PUBLISHED_SIZE}"
+        if image_size % sizes.patch_size:
+            raise InputError(f"--image-size {image_size} is no multiple of the side of its patches, {sizes.patch_size}")
         network = DiT.original(
             image_size=image_size,
             channels=sizes.channels,
@@ -293,7 +296,7 @@ def _heads(given: int | None, width: int, depth: int) -> int:
     if heads is None:
         raise InputError(
             f"its tensors do not tell the attention heads (width {width}, depth {depth}): give --num-heads "
-            "(to start a training: --model.num-heads)"
+            "to `shortcut import` (to start a training: --model.num-heads)"
         )
     if width % heads:
         raise InputError(f"--num-heads {heads} does not divide the network's width {width}")
@@ -319,16 +322,3 @@ def _network(sizes: TorchSizes, classes: int, heads: int) -> DiT:
 
 def _wrapper(sizes: TorchSizes, classes: int, heads: int) -> EpsilonDiT:
     return EpsilonDiT(**_fields(sizes, classes, heads))
-
-
-def adapt_labels(params: Params, network: Any, num_classes: int) -> tuple[Any, Params]:
-    """The network for other classes: every label, the null one too, starts from the source's null label.
-
-    The table becomes (num_classes + 1, width). A network that has so many classes already may have
-    others; whoever knows that they are the same keeps it instead.
-    """
-    if num_classes < 1:
-        raise InputError(f"{num_classes} classes are none: a network needs at least 1.")
-    null = np.asarray(params["label"]["table"])[network.null_label]
-    table = np.repeat(null[None], num_classes + 1, axis=0)
-    return replace(network, num_classes=num_classes), {**params, "label": {"table": table}}
