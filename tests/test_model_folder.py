@@ -284,7 +284,7 @@ def test_data_that_did_not_come_say_so() -> None:
 
 
 @pytest.mark.parametrize("latents", ["edm2", "repa"])
-def test_a_model_is_used_where_its_data_are_not(tiny: Config, tmp_path: Path, latents: str) -> None:
+def test_a_model_is_used_where_its_data_are_not(tiny: Config, own_hub: Hub, tmp_path: Path, latents: str) -> None:
     """As whoever downloads it does: names of classes and the codec come out of its own config.json."""
     zipped = Path(__file__).parent / "golden/data/zip/edm2_latents.zip"
     there = choose(shutil.copy(zipped, tmp_path / "latents.zip"), latents=latents)
@@ -296,9 +296,13 @@ def test_a_model_is_used_where_its_data_are_not(tiny: Config, tmp_path: Path, la
     assert weights.read_shown(tmp_path / "out") == there
     names, codec = there.class_names, there.codec
     assert names
+    push_to_hub(tmp_path / "out", "someone/latents", token="hf_t")
+    assert str(tmp_path).encode() not in own_hub.files["someone/latents", "main"]["config.json"]
+    public = load("someone/latents").data
     (tmp_path / "latents.zip").unlink()
     data = load(tmp_path / "out").data
     assert (data.shape, data.num_classes, data.class_names) == ((8, 8, 4), len(names), names)
+    assert public == data
     assert type(data.codec) is type(codec) and vars(data.codec) == vars(codec)
     save_pretrained(load(tmp_path / "out"), tmp_path / "again")
     assert load(tmp_path / "again").data == weights.read_shown(tmp_path / "out") == data

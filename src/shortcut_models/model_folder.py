@@ -146,10 +146,11 @@ def push_to_hub(
     create_pr: bool = False,
     dtype: str = "float32",
 ) -> str:
-    """Upload a model, or a model folder as it is, to the hub; returns the commit's address.
+    """Upload a model, or a model folder, to the hub, without the paths where its data lie here.
 
-    The arguments are those of huggingface_hub's own `push_to_hub`; `dtype` is what a model is saved in. Raises
-    InputError for a folder that is no model folder, when HF_HUB_OFFLINE is set, and if the hub refuses.
+    Returns the commit's address. The arguments are those of huggingface_hub's own `push_to_hub`; `dtype` is what a
+    model is saved in. Raises InputError for a folder that is no model folder, when HF_HUB_OFFLINE is set, and if the
+    hub refuses.
     """
     if not isinstance(source, str | Path):
         with tempfile.TemporaryDirectory() as aside:
@@ -168,7 +169,7 @@ def push_to_hub(
         raise InputError(f"{folder} is no model folder: write one with save_pretrained or `shortcut export`.")
     from_pretrained(folder)  # Nobody is to download what does not load.
     text = (folder / CARD).read_text(encoding="utf-8").replace(load_line(folder.name), load_line(repo_id))
-    files: dict[str, Any] = {CARD: text.encode(), CONFIG: folder / CONFIG, TENSORS: folder / TENSORS}
+    files: dict[str, Any] = {CARD: text.encode(), CONFIG: _public(folder / CONFIG), TENSORS: folder / TENSORS}
     return hub.upload(
         repo_id,
         files,
@@ -178,6 +179,15 @@ def push_to_hub(
         branch=branch,
         create_pr=create_pr,
     )
+
+
+def _public(path: Path) -> bytes:
+    """A model folder's configuration with what is known of its data in place of paths on this machine."""
+    network, _, _, about = read_config(path)
+    if any(about["shows"].get(name) for name in ("path", "vae")):
+        data = what_is_known(network.shape, network.num_classes, about)
+        about = about | {"shows": choice_json.to_json(catalogue.DATA, data)}
+    return json.dumps(about, indent=2).encode()
 
 
 def read_data(source: str | Path) -> Data:
