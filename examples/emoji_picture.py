@@ -15,7 +15,7 @@ from tqdm import tqdm
 from shortcut_models.weights import load
 
 STEPS = (1, 4, 128)
-GUIDANCE = 2.0
+GUIDANCE = 1.5
 EACH = 4  # Samples of each class.
 
 

@@ -287,4 +287,4 @@ def _network(metric: Metric) -> str | None:
 
 def _told(metric: Metric) -> str:
     """A metric with the network behind it, whose numbers differ with its weights."""
-    return f"{metric.name} {_network(metric) or ''}"
+    return f"{metric.name} {_network(metric) or ''}".rstrip()
