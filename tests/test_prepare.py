@@ -458,3 +458,4 @@ def test_a_check_names_the_first_that_are_left_out_and_counts_all(
     assert "23  left out: empty" in said
     assert ("19.png: zero bytes" in said, "20.png" in said) == (True, False)
     assert "and 3 more, which the manifest will list" in said
+    assert "would not accept this: 23 of 23 are left out, more than the share 0.01" in said

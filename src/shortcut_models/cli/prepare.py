@@ -157,4 +157,10 @@ def _check(words: list[str]) -> int:
         print(f"  {count:>8}  note: {note}")
     for warning in found["warnings"]:
         print(warning)
+    left, total = len(found["left_out"]), found["count"] + len(found["left_out"])
+    if left > Prepare.most_left_out * total:
+        print(
+            f"`shortcut prepare` would not accept this: {left} of {total} are left out, more than the share "
+            f"{Prepare.most_left_out:g}; allow more by --most-left-out."
+        )
     return 0
