@@ -85,8 +85,7 @@ def recognise(place: str, latents: str = "") -> Data:
 def _why_none(path: Path) -> str:
     """Why nothing is recognised at a path, and what to do."""
     if not path.exists():
-        names = ", ".join(name for name in catalogue.DATA if name != "unavailable")  # Which only imports make.
-        return f"are neither a name nor a path that exists: the names are {names}."
+        return f"are neither a name nor a path that exists: the names are {', '.join(catalogue.DATA)}."
     if path.is_dir():
         if not any(path.iterdir()):
             return "are an empty folder: name the one in which the images lie."
