@@ -46,7 +46,8 @@ def check_above_zero(section: str, choice: Any, *names: str) -> None:
 def check_whole(name: str, value: Any, least: int, most: int | None = None) -> None:
     """Raise InputError unless it is a whole number, Python's or NumPy's, within its bounds."""
     try:
-        number = None if isinstance(value, bool) else operator.index(value)
+        # Truth is no number: NumPy's is called bool, or bool_ in old versions, which also take it for an index.
+        number = None if type(value).__name__ in ("bool", "bool_") else operator.index(value)
     except TypeError:
         number = None
     if number is None or number < least or (most is not None and number > most):

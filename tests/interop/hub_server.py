@@ -90,6 +90,8 @@ class Requests(BaseHTTPRequestHandler):
     def do_HEAD(self) -> None:
         self.note()
         parts = self.path.split("?")[0][1:].split("/", 4)
+        if parts[:2] == ["api", "models"]:  # Older clients ask how files are stored.
+            return self.answer({"id": "/".join(parts[2:4]), "xetEnabled": False})
         if len(parts) < 5 or parts[2] != "resolve":
             return self.answer(b"", 404)
         owner, name, _, revision, file = parts

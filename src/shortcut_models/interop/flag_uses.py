@@ -141,7 +141,7 @@ SIZES = ("hidden_size", "patch_size", "depth", "num_heads", "mlp_ratio", "num_cl
 
 def _model(
     flags: dict[str, Any], given: dict[str, Any], objective: "Objective", side: Callable[[], int]
-) -> tuple["Model", str]:
+) -> "tuple[Model, str]":
     """The model at `--load_dir`, and what commands of ours call it.
 
     Raises InputError if the flags given are not its own.
