@@ -91,7 +91,10 @@ class Requests(BaseHTTPRequestHandler):
         self.note()
         parts = self.path.split("?")[0][1:].split("/", 4)
         if parts[:2] == ["api", "models"]:  # Older clients ask how files are stored.
-            return self.answer({"id": "/".join(parts[2:4]), "xetEnabled": False})
+            name = "/".join(parts[2:4])
+            if name not in self.server.repositories:
+                return self.answer({"error": "Repository not found"}, 404, X_Error_Code="RepoNotFound")
+            return self.answer({"id": name, "xetEnabled": False})
         if len(parts) < 5 or parts[2] != "resolve":
             return self.answer(b"", 404)
         owner, name, _, revision, file = parts
