@@ -26,6 +26,10 @@ LATER: dict[str, Any] = {
 them means: the behaviour of that time, which need not be today's default."""
 
 
+WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a text", types.NoneType: "null"}
+"""What a message calls plain types."""
+
+
 def to_json(names: dict[str, catalogue.Entry], choice: Any) -> dict[str, Any]:
     """A choice's name as "kind", and its fields: lists for tuples, dicts for dataclasses."""
     return {"kind": catalogue.kind_of(names, choice), **fields_to_json(choice)}
@@ -91,9 +95,6 @@ def _is(value: Any, hint: Any) -> bool:
         return type(value) is kind
     # Of other hints, which networks of anybody's may have, only classes say what belongs there.
     return kind is typing.Any or not isinstance(kind, type) or isinstance(value, kind)
-
-
-WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a text", types.NoneType: "null"}
 
 
 def _expected(hint: Any) -> str:

@@ -126,7 +126,7 @@ def measure_model(
     settings = [plan.count, plan.guidance, plan.seed, plan.seeds, yardstick.labels, *plan.budgets]
     saved = Saved(resume if first else None, yardstick.key() | {"settings": settings, "model": model_key})
     turns = [(seed, steps) for seed in range(plan.seed, plan.seed + plan.seeds) for steps in plan.budgets]
-    with saved.unless_refused():
+    with saved.tidy_if_refused():
         given = yardstick.references() if first else {}
         for seed, steps in tqdm(turns, unit="budget", desc="evaluating", disable=not first, leave=None):
             name = _turn(steps, seed)
@@ -161,7 +161,7 @@ def measure_images(
     _check_colour(target, source, indices, yardstick)
     key = {"images": target.identity(), "settings": [len(indices), seed, split, yardstick.labels]}
     saved = Saved(resume if processes.is_first() else None, yardstick.key() | key)
-    with saved.unless_refused():
+    with saved.tidy_if_refused():
         given = yardstick.references() if processes.is_first() else {}
         if not processes.from_first(np.bool_("images" in saved.found)):
             draw = lambda own: read(source, indices[own])  # noqa: E731

@@ -9,6 +9,7 @@ import pytest
 from shortcut_models import catalogue
 from shortcut_models import evaluate as module
 from shortcut_models.data.base import Data
+from shortcut_models.errors import InputError
 from shortcut_models.evaluate import evaluate
 from shortcut_models.metrics import references, saved
 from shortcut_models.metrics.references import read
@@ -84,6 +85,25 @@ def test_what_another_evaluation_left_is_not_taken(tmp_path: Path) -> None:
         found = run(POINTS, model, tmp_path / "progress", **settings)
         assert model.drawn == 120
         assert found.report == run(POINTS, Model(POINTS), None, **settings).report
+
+
+def test_what_was_measured_outlives_a_refusal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise InputError("no such VAE")
+
+    folder = tmp_path / "progress"
+    for die in (False, True):
+        if die:
+            with pytest.raises(Killed):
+                run(POINTS, Model(POINTS, die_after=3), folder)
+        with monkeypatch.context() as patch:
+            patch.setattr(Model, "decode", refuse)
+            with pytest.raises(InputError, match="no such VAE"):
+                run(POINTS, Model(POINTS), folder)
+        assert folder.exists() == die  # Nothing was measured before the first one.
+    model = Model(POINTS)
+    run(POINTS, model, folder)
+    assert model.drawn < 120
 
 
 def test_a_state_that_is_damaged_starts_from_nothing(tmp_path: Path) -> None:

@@ -75,12 +75,13 @@ class Saved:
             np.savez(file, **arrays)
 
     @contextmanager
-    def unless_refused(self) -> Iterator[None]:
-        """What is refused is not gone on with: it leaves nothing behind."""
+    def tidy_if_refused(self) -> Iterator[None]:
+        """Leave nothing behind of what is refused before anything was saved; what was saved is kept, to go on from."""
         try:
             yield
         except InputError:
-            self.remove()
+            if self.folder is not None and not (self.folder / "state.npz").exists():
+                self.remove()
             raise
 
     def remove(self) -> None:
