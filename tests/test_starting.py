@@ -156,6 +156,17 @@ def test_a_flow_of_ours_answers_at_first_the_same_for_every_step_size(
     assert same(started(replace(config, start_from=str(save_pretrained(model, tmp_path / "model")))), params)
 
 
+@pytest.mark.parametrize(("there", "here"), [("a" * 64, "b" * 64), ("a" * 64, "a" * 64), ("", "b" * 64)])
+def test_a_start_on_latents_of_another_vae_is_told(
+    tiny: Config, tmp_path: Path, there: str, here: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = [Unavailable(x_shape=(8, 8, 1), classes=10, latent_scale=0.18215, vae_identity=vae) for vae in (there, here)]
+    model = Model(tiny.model, tiny.model.init(jax.random.key(0)), tiny.objective, data[0], step=9, weights="ema")
+    started(replace(tiny, data=data[1], start_from=str(save_pretrained(model, tmp_path / "model"))))
+    told = "was trained on latents of the VAE aaaaaaaaaaaa, but these are of bbbbbbbbbbbb"
+    assert (told in capsys.readouterr().err) == (bool(there) and there != here)
+
+
 @pytest.mark.parametrize(
     "network",
     [

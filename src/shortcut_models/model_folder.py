@@ -195,9 +195,9 @@ def read_data(source: str | Path) -> Data:
     return read_config(_files(source, tensors=False)[0])[2]
 
 
-def read_start(source: str | Path) -> tuple[Network, Objective]:
-    """Network and objective of a model, without its weights."""
-    return read_config(_files(source, tensors=False)[0])[:2]
+def read_start(source: str | Path) -> tuple[Network, Objective, Data]:
+    """Network, objective and data of a model, without its weights."""
+    return read_config(_files(source, tensors=False)[0])[:3]
 
 
 def read_params(source: str | Path) -> Params:

@@ -16,6 +16,7 @@ import optax
 
 from shortcut_models import catalogue, model_folder, runs, sharding
 from shortcut_models.config import Config
+from shortcut_models.data.base import Data
 from shortcut_models.errors import InputError
 from shortcut_models.interop import hub
 from shortcut_models.interop.importing import TRAIN_TYPES, Imported, format_of, read_weights
@@ -33,6 +34,8 @@ class Start(NamedTuple):
 
     network: Network
     objective: Objective
+    data: Data | None = None
+    """What its samples show; None for another program's file, which does not name them."""
     file: Imported | None = None
     """Read already, if it is another program's."""
 
@@ -66,7 +69,7 @@ def find_start(
         # Other programs' tensors tell the size themselves; whether it fits the data is not theirs to say.
         side = image_size if "official" in (form, format_of(path)) else None
         imported = _read_foreign(str(path), form, num_heads, side, weights, kind, optimizer)
-        found = Start(imported.network, objective_of(imported), imported)
+        found = Start(imported.network, objective_of(imported), file=imported)
     if found.network.only_samples:
         first = "make a model folder of it with `shortcut import`, " if found.file else ""
         raise InputError(
@@ -124,7 +127,7 @@ def to_start_from(config: Config, placed: Any) -> Params | None:
     """
     if not config.start_from:
         return None
-    network, objective, file = _start(config)
+    network, objective, data, file = _start(config)
     here, classes = placed, config.model.num_classes
     if classes != network.num_classes:
         Progress.say(
@@ -133,6 +136,12 @@ def to_start_from(config: Config, placed: Any) -> Params | None:
         )
         # Its own table need not divide over the devices as ours does.
         here = jax.tree.map(lambda own: sharding.replicated(own.mesh), placed)
+    theirs, ours = (getattr(shown, "vae_identity", "") for shown in (data, config.data.shows()))
+    if theirs and ours and theirs != ours:
+        Progress.say(
+            f"{config.start_from} was trained on latents of the VAE {theirs[:12]}, but these are of {ours[:12]}: "
+            "what it learnt fits as far as the two encode alike."
+        )
     if file is not None:
         Progress.say(f"starting from {config.start_from}: {_facts(file)}.")
         given = jax.device_put(file.params, here)
@@ -193,7 +202,7 @@ def check_start(config: Config) -> None:
         if config.start_as != "auto" or config.start_optimizer:
             raise InputError("--start-as and --start-optimizer say what to do with --start-from: give that as well.")
         return
-    there, objective, file = _start(config)
+    there, objective, _, file = _start(config)
     if config.start_optimizer and (file is None or file.step is None):
         raise InputError(f"--start-optimizer is for checkpoints of the official code, which {source} is not.")
     different = [name for name in config.model.differs_from(there) if name != "num_classes"]
@@ -247,7 +256,7 @@ def _start(config: Config, weights: Weights = "ema") -> Start:
 
 def _start_of_run(folder: Path) -> Start:
     config = runs.read_config(folder)
-    return Start(config.model, config.objective)
+    return Start(config.model, config.objective, runs.read_shown(folder))
 
 
 def _facts(file: Imported) -> str:
