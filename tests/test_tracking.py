@@ -187,7 +187,10 @@ def test_a_service_that_fails_is_one_sentence_and_closes_the_rest(
     monkeypatch.setattr(sys.modules["wandb"] if call == "init" else FakeRun, call, fail)
     opened: list[Any] = []
     with (
-        pytest.raises(InputError, match=r"^tracker 'wandb' does not work \(no way in\): .*--tracker none\.$"),
+        pytest.raises(
+            InputError,
+            match=r"^tracker 'wandb' does not work \(no way in\): .*--tracker none, or in train\.py no --wandb\. ",
+        ),
         open_trackers(tmp_path, "wandb", 0, {}) as trackers,
     ):
         opened += trackers

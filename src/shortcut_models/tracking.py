@@ -187,7 +187,7 @@ def _answering(service: str) -> Iterator[None]:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")[:200]
         raise InputError(
             f"tracker {service!r} does not work ({reason}): check that you are logged in to it and connected, or go on "
-            "with --tracker none."
+            "without it: --tracker none, or in train.py no --wandb. flag."
         ) from error
 
 

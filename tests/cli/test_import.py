@@ -125,3 +125,14 @@ def test_what_cannot_be_imported_is_refused(tmp_path: Path, capsys: pytest.Captu
     assert "is there already" in capsys.readouterr().err
     with pytest.raises(InputError, match="shortcut import"):
         shortcut_models.load(GOLDEN / "weights/sit_tiny.pt")
+
+
+def test_what_is_ours_needs_no_import(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shortcut_models.save_pretrained(shortcut_models.load(trained), tmp_path / "model")
+    for source, told in (
+        (tmp_path / "model", "is a model folder already: use it as it is"),
+        (trained, "is a run: use it as it is, or make a model folder of it with `shortcut export`"),
+    ):
+        assert cli.main(["import", str(source), str(tmp_path / "out")]) == 2
+        assert told in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

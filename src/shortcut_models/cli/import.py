@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from shortcut_models.cli import parsing
+from shortcut_models.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -41,9 +42,15 @@ def run(words: list[str]) -> int:
     given = parsing.parse(Import, "import", words)
 
     from shortcut_models.interop.importing import read_weights
-    from shortcut_models.model_folder import save_pretrained
+    from shortcut_models.model_folder import is_model_folder, save_pretrained
     from shortcut_models.weights import as_model
 
+    if is_model_folder(given.file):
+        raise InputError(f"{given.file} is a model folder already: use it as it is, wherever a run is accepted.")
+    if (given.file / "run.json").is_file():
+        raise InputError(
+            f"{given.file} is a run: use it as it is, or make a model folder of it with `shortcut export`."
+        )
     imported = read_weights(
         given.file,
         format=given.format,
