@@ -160,6 +160,10 @@ def test_samples_of_a_tar_end_at_the_first_dot(tmp_path: Path) -> None:
     data = choose(str(found))
     assert isinstance(data, WebDataset)
     assert [bad.name for bad in data.records("train").left_out] == ["a.tar/y/1.jpg"]
+    assert data.records("train").warnings == []
+    bare = choose(str(write(**{"x/1.png": png, "y/1.png": png})))
+    assert isinstance(bare, WebDataset)
+    assert "the folders in a tar are not taken for classes" in bare.records("train").warnings[0]
     assert labels(write(**{"1.png": png, "2.png": png, "2.json": b"{}"})) == [0, 0]
     with pytest.raises(InputError, match=r"has a sample without a label, 2.png"):
         open_data(write(**{"1.png": png, "1.cls": b"1", "2.png": png}))

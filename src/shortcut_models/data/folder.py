@@ -12,7 +12,7 @@ import numpy as np
 
 from shortcut_models.data.decode import BadImage, check_bytes
 from shortcut_models.data.images import Images, LeftOut
-from shortcut_models.data.layout import LABELS, Listing, canonical, is_ignored, lay_out, looks_like_image
+from shortcut_models.data.layout import LABELS, Listing, canonical, common_folder, is_ignored, lay_out, looks_like_image
 from shortcut_models.errors import InputError
 
 
@@ -36,7 +36,13 @@ class Folder(Images):
         names = list(scan.images())
         labels = Path(self.path, LABELS)
         listings = lay_out(names, scan.folders, labels.read_bytes() if labels.is_file() else None)
-        next(iter(listings.values())).left_out.extend(scan.left_out)
+        first = next(iter(listings.values()))
+        first.left_out.extend(scan.left_out)
+        if not labels.is_file() and (above := common_folder(names)):
+            first.warnings.append(
+                f"all lies in one folder, {above[:-1]!r}, which counts as one class: if the folders in it are the "
+                f"classes, name {Path(self.path, above)}"
+            )
         return listings, scan
 
     @property

@@ -105,6 +105,17 @@ def lay_out(names: Iterable[str], folders: Iterable[str] = (), labels: bytes | N
     return found
 
 
+def common_folder(names: Collection[str]) -> str:
+    """The folder, as "pets/", that all files lie in, if it has folders itself and is no split; else "".
+
+    Where a whole folder was zipped, it stands above those of the classes.
+    """
+    tops = {name.split("/", 1)[0] for name in names}
+    if len(tops) != 1 or canonical(top := tops.pop()) in SPLITS:
+        return ""
+    return f"{top}/" if any(name.count("/") > 1 for name in names) else ""
+
+
 def _classes(names: list[str], prefix: str, folders: Iterable[str]) -> Listing:
     """One split: names below `prefix`; `folders` are classes even if they are empty."""
     inside = [name.removeprefix(prefix) for name in names]

@@ -106,6 +106,12 @@ class TarRecords:
             )
         self.class_names = numbered(labelled.tolist(), files[0].parent if len(files) > 1 else files[0])
         self.warnings: list[str] = []
+        folders = {_text(row).rpartition("/")[0] for row in self._samples[:: max(1, len(self._samples) // 1000)]}
+        if not len(labelled) and len(folders) > 1:
+            self.warnings.append(
+                "no sample has a label, a `cls` member, and the folders in a tar are not taken for classes: unpack it "
+                "if they are"
+            )
 
     def __len__(self) -> int:
         return len(self._samples)

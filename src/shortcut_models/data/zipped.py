@@ -18,7 +18,15 @@ import numpy as np
 
 from shortcut_models.data.decode import BadImage, check_bytes
 from shortcut_models.data.images import Images
-from shortcut_models.data.layout import LABELS, Listing, canonical, is_ignored, lay_out, looks_like_image
+from shortcut_models.data.layout import (
+    LABELS,
+    Listing,
+    canonical,
+    common_folder,
+    is_ignored,
+    lay_out,
+    looks_like_image,
+)
 from shortcut_models.errors import InputError
 
 
@@ -39,12 +47,21 @@ class Zip(Images):
 
     @cached_property
     def _listings(self) -> dict[str, Listing]:
-        names = self._archive.names
-        labels = self._archive.labels()
+        names, labels = self._archive.names, self._archive.labels()
         folders = [
             name.rstrip("/") for name in names if name.endswith("/") and not any(map(is_ignored, name.split("/")))
         ]
-        return lay_out(filter(_is_image, names), folders, labels)
+        images = list(filter(_is_image, names))
+        above = common_folder(images) if labels is None else ""
+        inside, below = ([n.removeprefix(above) for n in all_ if n.startswith(above)] for all_ in (images, folders))
+        listings = lay_out(inside, below, labels)
+        if above:
+            for listing in listings.values():
+                listing.names = [above + name for name in listing.names]
+                listing.left_out = [left._replace(name=above + left.name) for left in listing.left_out]
+            told = f"all lies in one folder, {above[:-1]!r}: it is no class, the folders in it are"
+            next(iter(listings.values())).warnings.append(told)
+        return listings
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -71,7 +88,8 @@ def _members(path: Path, size: int, changed: int) -> dict[str, zipfile.ZipInfo]:
     """The table at a zip's end, read once for all who ask what the file is: with many members, that takes seconds."""
     del size, changed  # Another size or time of change is another file.
     with zipfile.ZipFile(path) as archive:
-        return {info.filename: info for info in archive.infolist()}
+        # As unpacking would place them: a name may begin with / or ./.
+        return {info.filename.lstrip("/").removeprefix("./"): info for info in archive.infolist()}
 
 
 class Archive:
