@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from shortcut_models import catalogue, processes
 from shortcut_models.data import choose
-from shortcut_models.data.base import Data, Source, describe, origin
+from shortcut_models.data.base import Data, Source, describe, origin, remarks
 from shortcut_models.errors import InputError, check_whole
 from shortcut_models.metrics.base import Labels, Metric, Reference, to_bytes
 from shortcut_models.metrics.measure import check_count, chunk_size
@@ -21,6 +21,7 @@ from shortcut_models.metrics.saved import Saved
 from shortcut_models.metrics.yardstick import Wish, Yardstick, choose_yardstick
 from shortcut_models.model_folder import is_model_folder
 from shortcut_models.outputs import choose_labels
+from shortcut_models.terminal import Progress
 
 SHOWN_POINTS = 2000
 MOST_IMAGES = 2**22
@@ -156,6 +157,8 @@ def measure_images(
     """
     split = split or target.splits[0]
     source = exact(target, target.open(split))
+    for remark in remarks(source):
+        Progress.say(remark)
     indices = _choose_images(describe(target), source, count, seed)
     check_count(yardstick.metrics, len(indices), f"images of {describe(target)}")
     _check_colour(target, source, indices, yardstick)

@@ -72,6 +72,18 @@ class Progress:
                 raise
 
 
+@contextlib.contextmanager
+def telling(remarks: Callable[[], list[str]]) -> Iterator[None]:
+    """Says what there is to remark now, and at the end what has turned out meanwhile."""
+    told = remarks()
+    for remark in told:
+        Progress.say(remark)
+    yield
+    for remark in remarks():
+        if remark not in told:
+            Progress.say(remark)
+
+
 class StopSignal:
     """Turns the first Ctrl-C, termination or hang-up into a request to stop after the step.
 

@@ -10,13 +10,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax import lax
 from jaxtyping import Array
 
 from shortcut_models import runs, sharding, starting, startup
 from shortcut_models.checkpoint import Checkpoints, agree
 from shortcut_models.config import Config, check_fits
-from shortcut_models.data.base import Source
+from shortcut_models.data.base import Source, remarks
 from shortcut_models.data.pipeline import batch_dataset, batches
 from shortcut_models.during import NOTHING, During
 from shortcut_models.encoding import make_encode
@@ -24,9 +23,8 @@ from shortcut_models.networks import Params
 from shortcut_models.objectives import Batch, Context, Loss
 from shortcut_models.optimizer import make_optimizer
 from shortcut_models.runlog import RunLog
-from shortcut_models.sharding import Layout
 from shortcut_models.state import State, Sums, average, decay_at, init_state, restore, shapes_of, stage_starts, to_parts
-from shortcut_models.terminal import Progress, StopSignal
+from shortcut_models.terminal import Progress, StopSignal, telling
 from shortcut_models.tracking import Rename, Tracker
 from shortcut_models.visits import Validation, Visits
 
@@ -55,6 +53,7 @@ def train(
         if start >= config.max_steps and not visits.pending(start):
             Progress.say(f"{folder} is complete: step {start} of {config.max_steps}.")
             return 0
+        stack.enter_context(telling(partial(remarks, source)))
         # Whatever may be refused is opened before anything is compiled.
         trackers = stack.enter_context(runs.trackers(folder, config, start, rename))
         checkpoints = stack.enter_context(Checkpoints(folder / "checkpoints", config.keep))
@@ -82,7 +81,7 @@ def take_steps(
     config: Config,
     trackers: list[Tracker],
     source: Source,
-    layout: Layout,
+    layout: sharding.Layout,
     state: State,
     start: int,
     checkpoints: Checkpoints,
@@ -141,7 +140,7 @@ def make_gradient(config: Config) -> Callable[[State, Batch, Array], tuple[Param
 
     def turn(state: State, images: Array, batch: Batch, key: Array) -> tuple[Params, Sums]:
         averaged = state.ema if objective.target_average == config.ema_decay else state.target
-        target = lax.stop_gradient(state.params if averaged is None else averaged)
+        target = jax.lax.stop_gradient(state.params if averaged is None else averaged)
         teacher = None if state.teacher is None else partial(network.apply, state.teacher)
         given = Context(partial(network.apply, target), teacher, images, network.null_label)
         gradient, result = jax.grad(loss, has_aux=True)(state.params, given, batch, key)
@@ -159,7 +158,7 @@ def make_gradient(config: Config) -> Callable[[State, Batch, Array], tuple[Param
         keys = jax.random.split(key, config.accumulation)
         first = jax.tree.map(jnp.zeros_like, jax.eval_shape(one, jax.tree.map(lambda a: a[0], turns), key))
         add = lambda total, part: (jax.tree.map(jnp.add, total, one(*part)), None)  # noqa: E731
-        total, sums = lax.scan(add, first, (turns, keys))[0]
+        total, sums = jax.lax.scan(add, first, (turns, keys))[0]
         return jax.tree.map(lambda g: g / config.accumulation, total), sums
 
     return gradient
@@ -186,7 +185,7 @@ def make_step(config: Config) -> Callable[[State, Batch, Array], State]:
     return step
 
 
-def compile_step(config: Config, layout: Layout) -> Any:
+def compile_step(config: Config, layout: sharding.Layout) -> Any:
     """The step, compiled ahead for its shapes; the state's buffers are reused for the new state."""
     spread, size = sharding.batch_sharding(layout.mesh), config.batch_size
     x1: Any = jax.ShapeDtypeStruct((size, *config.model.shape), jnp.float32, sharding=spread)

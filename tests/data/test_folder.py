@@ -14,11 +14,13 @@ from PIL import Image
 
 from shortcut_models import InputError
 from shortcut_models.data import choose, open_data, take
+from shortcut_models.data.base import remarks
 from shortcut_models.data.folder import Folder
 from shortcut_models.data.images import Images, ImageSource, LeftOut
 from shortcut_models.data.layout import lay_out
 from shortcut_models.data.pipeline import batch_dataset, flips
 from shortcut_models.data.zipped import Zip
+from shortcut_models.metrics.references import exact
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "data"
 TREE = GOLDEN.parent / "nasty" / "tree"
@@ -262,6 +264,41 @@ def test_labels_of_edm2_go_by_name(tmp_path: Path) -> None:
     ):
         with pytest.raises(InputError, match=message):
             labelled(labels).open()
+
+
+def test_a_folder_that_was_zipped_whole_is_no_class(tmp_path: Path) -> None:
+    for inside, splits in ((("cat/1.png", "dog/1.png"), ("train",)), (("val/cat/1.png", "train/dog/1.png"), None)):
+        for before in ("pets/", "./pets/", "/pets/"):
+            file = tmp_path / "a.zip"
+            with zipfile.ZipFile(file, "w") as archive:
+                for name in inside:
+                    archive.writestr(before + name, png())
+            data = choose(str(file))
+            assert isinstance(data, Images)
+            assert (data.class_names, data.splits) == (("cat", "dog"), splits or ("train", "validation"))
+            records = data.records("train")
+            assert records.name(0) == f"pets/{inside[-1] if splits is None else inside[0]}"
+            assert data.open()[0]["image"].shape == (8, 8, 3)
+            assert records.warnings[-1] == "all lies in one folder, 'pets': it is no class, the folders in it are"
+    # A class without folders is one; and so is, as for torchvision, a folder's only folder, with a word.
+    assert choose(str(zipped(write(tmp_path / "one", "cat/1.png"), tmp_path / "one.zip"))).class_names == ("cat",)
+    data = choose(str(write(tmp_path / "above", "pets/cat/1.png", "pets/dog/1.png")))
+    assert isinstance(data, Images)
+    assert data.class_names == ("pets",)
+    assert data.records("train").warnings[0].endswith(f"name {tmp_path / 'above/pets'}")
+
+
+def test_what_is_not_used_is_remarked(tmp_path: Path) -> None:
+    root = write(tmp_path / "data", *(f"cat/{number}.png" for number in range(120)), "dog/1.png", "loose.png")
+    (root / "dog/1.png").write_bytes(b"no")
+    (root / "CAT").mkdir()
+    source = choose(str(root)).open()
+    odd, loose = remarks(source)[-2:]
+    assert odd.startswith(f"{root}: 'CAT' and 'cat' differ only in case")
+    assert loose.startswith(f"{root}: 1 file is not used, such as loose.png (no_class_folder, ")
+    take(source, np.array([0, 120]))
+    assert remarks(source)[-1].startswith(f"{root}: 1 file is not readable, such as dog/1.png (format: ")
+    assert remarks(exact(choose(str(root)), source)) == remarks(source)
 
 
 def test_damaged_zips(tmp_path: Path) -> None:

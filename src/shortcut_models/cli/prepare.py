@@ -80,6 +80,8 @@ def run(words: list[str]) -> int:
     if not manifest:
         print(f"part {given.part} of {given.out} is done; when all are, run the same command without --part.")
         return 0
+    for warning in manifest["warnings"]:
+        print(warning)
     shape = " x ".join(map(str, manifest["shape"]))
     print(
         f"{manifest['count']} items of {shape} in {manifest['num_classes']} class"

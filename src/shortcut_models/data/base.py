@@ -31,6 +31,7 @@ class Source(Protocol):
     A source may also have
       `batch(indices)`     the same dict with a leading axis, quicker than one by one: see `take`
       `labels()`           the label of every example, without reading the examples
+      `remarks()`          what a person should know of the examples by now, such as those left out: see `remarks`
       `mirror`             a source of the same examples flipped left to right: training then draws
                            each example as it is or mirrored, with equal chances
     """
@@ -48,6 +49,11 @@ def take(source: Source, indices: Int[np.ndarray, " count"]) -> Batch:
         examples = [source[int(index)] for index in indices]
         batch = {name: np.stack([example[name] for example in examples]) for name in examples[0]}
     return batch | {"label": np.asarray(batch["label"], np.int32)}
+
+
+def remarks(source: Source) -> list[str]:
+    """What a person should know of the examples by now, a line each: what is odd, left out, or could not be read."""
+    return source.remarks() if hasattr(source, "remarks") else []
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -249,6 +249,24 @@ class ImageSource:
                 f"{self.records.name(index)} of {describe(self._data)} is no image to use: {bad}; repair or remove it."
             ) from bad
 
+    def remarks(self) -> list[str]:
+        """What is odd about the files, and how many are not used, or could not be read so far."""
+        name, left_out = describe(self._data), self.records.left_out
+        found = [f"{name}: {warning}." for warning in self.records.warnings]
+        lists = "`shortcut prepare --check` lists them"
+        if left_out:
+            bad = left_out[0]
+            found.append(
+                f"{name}: {_files(len(left_out))} not used, such as {bad.name} ({bad.reason}, {bad.detail}); {lists}."
+            )
+        if self.bad:
+            place, reason = next(iter(self.bad.items()))
+            found.append(
+                f"{name}: {_files(len(self.bad))} not readable, such as {self.records.name(place)} ({reason}), and "
+                f"others stood in for them; {lists}."
+            )
+        return found
+
     def labels(self) -> Int[np.ndarray, " count"]:
         """The label of every record that can be read; none is decoded for it."""
         found = []
@@ -291,6 +309,10 @@ class ImageSource:
                 f"{self.records.name(place)} ({bad}): `shortcut prepare --check` lists them, and `shortcut prepare` "
                 f"leaves them out."
             )
+
+
+def _files(count: int) -> str:
+    return "1 file is" if count == 1 else f"{count} files are"
 
 
 class Mirrored:

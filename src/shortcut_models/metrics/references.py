@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Int
 
-from shortcut_models.data.base import Data, Source, describe, take
+from shortcut_models.data.base import Data, Source, describe, remarks, take
 from shortcut_models.data.proportions import ENDLESS
 from shortcut_models.errors import InputError
 from shortcut_models.metrics.base import Metric, Reference
@@ -75,6 +75,10 @@ class Exact:
                 "are measured at one size; give all one with `shortcut prepare`."
             )
         return example
+
+    def remarks(self) -> list[str]:
+        """Those of the source."""
+        return remarks(self._source)
 
     def noted(self, index: int) -> tuple[dict[str, Any], tuple[str, ...]]:
         """The example of any size, and what was done to read it."""

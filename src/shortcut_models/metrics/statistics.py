@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from shortcut_models.data.arrays import ArraySource
-from shortcut_models.data.base import Data, Source, describe
+from shortcut_models.data.base import Data, Source, describe, remarks
 from shortcut_models.errors import InputError
 from shortcut_models.files import whole_file
 from shortcut_models.interop.npz_file import read_npz
@@ -21,6 +21,7 @@ from shortcut_models.metrics.features.inception import InceptionFeatures, find_i
 from shortcut_models.metrics.features.protocols import find_protocol
 from shortcut_models.metrics.gaussian import Frechet, covariance, gaussian_of
 from shortcut_models.metrics.references import exact, is_grey, measure_source
+from shortcut_models.terminal import Progress
 
 ARRAYS = {"pool": ("mu", "sigma", 2048), "spatial": ("mu_s", "sigma_s", 2023)}
 MOST_TEXT = 1_000_000
@@ -58,6 +59,8 @@ def stats(
     features = InceptionFeatures(protocol=protocol, network=network)  # pyrefly: ignore[bad-argument-type]
     metrics = [Frechet(name=array, features=features, array=array) for array in ARRAYS]
     source = exact(data, data.open(split))
+    for remark in remarks(source):
+        Progress.say(remark)
     if len(source) < 2:
         raise InputError(
             f"the {split} split of {describe(data)} holds {len(source)} image{'s' * (len(source) != 1)}, but "
