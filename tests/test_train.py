@@ -22,6 +22,7 @@ from shortcut_models import InputError, sharding, startup
 from shortcut_models.checkpoint import Checkpoints, newest
 from shortcut_models.codecs.pixels import Pixels
 from shortcut_models.config import Config, check_fits
+from shortcut_models.data.arrays import ArraySource
 from shortcut_models.data.digits import Digits
 from shortcut_models.data.pipeline import batch_dataset
 from shortcut_models.data.points import Points
@@ -107,6 +108,17 @@ def test_a_finished_run_says_so_and_changes_nothing(
     assert train(tiny, trained) == 0
     assert "is complete: step 8 of 8" in capsys.readouterr().err
     assert contents(trained) == before
+
+
+def test_what_there_is_to_remark_of_the_data_is_said_once(
+    tiny: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = iter((["one is odd"], ["one is odd", "another could not be read"]))
+    monkeypatch.setattr(ArraySource, "remarks", lambda _: next(found), raising=False)
+    train(replace(tiny, max_steps=1, save_interval=1), tmp_path / "run")
+    said = capsys.readouterr().err
+    assert said.count("one is odd\n") == said.count("another could not be read\n") == 1
+    assert said.index("one is odd") < said.index("compiling") < said.index("another could not be read")
 
 
 def test_the_newest_checkpoints_are_kept(tiny: Config, trained: Path) -> None:
