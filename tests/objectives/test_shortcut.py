@@ -324,8 +324,8 @@ def test_sampling_takes_trained_jumps() -> None:
 @pytest.mark.parametrize(
     ("objective", "batch", "message"),
     [
-        (Shortcut(), 1, r"share 0\.25 x batch_size 1 = 0\.25, which rounds to 0 images .* at least 3 "),
-        (ORIGINAL, 4, r"share 0\.125 x batch_size 4 = 0\.5, which rounds to 0 images .* at least 5 "),
+        (Shortcut(), 1, r"share 0\.25 x batch_size 1 = 0\.25, which rounds to 0 images .* at least 2 "),
+        (ORIGINAL, 3, r"share 0\.125 x batch_size 3 = 0\.375, which rounds to 0 images .* at least 4 "),
         (Shortcut(share=0.0), 64, r"share 0 x batch_size 64 = 0 images that learn jumps: use a share above 0"),
         (Shortcut(share=1.0), 8, r"share 1 x batch_size 8 = 8, which leaves 0 of 8 images"),
         (Shortcut(share=0.9), 4, r"share 0\.9 x batch_size 4 = 3\.6, which leaves 0 of 4 images"),

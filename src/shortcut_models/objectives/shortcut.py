@@ -100,7 +100,8 @@ class Shortcut(Bootstrapped):
 
     def bootstrap_size(self, batch_size: int) -> int:
         """Number of examples in a batch that learn jumps."""
-        return round(self.share * batch_size)
+        wanted = self.share * batch_size
+        return round(wanted) or int(wanted >= 0.5)  # Half an example alone is one: Python rounds it to 0.
 
     @property
     def levels_told(self) -> int:
@@ -132,7 +133,7 @@ class Shortcut(Bootstrapped):
         if count < 1:
             raise InputError(
                 f"{arithmetic}, which rounds to 0 images that learn jumps: use a batch_size of at "
-                f"least {math.ceil(0.5001 / self.share)} or a larger share, or an objective without jumps."
+                f"least {math.ceil(0.5 / self.share)} or a larger share, or an objective without jumps."
             )
         if count >= batch_size:
             raise InputError(
