@@ -5,7 +5,7 @@ import shlex
 import sys
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import jax
@@ -215,7 +215,7 @@ def test_the_printed_command_is_the_same_training(words: str) -> None:
     [
         ("--model.dropout .1", "--model.dropout 0.1 cannot be followed: the network has no dropout"),
         ("--model.t_sampling uniform", "declares this flag and does not read it"),
-        ("--wandb.random_delay 3", "random names do here; leave it out"),
+        ("--wandb.random_delay -1", "random_delay is -1 seconds, but must be at least 0"),
         ("--objective.overlap 1 --model.train_type livereflow", "is for --model.train_type shortcut: livereflow uses"),
         ("--objective.overlap 2", "--objective.overlap is 2, but must be 0 or 1"),
         ("--dataset_name celebahq256 --wandb.group a --wandb.exp_prefix b", "older name of --wandb.group: give one"),
@@ -348,7 +348,12 @@ def test_the_celeba_command_trains_goes_on_and_draws(
     assert all(np.isfinite(json.loads(row)["loss"]) for row in rows)
     capsys.readouterr()
     told = ["--wandb.project", "mine", "--wandb.name", "{dataset_name}-{hidden_size}", "--wandb.offline"]
-    assert main([*words, "--max_steps", "3", "--load_dir", str(folder), *told]) == 0
+    waited: list[float] = []
+    monkeypatch.setattr(flags, "time", SimpleNamespace(sleep=waited.append))
+    delay = ["--wandb.random_delay", "1000"]
+    assert main([*words, "--max_steps", "3", "--load_dir", str(folder), *told, *delay]) == 0
+    assert len(waited) == 1
+    assert 0 <= waited[0] <= 1000
     assert runs.latest(folder) == 3
     assert "the same as: WANDB_PROJECT=mine WANDB_NAME=celebahq256-16 WANDB_MODE=offline shortcut train " in (
         found := capsys.readouterr().out

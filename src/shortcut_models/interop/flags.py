@@ -8,9 +8,11 @@ it reads. What is translated starts from the official code's defaults, none of o
 import hashlib
 import json
 import os
+import random
 import re
 import shlex
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -91,7 +93,6 @@ REFUSED = {
     "model.dropout": "the network has no dropout",
     "model.t_sampling": "the official code declares this flag and does not read it",
     "model.dt_sampling": "the official code declares this flag and does not read it",
-    "wandb.random_delay": "it kept runs that start in the same second apart, which random names do here",
 }
 """Flags that have no effect here but at their default, and why."""
 
@@ -238,6 +239,8 @@ def run(words: list[str], program: bool = False) -> int:
     for sentence in [f"run folder: {folder}", *remarks(flags, given), f"the same as: {same}"]:
         print(sentence, flush=True)
     os.environ.update(tracked)
+    if flags["wandb.random_delay"]:
+        time.sleep(random.uniform(0, flags["wandb.random_delay"]))
     return train(config, folder, shlex.join(["python", "train.py", *words]), during, original_names)
 
 
@@ -260,6 +263,8 @@ def check(flags: dict[str, Any]) -> None:
     for name in ("debug_overfit", "objective.overlap", "any_inception", *(f"model.{name}" for name in switches)):
         if flags[name] not in (0, 1):
             raise InputError(f"--{name} is {flags[name]}, but must be 0 or 1.")
+    if flags["wandb.random_delay"] < 0:
+        raise InputError(f"--wandb.random_delay is {flags['wandb.random_delay']} seconds, but must be at least 0.")
     if flags["objective.overlap"] and kind != "shortcut":
         raise InputError(
             f"--objective.overlap 1 is for --model.train_type shortcut: {kind} uses as many images as the official "
