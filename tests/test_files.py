@@ -150,6 +150,22 @@ def test_a_lock_names_its_holder_and_dies_with_it(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK])
+def test_a_file_system_without_locks_is_told_and_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], number: int
+) -> None:
+    def flock(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(files.fcntl, "flock", flock)
+    with hold(tmp_path / ".lock") as held:
+        assert held
+    assert f"{tmp_path / '.lock'}: this file system has no locks" in capsys.readouterr().err
+    number = errno.EIO
+    with pytest.raises(OSError, match="Input/output error"), hold(tmp_path / ".lock"):
+        pass
+
+
 def test_a_lock_is_released_however_its_block_ends(tmp_path: Path) -> None:
     path = tmp_path / ".lock"
     for error in (ValueError, KeyboardInterrupt, SystemExit):

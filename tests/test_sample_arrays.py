@@ -77,6 +77,21 @@ def test_killed_at_any_moment_it_ends_with_the_same_bytes(
     assert drawn == [0, 16, 32]
 
 
+def test_two_drawings_of_one_file_are_kept_apart(model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    labels, out, sample = np.arange(32, dtype=np.int32) % 10, tmp_path / "made.npz", Model.sample
+    write_arrays(tmp_path / "whole.npz", model, labels, 1, 1.0, 0)
+
+    def twice(*given: Any, first: int) -> Any:
+        with pytest.raises(InputError, match=r"made\.npz is being drawn by process \d+ on .*: wait for it"):
+            write_arrays(out, model, labels, 1, 1.0, 7)
+        return sample(*given, first=first)
+
+    monkeypatch.setattr(Model, "sample", twice)
+    write_arrays(out, model, labels, 1, 1.0, 0)
+    assert out.read_bytes() == (tmp_path / "whole.npz").read_bytes()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["made.npz", "whole.npz"]
+
+
 def test_what_another_drawing_left_is_not_taken(model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     labels, out = np.arange(32, dtype=np.int32) % 10, tmp_path / "made.npz"
     sample = Model.sample

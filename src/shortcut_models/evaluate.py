@@ -17,7 +17,7 @@ from shortcut_models.errors import InputError, check_whole
 from shortcut_models.metrics.base import Labels, Metric, Reference, to_bytes
 from shortcut_models.metrics.measure import check_count, chunk_size
 from shortcut_models.metrics.references import Real, exact, is_stored_grey, read, sample_shape
-from shortcut_models.metrics.saved import Saved
+from shortcut_models.metrics.saved import Saved, saved_in
 from shortcut_models.metrics.yardstick import Wish, Yardstick, choose_yardstick
 from shortcut_models.model_folder import is_model_folder
 from shortcut_models.outputs import choose_labels
@@ -73,6 +73,7 @@ class Plan:
     def __post_init__(self) -> None:
         if self.seeds < 1:
             raise InputError(f"--seeds is {self.seeds}, but at least one set of samples must be drawn.")
+        check_whole("--seed", self.seed, 0, 2**32 - self.seeds)
 
 
 def evaluate(
@@ -125,9 +126,8 @@ def measure_model(
     _check(model, yardstick, plan)
     first = processes.is_first()
     settings = [plan.count, plan.guidance, plan.seed, plan.seeds, yardstick.labels, *plan.budgets]
-    saved = Saved(resume if first else None, yardstick.key() | {"settings": settings, "model": model_key})
     turns = [(seed, steps) for seed in range(plan.seed, plan.seed + plan.seeds) for steps in plan.budgets]
-    with saved.tidy_if_refused():
+    with saved_in(resume, yardstick.key() | {"settings": settings, "model": model_key}) as saved:
         given = yardstick.references() if first else {}
         for seed, steps in tqdm(turns, unit="budget", desc="evaluating", disable=not first, leave=None):
             name = _turn(steps, seed)
@@ -138,7 +138,7 @@ def measure_model(
             if not _measure(yardstick, saved, given, name, draw, plan.count, stopping):
                 return None
         report = _report(yardstick, plan, saved.found, given) if first else {}
-    saved.remove()
+        saved.remove()
     return Evaluation(report, saved.shown)
 
 
@@ -163,8 +163,7 @@ def measure_images(
     check_count(yardstick.metrics, len(indices), f"images of {describe(target)}")
     _check_colour(target, source, indices, yardstick)
     key = {"images": target.identity(), "settings": [len(indices), seed, split, yardstick.labels]}
-    saved = Saved(resume if processes.is_first() else None, yardstick.key() | key)
-    with saved.tidy_if_refused():
+    with saved_in(resume, yardstick.key() | key) as saved:
         given = yardstick.references() if processes.is_first() else {}
         if not processes.from_first(np.bool_("images" in saved.found)):
             draw = lambda own: read(source, indices[own])  # noqa: E731
@@ -173,10 +172,10 @@ def measure_images(
             return {}
         real = yardstick.real(len(indices), given)
         report = _compare(yardstick, {"images": saved.found["images"]}, real, given, len(indices))
+        saved.remove()
     report["about"]["labels"] = "none" if yardstick.labels == "none" else "those of the images"
     of = {"split": split, "count": len(indices), "of": len(source)}
     report["about"]["images"] = {"name": describe(target), **origin(target), **of}
-    saved.remove()
     return report
 
 

@@ -6,6 +6,7 @@ import json
 import os
 import secrets
 import socket
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -34,6 +35,10 @@ ADVICE = {
     errno.EPIPE: "the program that reads the output has ended, so that the rest of it is lost",
 }
 """What can be done about the failures of files that a user can mend."""
+
+
+NO_LOCKS = {errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK}
+"""What a file system without locks answers."""
 
 
 @contextmanager
@@ -102,6 +107,26 @@ def hold(path: Path, wait: bool = True) -> Iterator[bool]:
         os.close(file)
 
 
+def lock(file: int, path: Path, how: int) -> bool:
+    """Lock an open file as `fcntl.flock` does; False if another process has it.
+
+    Some file systems of clusters have no locks. There it goes on without, and says so.
+    """
+    try:
+        fcntl.flock(file, how)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise
+        print(
+            f"{path}: this file system has no locks ({os.strerror(error.errno)}), so that nothing keeps a second "
+            "command out: start none meanwhile.",
+            file=sys.stderr,
+        )
+    return True
+
+
 def holder(path: Path) -> str:
     """Who holds a lock, in words."""
     try:
@@ -167,13 +192,13 @@ def _lock(path: Path, wait: bool) -> int | None:
     while True:
         file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
-            os.close(file)
-            return None
+            locked = lock(file, path, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BaseException:
             os.close(file)
             raise
+        if not locked:
+            os.close(file)
+            return None
         with suppress(FileNotFoundError):
             if os.path.samestat(os.fstat(file), path.stat()):
                 return file

@@ -30,6 +30,7 @@ from shortcut_models.data.opening import choose
 from shortcut_models.data.pixels import to_network
 from shortcut_models.data.prepared import FILES, FORMAT, MANIFEST, MIRRORED, read_manifest
 from shortcut_models.errors import InputError
+from shortcut_models.files import lock
 
 SHARD_ITEMS, SHARD_BYTES = 4096, 1 << 27
 """A shard ends at the first of these: it is what a killed process loses, and what it holds in memory."""
@@ -84,7 +85,7 @@ def prepare(
     task = _Task(_files(source, size), split, vae, mirror and vae is not None)
     _check_apart(out, task.data)
     with _writing(out, shared=part[1] > 1):
-        if _start(out, task):
+        if _start(out, task, part[0]):
             return read_manifest(out)
         mine = range(part[0] - 1, task.num_shards, part[1])
         waiting = [number for number in mine if not _is_done(out, task, number)]
@@ -246,12 +247,8 @@ def _writing(out: Path, shared: bool) -> Iterator[None]:
         out.mkdir(parents=True, exist_ok=True)
         handle = os.open(out, os.O_RDONLY)
         try:
-            try:
-                fcntl.flock(handle, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise InputError(f"another `shortcut prepare` is writing {out}: wait for it.") from None
-            except OSError:
-                pass  # A file system without locks.
+            if not lock(handle, out, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB):
+                raise InputError(f"another `shortcut prepare` is writing {out}: wait for it.")
             yield
         finally:
             os.close(handle)
@@ -262,9 +259,11 @@ def _writing(out: Path, shared: bool) -> Iterator[None]:
         ) from error
 
 
-def _start(out: Path, task: _Task) -> bool:
+def _start(out: Path, task: _Task, part: int) -> bool:
     """Whether all is done already; writes the first manifest, or raises InputError if `out` holds something else."""
     fresh = task.manifest()
+    # Listed before the manifest is looked for, which another part may write at any moment.
+    strange = [entry.name for entry in out.iterdir() if not entry.name.startswith(f".{MANIFEST}")]
     if (out / MANIFEST).exists():
         old = read_manifest(out)
         there, now = old["settings"], json.loads(json.dumps(fresh["settings"]))
@@ -276,11 +275,11 @@ def _start(out: Path, task: _Task) -> bool:
                 f"{out} holds data prepared from other files or with other settings; choose another OUT:{lines}"
             )
         return old["complete"] and all(_is_done(out, task, number) for number in range(task.num_shards))
-    if any(not entry.name.startswith(f".{MANIFEST}") for entry in out.iterdir()):
+    if strange:
         raise InputError(f"{out} exists but holds no prepared data: choose another OUT, or empty it.")
     size = _told(len(task.records) * task.item_bytes)
     tqdm.write(f"{len(task.records)} {task.kind} of {describe(task.data)} become up to {size} in {out}")
-    _save_json(out / MANIFEST, fresh)
+    _save_json(out / MANIFEST, fresh, f".{part}")
     return False
 
 
@@ -394,8 +393,9 @@ def _save(path: Path, array: np.ndarray) -> None:
     aside.replace(path)
 
 
-def _save_json(path: Path, data: dict[str, Any]) -> None:
-    aside = path.with_name(f".{path.name}.part")
+def _save_json(path: Path, data: dict[str, Any], mark: str = "") -> None:
+    """As `_save`; the `mark` tells apart what several processes may write at once."""
+    aside = path.with_name(f".{path.name}{mark}.part")
     aside.write_text(json.dumps(data, indent=2) + "\n")
     aside.replace(path)
 

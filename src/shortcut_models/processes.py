@@ -1,10 +1,16 @@
 """Several processes that do one thing together: each its share of the rows, which all then have."""
 
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
+
+from shortcut_models.errors import InputError
+from shortcut_models.files import explained, hold, holder, make_folder, remove_empty
 
 
 def share(count: int) -> tuple[slice, int]:
@@ -35,3 +41,24 @@ def from_first(value: Any) -> Any:
 def is_first() -> bool:
     """Whether this process is the one that writes files."""
     return jax.process_index() == 0
+
+
+@contextmanager
+def alone(lock: Path, refusal: Callable[[str], str]) -> Iterator[None]:
+    """Keep other programs out of what `lock` stands for; the first process holds it for all.
+
+    Raises InputError on every process: the `refusal` of who is there, or that the lock cannot be written.
+    """
+    refused: InputError | None = None
+    with ExitStack() as stack:
+        if is_first():
+            try:
+                with explained():
+                    stack.callback(remove_empty, make_folder(lock.parent))
+                    if not stack.enter_context(hold(lock, wait=False)):
+                        raise InputError(refusal(holder(lock)))
+            except InputError as error:
+                refused = error
+        if from_first(np.bool_(refused is not None)):  # Else the others would wait for the first for ever.
+            raise refused or InputError(f"the first process could not go on with {lock.parent}: see what it says.")
+        yield

@@ -41,6 +41,20 @@ def write_arrays(
     if model.data.view != "images":
         raise InputError("--arrays adm is for images, but this model draws points: leave --arrays out.")
     progress = out.with_name(f".{out.name}-progress")
+    refusal = lambda who: f"{out} is being drawn by {who}: wait for it, or choose another --out."  # noqa: E731
+    with processes.alone(progress.with_name(f"{progress.name}.lock"), refusal):
+        _draw(out, progress, model, labels, steps, guidance, seed)
+
+
+def _draw(
+    out: Path,
+    progress: Path,
+    model: Model,
+    labels: Int[np.ndarray, " count"],
+    steps: int,
+    guidance: float,
+    seed: int,
+) -> None:
     drawn = progress / "images"
     key = {
         "model": model.fingerprint(),

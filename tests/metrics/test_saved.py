@@ -120,3 +120,28 @@ def test_a_state_that_is_damaged_starts_from_nothing(tmp_path: Path) -> None:
     (folder / "mine.txt").write_text("kept")
     run(POINTS, Model(POINTS), folder)
     assert [path.name for path in folder.iterdir()] == ["mine.txt"]
+
+
+def test_two_evaluations_in_one_place_are_kept_apart(tmp_path: Path) -> None:
+    folder = tmp_path / "progress"
+
+    class Second(Model):
+        """Begins another evaluation there, in the midst of the first."""
+
+        def decode(self, x: np.ndarray) -> np.ndarray:
+            told = rf"^{tmp_path} is being evaluated by process \d+ on .*: wait for it, or write to .* --out\.$"
+            with pytest.raises(InputError, match=told):
+                run(POINTS, Model(POINTS), folder, seed=1)
+            return x
+
+    assert run(POINTS, Second(POINTS), folder).report == run(POINTS, Model(POINTS), None).report
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_seeds_that_cannot_be_drawn_are_refused_before_anything_is(tmp_path: Path) -> None:
+    for seed, seeds in ((-1, 1), (2**32 - 1, 2)):
+        model = Model(POINTS)
+        with pytest.raises(InputError, match=rf"^--seed is {seed}, but must be"):
+            run(POINTS, model, tmp_path / "progress", seed=seed, seeds=seeds)
+        assert model.drawn == 0
+    assert list(tmp_path.iterdir()) == []

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from shortcut_models import processes
 from shortcut_models.errors import InputError
 from shortcut_models.files import whole_file
 from shortcut_models.metrics.base import Arrays, Metric
@@ -74,16 +75,6 @@ class Saved:
         with whole_file(self.folder / "state.npz") as aside, aside.open("wb") as file:
             np.savez(file, **arrays)
 
-    @contextmanager
-    def tidy_if_refused(self) -> Iterator[None]:
-        """Leave nothing behind of what is refused before anything was saved; what was saved is kept, to go on from."""
-        try:
-            yield
-        except InputError:
-            if self.folder is not None and not (self.folder / "state.npz").exists():
-                self.remove()
-            raise
-
     def remove(self) -> None:
         """Leave nothing behind of an evaluation that is over."""
         if self.folder is not None:
@@ -91,3 +82,27 @@ class Saved:
                 path.unlink(missing_ok=True)
             if not any(self.folder.iterdir()):
                 self.folder.rmdir()
+
+
+@contextmanager
+def saved_in(folder: Path | None, key: dict[str, Any]) -> Iterator[Saved]:
+    """What is known already, on the first process; nobody else's evaluation comes in meanwhile.
+
+    Nothing is left behind of what is refused before anything was saved; what was saved is kept, to go on from.
+    Raises InputError if another program is evaluating there: it would cut this one's numbers.
+    """
+    if folder is None:
+        yield Saved(None, key)
+        return
+
+    def refusal(who: str) -> str:
+        return f"{folder.parent} is being evaluated by {who}: wait for it, or write to another place with --out."
+
+    with processes.alone(folder.with_name(f"{folder.name}.lock"), refusal):
+        saved = Saved(folder if processes.is_first() else None, key)
+        try:
+            yield saved
+        except InputError:
+            if not (folder / "state.npz").exists():
+                saved.remove()
+            raise
