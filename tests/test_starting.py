@@ -97,6 +97,23 @@ def test_a_method_that_distils_needs_a_run_that_learnt_the_velocity(
     starting.check_start(replace(tiny, start_from=str(trained), objective=FlowMatching()))
 
 
+@pytest.mark.parametrize(("dropout", "lacks"), [(0.0, "without a label"), (1.0, "for a label"), (0.1, "")])
+def test_a_teacher_is_guided_only_by_what_it_learnt(
+    tiny: Config, trained: Path, monkeypatch: pytest.MonkeyPatch, dropout: float, lacks: str
+) -> None:
+    flow = replace(tiny, objective=FlowMatching(label_dropout=dropout))
+    monkeypatch.setattr(starting.runs, "read_config", lambda _: flow)
+    for guidance in (1.0, 1.5):
+        config = replace(tiny, start_from=str(trained), objective=Progressive(total_images=128, guidance=guidance))
+        if lacks and guidance != 1:
+            with pytest.raises(
+                InputError, match=rf"guidance is 1\.5, but --start-from .* never learnt to answer {lacks}"
+            ):
+                starting.check_start(config)
+        else:
+            starting.check_start(config)
+
+
 def place(params: Any) -> Any:
     """A sharding for each parameter."""
     return jax.tree.map(lambda _: sharding.replicated(sharding.make_mesh()), params)

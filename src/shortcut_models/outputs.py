@@ -1,5 +1,6 @@
 """What `shortcut sample` is asked for: labels, and a place for what is drawn."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -9,6 +10,8 @@ from jaxtyping import Int
 
 from shortcut_models.data.proportions import proportional_labels
 from shortcut_models.errors import InputError
+from shortcut_models.objectives import Objective
+from shortcut_models.terminal import Progress
 
 Labels = Int[np.ndarray, " count"]
 
@@ -49,6 +52,16 @@ def choose_labels(
             f"label {wrong[0]} is unknown: labels go from 0 to {num_classes - 1}, and none asks for no class."
         )
     return np.resize(np.array(classes, np.int32), count)
+
+
+def say_if_untrained(objective: Objective, guidance: float, budgets: Sequence[int]) -> None:
+    """Say for which budgets guidance pushes away from answers that were never trained, as the original's do."""
+    wrong = [steps for steps in budgets if guidance != 1 and not objective.trains_null_label_in(steps)]
+    if wrong:
+        Progress.say(
+            f"guidance {guidance:g} in {', '.join(map(str, wrong))} step{'s' * (wrong != [1])}: jumps of this length "
+            "were learnt with their labels alone, so that what guidance pushes away from was never trained."
+        )
 
 
 def check_new(out: Path) -> None:

@@ -228,6 +228,13 @@ def _check_teacher(config: Config, there: Network, objective: Objective) -> None
             f"--start-from {config.start_from} was trained with {kind}, which does not learn the velocity that is to "
             "be distilled: start from a run of an objective that does."
         )
+    guidance = getattr(config.objective, "guidance", 1.0)
+    if guidance != 1 and (objective.unconditional or not objective.trains_null_label):
+        lacks = "for a label" if objective.unconditional else "without a label"
+        raise InputError(
+            f"objective.guidance is {guidance}, but --start-from {config.start_from} never learnt to answer {lacks}, "
+            "which a guided teacher needs: use guidance 1."
+        )
     if there.num_classes != config.model.num_classes:
         raise InputError(
             f"--start-from {config.start_from} was trained on {there.num_classes} classes, but the data have "

@@ -71,6 +71,7 @@ def expect_loss(
     errors = [float(np.mean((answer("network", *given[i]) - goals[i]) ** 2)) for i in rows]
     # Divisions by 1 - t as small as 1/128 leave float32 less digits than usual.
     np.testing.assert_allclose(asked.loss.per_example, [weighted(i, errors[i]) for i in rows], rtol=2e-3)
+    assert {bucket(i) for i in rows} <= set(asked.loss.metrics)  # Every row counts somewhere.
     for name, metric in asked.loss.metrics.items():
         np.testing.assert_allclose(metric.value, errors, rtol=2e-3)
         np.testing.assert_array_equal(metric.weight, [bucket(i) == name for i in rows])

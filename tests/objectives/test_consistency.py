@@ -12,9 +12,9 @@ from shortcut_models.objectives.consistency_distillation import ConsistencyDisti
 from shortcut_models.sampling import renoising_jumps, uniform_jumps
 
 
-def bucket_of(rest: float) -> str:
-    """The metric of a row that jumps over `rest`, to the end."""
-    section = int(np.floor(np.log2(1 / rest) + 1e-9))
+def bucket_of(rest: float, levels: int) -> str:
+    """The metric of a row that jumps over `rest`, to the end; the shortest jumps share one."""
+    section = min(int(np.floor(np.log2(1 / rest) + 1e-9)), levels.bit_length() - 2)
     return f"error/d<=1/{2**section}" if section else "error/d<=1"
 
 
@@ -42,7 +42,7 @@ def test_consistency_training_is_that_of_a_slow_second_derivation(name: str, sta
         end = later + (1 - t2) * answer("target", later, t2, (1 - t2) * objective.tell_step, label)
         goals.append((end - x) / (1 - t))
     weighted = lambda _, error: error / (error + objective.adaptive_floor) ** objective.adaptive_power  # noqa: E731
-    expect_loss(found, goals, weighted, lambda i: bucket_of(1 - found.t[i]))
+    expect_loss(found, goals, weighted, lambda i: bucket_of(1 - found.t[i], objective.levels))
     assert (found.label == 9).any() == (objective.label_dropout > 0)
 
 
@@ -73,7 +73,7 @@ def test_consistency_distillation_is_that_of_a_slow_second_derivation(name: str)
         goals.append((end - x) / (1 - t))
     assert clipped > 5 or objective.clip != 0.8
     weighted = lambda _, error: error / (error + objective.adaptive_floor) ** objective.adaptive_power  # noqa: E731
-    expect_loss(found, goals, weighted, lambda i: bucket_of(1 - found.t[i]))
+    expect_loss(found, goals, weighted, lambda i: bucket_of(1 - found.t[i], objective.levels))
 
 
 def test_the_originals_have_the_constants_of_their_code() -> None:

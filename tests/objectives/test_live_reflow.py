@@ -1,4 +1,5 @@
 from dataclasses import replace
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -7,10 +8,11 @@ import pytest
 from asking import answer, ask, expect_loss
 
 from shortcut_models.errors import InputError
-from shortcut_models.objectives import Batch, Context, Times, reflow
+from shortcut_models.objectives import Batch, Context, Times, reflow, shortcut
 from shortcut_models.objectives.flow_matching import FlowMatching
 from shortcut_models.objectives.live_reflow import ORIGINAL, LiveReflow
 from shortcut_models.objectives.reflow import Reflow
+from shortcut_models.outputs import say_if_untrained
 
 CASES = {
     "original": ORIGINAL,
@@ -78,6 +80,32 @@ def test_a_share_that_leaves_a_part_empty_is_refused_with_the_arithmetic(share: 
         LiveReflow(share=share).check(16, 16)
     with pytest.raises(InputError, match=r"objective.sampler_steps is 0"):
         LiveReflow(sampler_steps=0)
+
+
+@pytest.mark.parametrize("objective", [shortcut.ORIGINAL, ORIGINAL], ids=["shortcut", "live reflow"])
+def test_targets_are_not_guided_by_answers_that_are_never_learnt(objective: Any) -> None:
+    guided = replace(objective, guidance=1.5)
+    guided.check(16, 16)
+    for dropout, lacks in ((0.0, "without a label"), (1.0, "for a label")):
+        with pytest.raises(InputError, match=rf"guidance is 1\.5, but with .*_dropout {dropout:g} .* answer {lacks}"):
+            replace(guided, label_dropout=dropout).check(16, 16)
+        replace(objective, label_dropout=dropout).check(16, 16)
+
+
+@pytest.mark.parametrize("objective", [shortcut.ORIGINAL, ORIGINAL], ids=["shortcut", "live reflow"])
+def test_where_jumps_keep_their_labels_guidance_is_for_the_velocity_alone(
+    objective: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert [objective.trains_null_label_in(steps) for steps in (1, 4, 128)] == [False, False, True]
+    own = "bootstrap_dropout" if isinstance(objective, shortcut.Shortcut) else "pair_dropout"
+    ours = replace(objective, **{own: True})
+    assert ours.trains_null_label_in(1)
+    assert not replace(ours, label_dropout=0.0).trains_null_label_in(128)
+    say_if_untrained(objective, 1.0, [1])
+    say_if_untrained(ours, 2.0, [1])
+    assert capsys.readouterr().err == ""
+    say_if_untrained(objective, 2.0, [1, 4, 128])
+    assert capsys.readouterr().err.startswith("guidance 2 in 1, 4 steps: jumps of this length were learnt with their")
 
 
 def test_reflow_is_flow_matching_on_the_pairs_given() -> None:

@@ -43,5 +43,8 @@ def test_a_training_too_short_for_its_stages_is_refused_with_the_arithmetic() ->
         Three(total_images=70).check(1, 69)
     with pytest.raises(InputError, match=r"3 stages over objective.total_images 2, but"):
         Three(total_images=2).check(1, 64)
+    Three().check(2**12, 2**32 - 1)
+    with pytest.raises(InputError, match=r"max_steps x batch_size = 4294967296, but a method in stages counts at most"):
+        Three(total_images=70).check(2**12, 2**32)
     with pytest.raises(InputError, match=r"objective.total_images is -1, but must be at least 0"):
         Three(total_images=-1)

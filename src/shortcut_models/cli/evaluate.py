@@ -114,6 +114,7 @@ def _measure_model(model: Any, given: Evaluate, budgets: tuple[int, ...], comman
     from shortcut_models.evaluate import Plan, measure_model
     from shortcut_models.metrics.references import sample_shape
     from shortcut_models.metrics.yardstick import choose_yardstick
+    from shortcut_models.outputs import say_if_untrained
     from shortcut_models.views import get_view
     from shortcut_models.weights import folder_of
 
@@ -127,6 +128,7 @@ def _measure_model(model: Any, given: Evaluate, budgets: tuple[int, ...], comman
     numbers = {name: getattr(given, name) for name in ("guidance", "seed", "seeds")}
     plan = Plan(budgets=budgets, count=SAMPLES if given.count is None else given.count, **numbers)
     model.check_guidance(given.guidance)
+    say_if_untrained(model.objective, given.guidance, budgets)
     fingerprint = model.fingerprint()
     protocol = {
         "target": given.target,

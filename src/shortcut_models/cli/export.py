@@ -65,10 +65,13 @@ def _write_sampler(given: Export) -> int:
 
     from shortcut_models.interop.onnx_file import export_onnx
     from shortcut_models.interop.stablehlo_file import export_stablehlo
+    from shortcut_models.outputs import say_if_untrained
     from shortcut_models.weights import load
 
     write = export_onnx if given.out.suffix == ".onnx" else export_stablehlo
     guidance = 1.0 if given.guidance is None else given.guidance
-    difference = write(load(given.run, given.weights), given.out, steps=steps, guidance=guidance, decode=given.decode)
+    model = load(given.run, given.weights)
+    say_if_untrained(model.objective, guidance, [steps])
+    difference = write(model, given.out, steps=steps, guidance=guidance, decode=given.decode)
     print(f"sampler of {steps} step{'s' * (steps > 1)}, within {difference:.1e} of this program's: {given.out}")
     return 0

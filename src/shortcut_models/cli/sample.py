@@ -65,6 +65,7 @@ def run(words: list[str], model: "Model | None" = None) -> int:
     out = given.out or folder_of(given.run) / f"sample-{given.steps}-steps-seed-{given.seed}.png"
     view.check_out(out)
     model = model or load(given.run, given.weights)
+    outputs.say_if_untrained(model.objective, given.guidance, [given.steps])
     wish = given.labels or outputs.default_labels(model.unconditional)
     counts = class_counts(data) if wish == "data" else None
     labels = outputs.choose_labels(wish, given.count, model.num_classes, given.seed, counts)

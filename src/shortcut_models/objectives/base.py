@@ -121,6 +121,11 @@ class Objective:
         """Whether the network learns to answer without a label, which guidance pushes away from."""
         return self.label_dropout > 0
 
+    def trains_null_label_in(self, steps: int) -> bool:
+        """Whether it learns so too for the jumps that a budget of `steps` takes."""
+        del steps
+        return self.trains_null_label
+
     def without_labels(self) -> Self:
         """The same with every label dropped, as for data that have none."""
         return replace(self, label_dropout=1.0)
@@ -175,10 +180,13 @@ class Bootstrapped(Objective):
 def errors_by_step(
     error: Float[Array, " batch"], d: Float[Array, " batch"], levels: int, sign: str
 ) -> dict[str, Metric]:
-    """The raw error for each range of step sizes (1/2^(k+1), 1/2^k], and for the velocity, d=0."""
-    metrics = {"error/d=0": Metric(error, (d == 0).astype(error.dtype))}
-    for level in range(levels.bit_length() - 2, -1, -1):
-        inside = (d > 2.0 ** -(level + 1)) & (d <= 2.0**-level)
+    """The raw error for each range of step sizes (1/2^(k+1), 1/2^k], and for the velocity, d=0.
+
+    The lowest range, up to 2/levels, has whatever is shorter as well.
+    """
+    metrics, finest = {"error/d=0": Metric(error, (d == 0).astype(error.dtype))}, levels.bit_length() - 2
+    for level in range(finest, -1, -1):
+        inside = (d > (2.0 ** -(level + 1) if level < finest else 0)) & (d <= 2.0**-level)
         name = f"error/d{sign}1/{2**level}" if level else f"error/d{sign}1"
         metrics[name] = Metric(error, inside.astype(error.dtype))
     return metrics
@@ -199,6 +207,16 @@ def check_fraction(name: str, value: float) -> None:
     """Raise InputError unless value lies in [0, 1]."""
     if not 0 <= value <= 1:
         raise InputError(f"{name} is {value}, but must lie between 0 and 1.")
+
+
+def check_guided_targets(objective: Objective, guidance: float) -> None:
+    """Raise InputError if a network guides its own targets by answers that it never learns."""
+    if guidance != 1 and not 0 < objective.label_dropout < 1:
+        lacks = "without a label" if objective.label_dropout == 0 else "for a label"
+        raise InputError(
+            f"objective.guidance is {guidance}, but with objective.label_dropout {objective.label_dropout:g} the "
+            f"network never learns to answer {lacks}, which guided targets need: use guidance 1, or drop some labels."
+        )
 
 
 def require_teacher(method: str, teacher: Velocity | None) -> Velocity:

@@ -30,6 +30,7 @@ from shortcut_models.objectives.base import (
     Metric,
     Velocity,
     check_fraction,
+    check_guided_targets,
     check_levels,
 )
 from shortcut_models.objectives.path import (
@@ -74,6 +75,10 @@ class LiveReflow(Bootstrapped):
         """Every label is dropped, those of the pairs included."""
         return super().unconditional and self.pair_dropout
 
+    def trains_null_label_in(self, steps: int) -> bool:
+        """Where the pairs keep their labels, only the velocity learns it."""
+        return self.trains_null_label and (self.pair_dropout or not self.jumps(steps).d.any())
+
     def without_labels(self) -> Self:
         """Those of the pairs too; there is nothing to guide then."""
         return replace(super().without_labels(), pair_dropout=True, guidance=1.0)
@@ -81,6 +86,7 @@ class LiveReflow(Bootstrapped):
     def check(self, batch_size: int, images: int) -> None:
         """Raise InputError unless both parts get an image."""
         super().check(batch_size, images)
+        check_guided_targets(self, self.guidance)
         count = round(self.share * batch_size)
         if not 0 < count < batch_size:
             raise InputError(

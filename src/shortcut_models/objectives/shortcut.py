@@ -29,6 +29,7 @@ from shortcut_models.objectives.base import (
     Loss,
     Velocity,
     check_fraction,
+    check_guided_targets,
     check_levels,
     errors_by_step,
 )
@@ -113,6 +114,10 @@ class Shortcut(Bootstrapped):
         """Every label is dropped, those of the bootstrap included."""
         return super().unconditional and self.bootstrap_dropout
 
+    def trains_null_label_in(self, steps: int) -> bool:
+        """Where labels stay in the bootstrap, only the velocity learns it."""
+        return self.trains_null_label and (self.bootstrap_dropout or not self.jumps(steps).d.any())
+
     def without_labels(self) -> Self:
         """Those of the bootstrap too; there is nothing to guide then."""
         return replace(super().without_labels(), bootstrap_dropout=True, guidance=1.0)
@@ -124,6 +129,7 @@ class Shortcut(Bootstrapped):
         so even one row a step visits every level equally often.
         """
         super().check(batch_size, images)
+        check_guided_targets(self, self.guidance)
         count = self.bootstrap_size(batch_size)
         arithmetic = f"objective.share {self.share:g} x batch_size {batch_size} = {self.share * batch_size:g}"
         if self.share == 0:

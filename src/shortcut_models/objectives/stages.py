@@ -55,6 +55,11 @@ class Staged(Objective):
                 f"the objective has {count} stages of at least 1 image, but max_steps x batch_size = {images}: "
                 "train longer."
             )
+        if images >= 2**32:
+            raise InputError(
+                f"max_steps x batch_size = {images}, but a method in stages counts at most {2**32 - 1} images: train "
+                "less long."
+            )
         if not count <= total <= images:
             raise InputError(
                 f"the objective spreads {count} stages over objective.total_images {total}, but "
