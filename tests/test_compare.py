@@ -176,6 +176,9 @@ def test_arithmetic_is_relative_to_the_least() -> None:
         (["digits", "--steps", "few"], "--steps few must be whole numbers from 1 up"),
         (["digits", "--seeds", "0"], "--seeds 0 must be whole numbers from 1 up"),
         (["digits", "--max-steps", "5"], "--max-steps is set by the comparison itself: use --budget"),
+        (["digits", "--keep", "5"], "--keep is set by the comparison itself: it keeps the last checkpoint"),
+        (["digits", "--optimizer.cycles", "5"], "--optimizer.cycles is set by the comparison itself: each stage"),
+        (["digits", "--optimizer.decay-steps", "5"], "--optimizer.decay-steps is set by the comparison itself: it is"),
     ],
 )
 def test_what_cannot_be_compared_is_told_in_a_sentence(

@@ -106,6 +106,8 @@ def test_the_page_of_a_run_has_its_figures_numbers_settings_and_origin(
     later = {**EVALUATION, "protocol": {"step": 4}, "command": "shortcut train digits"}
     (folder / "evaluations").mkdir()
     (folder / "evaluations" / "step-4.json").write_text(json.dumps(later))
+    with (folder / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 8, "images": 512, "loss_valid": 0.5}\n')  # As a validation of the last step does.
     (folder / "broken.json").write_text('{"steps": ')
     (folder / "settings.json").write_text('{"steps": 4}')
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
@@ -127,6 +129,7 @@ def test_the_page_of_a_run_has_its_figures_numbers_settings_and_origin(
         "broken.json This file cannot be read",
         "In training (evaluations/) step frechet-pixels-100, 1 st.",
         "learning_rate 0.01",
+        "error in training d = 0: ",
         "training from step 0 (commit ",
         "shortcut train digits",
         f"report.json (commit 0123456789ab, 1 x cpu): shortcut evaluate {EVIL}",
@@ -190,8 +193,12 @@ def test_figures_that_are_missing_or_old_are_drawn_and_no_others(
     assert about["figures"]["error"]["command"] == f"shortcut figures {trained_copy} --weights raw"
     assert {attributes["width"] for tag, attributes in read(trained_copy).seen if tag == "img"} == {"96"}
 
-    assert cli.main(["report", str(trained_copy)]) == 0
+    assert cli.main(["report", str(trained_copy), "--weights", "raw"]) == 0
     assert len(drawn) == 1
+    # Others than were asked for are drawn again; the curves are those of the training, whatever the weights.
+    assert cli.main(["report", str(trained_copy)]) == 0
+    assert drawn.pop() == [name for name in everything if name != "curves"]
+    about = read_folder(trained_copy / "figures")
     about["figures"]["error"]["step"] = 4
     (trained_copy / "figures" / "figures.json").write_text(json.dumps(about))
     (trained_copy / "figures" / "nearest.png").unlink()

@@ -96,7 +96,8 @@ def _overview(folder: Path, subject: Subject) -> list[Html]:
         rows.append((name, f"{kind}: {names[kind].about}" if kind in names else kind))
     metrics = read_metrics(folder) if (folder / "metrics.jsonl").exists() else []
     if metrics:
-        last = metrics[-1]
+        # Rows of a validation or an evaluation have no errors by step size.
+        last = next((row for row in reversed(metrics) if any(name.startswith("error/") for name in row)), metrics[-1])
         rows.append(("images seen", f"{last['images']:,}, as logged last at step {last.get('step', '?'):,}"))
         errors = {name.removeprefix("error/"): value for name, value in last.items() if name.startswith("error/")}
         rows.append(

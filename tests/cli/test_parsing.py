@@ -156,6 +156,9 @@ def test_switches_take_no_value_and_the_rest_do() -> None:
     assert line == (["a", "b"], {"dry_run": "1", "max_steps": "3"})
     assert line.take("steps", "max_steps") == "3"
     assert line.take("max_steps") is None
+    twice = parsing.split(["--data", "points", "--dataset-name=digits"])
+    with pytest.raises(InputError, match=r"^--data and --dataset-name are names of the same: give one of them\.$"):
+        twice.take("data", "dataset_name")
     assert parsing.split(["--dry-run=0"], ["dry_run"]).flags == {"dry_run": "0"}
 
 

@@ -376,10 +376,11 @@ def test_the_celeba_command_trains_goes_on_and_draws(
     monkeypatch.setattr(inception, "find_inception", lambda *_: None)
     measured: list[Any] = []
     monkeypatch.setattr(evaluate, "run", lambda *given: measured.append(given) or 0)
-    assert main([*draw, "--fid_stats", str(tmp_path / "stats.npz"), "--max_steps", "9"]) == 0
+    unread = ["--max_steps", "9", "--model.cfg_scale", "0", "--model.use_ema", "0", "--dataset_name", "lsunchurch"]
+    assert main([*draw, "--fid_stats", str(tmp_path / "stats.npz"), *unread]) == 0
     assert len(list((tmp_path / "drawn").glob("*.png"))) == 2
     found = capsys.readouterr().out
-    assert "--max_steps: read in training alone." in found
+    assert "--max_steps, --model.cfg_scale, --dataset_name: read in training alone." in found
     assert "the same as: shortcut evaluate " in found
     ((asked, model),) = measured
     wish = parsing.parse(evaluate.Evaluate, "evaluate", asked)

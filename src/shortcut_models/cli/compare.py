@@ -50,8 +50,16 @@ class Compare:
     """Folder for the runs, the table and the pictures; by default runs/compare-PRESET."""
 
 
-OURS = {"max_steps": "--budget", "seed": "--seeds", "start_from": "--objectives", "objective": "--objectives"}
-"""Flags that a comparison sets itself, and what to use instead."""
+OURS = {
+    "max_steps": "use --budget",
+    "seed": "use --seeds",
+    "start_from": "use --objectives",
+    "objective": "use --objectives",
+    "keep": "it keeps the last checkpoint of each training",
+    "optimizer.decay_steps": "it is the length of each training, which --budget gives",
+    "optimizer.cycles": "each stage of a method has one",
+}
+"""Flags that a comparison sets itself, and what to do instead."""
 
 
 def run(words: list[str]) -> int:
@@ -62,7 +70,7 @@ def run(words: list[str]) -> int:
     preset = settings.check_preset(line.arguments, "compare")
     for name, instead in OURS.items():
         if name in line.flags:
-            raise InputError(f"{parsing.flag(name)} is set by the comparison itself: use {instead}.")
+            raise InputError(f"{parsing.flag(name)} is set by the comparison itself: {instead}.")
     options = parsing.override(Compare(), line)
     steps, seeds = parsing.whole_numbers("steps", options.steps, 1), _seeds(options.seeds)
     objectives = _objectives(options.objectives)

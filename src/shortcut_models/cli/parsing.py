@@ -52,9 +52,11 @@ class Line(NamedTuple):
     """Values by name, with `_` for `-`; of a flag that is given twice, the last one."""
 
     def take(self, *names: str) -> str | None:
-        """Take a flag out; of several names for the same, the first that was given."""
-        found = [value for name in names if (value := self.flags.pop(name, None)) is not None]
-        return found[0] if found else None
+        """Take a flag out, which may have several names; raises InputError if two of them were given."""
+        found = {name: value for name in names if (value := self.flags.pop(name, None)) is not None}
+        if len(found) > 1:
+            raise InputError(f"{' and '.join(map(flag, found))} are names of the same: give one of them.")
+        return next(iter(found.values()), None)
 
 
 def wants_help(words: list[str]) -> bool:

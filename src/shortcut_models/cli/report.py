@@ -48,15 +48,21 @@ def _draw(given: Report, step: int) -> list[str]:
     from shortcut_models.errors import InputError
     from shortcut_models.figures import Given
     from shortcut_models.figures.folder import draw_folder, read_folder
+    from shortcut_models.model_folder import is_model_folder
     from shortcut_models.weights import load
 
     place = given.run / "figures"
     about = read_folder(place)
-    names = [
-        name
-        for name in catalogue.FIGURES
-        if not (place / f"{name}.png").exists() or about["figures"].get(name, {}).get("step") != step
-    ]
+    # A model folder holds one set of weights, whatever is asked for; learning curves are of none.
+    kept = ("step",) if is_model_folder(given.run) else ("step", "weights")
+    wanted = {"step": step, "weights": given.weights}
+
+    def stale(name: str) -> bool:
+        known = about["figures"].get(name, {})
+        same = ("step",) if name == "curves" else kept
+        return not (place / f"{name}.png").exists() or any(known.get(part) != wanted[part] for part in same)
+
+    names = [name for name in catalogue.FIGURES if stale(name)]
     if not set(names) - set(about["left_out"]):
         return []
     try:

@@ -1,6 +1,6 @@
 """Samples between two noises: how smoothly the flow map turns noise into data."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,10 +17,14 @@ class Interpolation(Figure):
 
     columns: int = 11
     """Samples in a row, both ends among them."""
+    unlabelled: bool = False
+    """Draw samples of no class, whatever the model learnt."""
 
     def draw(self, given: Given, path: Path) -> None:
         rows = given.shown
         labels = given.model.balanced_labels(rows)
+        if self.unlabelled:
+            labels = np.full_like(labels, given.model.null_label)
         ends = given.noise(2 * rows)
         # On the circle through both, so that every point is noise of unit variance (paper, section 5.6): a a' + b b'.
         angles = np.linspace(0, np.pi / 2, self.columns)
@@ -43,7 +47,13 @@ FIGURE = Interpolation(
 
 
 def draw_interpolation(
-    model: Model, path: Path, count: int = 8, steps: int = 4, seed: int = 0, guidance: float = 1.0
+    model: Model,
+    path: Path,
+    count: int = 8,
+    steps: int = 4,
+    seed: int = 0,
+    guidance: float = 1.0,
+    unlabelled: bool = False,
 ) -> None:
     """Write a PNG of `count` rows, each from the sample of one noise to that of another; see `Interpolation`.
 
@@ -54,4 +64,4 @@ def draw_interpolation(
     reason = FIGURE.lacks(given)
     if reason:
         raise InputError(f"no interpolation can be drawn: {reason}")
-    FIGURE.draw(given, path)
+    replace(FIGURE, unlabelled=unlabelled).draw(given, path)

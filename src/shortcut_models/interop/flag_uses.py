@@ -112,7 +112,12 @@ def draw(flags: dict[str, Any], given: dict[str, Any], objective: "Objective", s
     steps, guidance = flags["inference_timesteps"], flags["inference_cfg_scale"]
     parsing.check_counts(steps, flags["inference_generations"])
     model, name = _model(flags, given, objective, side)
-    unread = [f"--{name}" for name in given if name not in READ and not name.startswith("model.")]
+    from shortcut_models.weights import is_official
+
+    # A run of ours knows what of an official checkpoint only these flags tell.
+    told = lambda name: name.startswith("model.") or name == "dataset_name"  # noqa: E731
+    known = told if is_official(Path(source)) else CHECKED.__contains__
+    unread = [f"--{flag}" for flag in given if flag not in READ and not known(flag)]
     if unread:
         print(f"{', '.join(unread)}: read in training alone.")
     unlabelled = model.unconditional or guidance == 0
@@ -125,18 +130,20 @@ def draw(flags: dict[str, Any], given: dict[str, Any], objective: "Objective", s
         if out.exists():
             raise InputError(f"{out} is there already: choose another --save_dir.")
         out.parent.mkdir(parents=True, exist_ok=True)
-        draw_interpolation(model, out, **settings)
+        draw_interpolation(model, out, **settings, unlabelled=unlabelled)
         print(f"samples between two noises: {out}")
         return 0
     return _generate(flags, model, name, out, settings | {"labels": "none" if unlabelled else "random"})
 
 
 READ = (
-    *("dataset_name", "load_dir", "save_dir", "fid_stats", "inception", "any_inception", "seed", "batch_size", "mode"),
+    *("load_dir", "save_dir", "fid_stats", "inception", "any_inception", "seed", "batch_size", "mode"),
     *("inference_timesteps", "inference_generations", "inference_cfg_scale"),
 )
 """Flags that drawing reads, besides the model's."""
 SIZES = ("hidden_size", "patch_size", "depth", "num_heads", "mlp_ratio", "num_classes")
+CHECKED = frozenset(("model.use_ema", "model.train_type", *(f"model.{size}" for size in SIZES)))
+"""Those of the model that a run of ours is asked about: which weights, and what must be its own."""
 
 
 def _model(
