@@ -1,6 +1,8 @@
 """Pairs: image i of a seed beside its noise, whichever call drew it; and what they show."""
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -95,6 +97,24 @@ def test_interrupted_pairs_go_on_and_end_with_the_same_bytes(
     model = Fake()
     pairs.make_pairs(model, folder, count=600, steps=2, guidance=1.5, seed=3, data=Digits(), about={"run": "/runs/a"})
     assert model.calls == 0  # Complete: nothing is done again.
+
+
+def test_a_full_disk_is_told(tmp_path: Path) -> None:
+    # A limit on the size of files stands for a full disk: writing fails, where a mapped page would end the program.
+    code = f"""
+import resource, signal
+from pathlib import Path
+from tests.test_pairs import make
+make(Path({str(tmp_path / "pairs")!r}), 300)
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (4000, 4000))
+try:
+    make(Path({str(tmp_path / "full")!r}), 300)
+except OSError as error:
+    print(error.strerror)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout.strip()) == (0, "File too large")
 
 
 def test_pairs_that_cannot_be_made_or_read_are_told_in_a_sentence(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ interrupted `make_pairs` goes on where it stopped and ends with the same bytes.
 """
 
 import json
+import os
 import time
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -16,7 +17,7 @@ from shortcut_models import catalogue, choice_json
 from shortcut_models.data.base import Data
 from shortcut_models.data.pairs import FORMAT, is_pairs, read_about
 from shortcut_models.errors import InputError
-from shortcut_models.files import write_json
+from shortcut_models.files import naming, write_json
 
 CHUNK = 256
 """Pairs between two notes of the progress; sampled in one batch, so that going on gives the same bytes."""
@@ -67,19 +68,26 @@ def make_pairs(
     settings = json.loads(json.dumps(settings))  # As it is read back, to be compared.
     done, spent = _start(folder, settings, (count, *model.noise(seed, 0, 1).shape[1:]))
     began = time.monotonic()
-    arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r+") for name in ("x", "noise", "label")}
     with tqdm(total=count, initial=done, unit="pair", desc="making pairs") as bar:
         for first in range(done, count, CHUNK):
             rows = np.arange(first, min(first + CHUNK, count))
             asked = np.where(labels == "none", model.num_classes, rows % model.num_classes).astype(np.int32)
-            arrays["label"][rows] = asked
-            arrays["noise"][rows] = model.noise(seed, first, len(rows))
-            arrays["x"][rows] = model.sample(asked, steps, guidance, seed, first=first, batch_size=CHUNK)
-            for array in arrays.values():
-                array.flush()
+            _write(folder / "label.npy", first, asked)
+            _write(folder / "noise.npy", first, model.noise(seed, first, len(rows)))
+            _write(folder / "x.npy", first, model.sample(asked, steps, guidance, seed, first=first, batch_size=CHUNK))
             seconds = spent + time.monotonic() - began
             write_json(folder / "pairs.json", {**settings, "done": int(rows[-1]) + 1, "seconds": seconds})
             bar.update(len(rows))
+
+
+def _write(path: Path, first: int, rows: np.ndarray) -> None:
+    """Put rows into an array's file. By writing: on a full disk, a mapped page ends the program without a word."""
+    array: np.memmap = np.load(path, mmap_mode="r")
+    with naming(path), path.open("r+b") as file:
+        file.seek(array.offset + first * array.strides[0])
+        file.write(np.ascontiguousarray(rows, array.dtype).tobytes())
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def _start(folder: Path, settings: dict[str, Any], shape: tuple[int, ...]) -> tuple[int, float]:

@@ -1,6 +1,7 @@
 """What is in the pictures of samples and examples, by networks whose samples are known."""
 
 import json
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,6 +13,8 @@ import pytest
 from known import IMAGES, POINTS, Asked, Few, Rows, given_of
 
 from shortcut_models import InputError, catalogue
+from shortcut_models.codecs.latents import Latents
+from shortcut_models.data.arrays import ArraySource
 from shortcut_models.data.unavailable import Unavailable
 from shortcut_models.figures import check, draw_figures, draw_interpolation, find, left_out
 from shortcut_models.figures.base import Given
@@ -48,6 +51,30 @@ def test_an_interpolation_goes_from_noise_to_noise_at_unit_variance(monkeypatch:
     assert [line.name for line in drawn.rows] == ["class 0", "class 1", "class 2", "class 0"]
     assert "2 steps" in drawn.titles[0]
     assert drawn.foot == "step 7, ema weights, seed 3"
+    replace(INTERPOLATION, unlabelled=True).draw(given, NOWHERE)
+    first = np.stack([line.blocks[0][0] for line in drawn.rows[-4:]])
+    np.testing.assert_allclose(first, to_samples(a + 3 / 4), atol=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Moments(Few):
+    """Latents of mean 0 and deviation 1, so that what is encoded is the encoder's noise."""
+
+    @property
+    def codec(self) -> Latents:
+        return Latents(identity="", scale=1.0)
+
+    def open(self, split: str = "train") -> ArraySource:
+        self.check_split(split)
+        moments = np.ones((self.count, *self.shape), np.float32)
+        return ArraySource({"mean": 0 * moments, "deviation": moments, "label": np.arange(self.count) % 3})
+
+
+def test_an_example_is_not_paired_with_its_own_encoders_noise() -> None:
+    given = given_of(by_label, Moments(shape=(4, 4, 4)))
+    encoded, noise = given.examples("train", np.arange(4))[0], given.noise(4)
+    assert encoded.std() == pytest.approx(1, abs=0.2)
+    assert min(np.abs(one - other).max() for one in encoded for other in noise) > 0.1
 
 
 def test_fresh_noise_is_the_same_all_along_a_row(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,8 @@ from shortcut_models.errors import InputError
 from shortcut_models.model import Model
 from shortcut_models.views import View, get_view
 
+ENCODING = 2**32 - 1
+"""Folded in twice, it keeps the noise of encoders apart from that of samples, of which none has this index."""
 PIECE = 64
 """Examples that are encoded at once: for images of 256x256, a VAE needs gigabytes for so many."""
 Labels = Int[np.ndarray, " count"]
@@ -86,7 +88,9 @@ class Given:
 
     def examples(self, split: str, indices: Int[np.ndarray, " count"]) -> tuple[Float[np.ndarray, "count ..."], Labels]:
         """Examples in the network's range, and the labels that the network knows them by."""
-        codec, key, parts, labels = self.model.data.codec, jax.random.key(self.seed), [], []
+        # Another stream than that of samples, or the first example would be paired with its own encoder's noise.
+        key = jax.random.fold_in(jax.random.fold_in(jax.random.key(self.seed), ENCODING), ENCODING)
+        codec, parts, labels = self.model.data.codec, [], []
         for start in range(0, len(indices), PIECE):
             stored = take(self.source(split), indices[start : start + PIECE])
             labels.append(stored.pop("label"))
