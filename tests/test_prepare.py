@@ -121,6 +121,33 @@ def test_killed_anywhere_it_goes_on_and_ends_with_the_same_bytes(
     assert number > 20
 
 
+@pytest.mark.parametrize("moment", ["listed", "written"])
+def test_parts_that_start_at_the_same_moment_do_not_disturb_each_other(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    out, replace, listing, others = tmp_path / "out", Path.replace, Path.iterdir, [2]
+
+    def other() -> None:
+        if others:
+            others.pop()
+            assert prepare(str(source), out, size=16, part=(2, 2)) == {}
+
+    def late(path: Path, target: Path) -> Path:
+        other()
+        return replace(path, target)
+
+    def early(path: Path) -> list[Path]:
+        if path == out:
+            other()
+        return list(listing(path))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, *(("iterdir", early) if moment == "listed" else ("replace", late)))
+        assert prepare(str(source), out, size=16, part=(1, 2)) == {}
+    assert prepare(str(source), out, size=16)["complete"]
+    assert not list(out.glob(".*"))
+
+
 def test_parts_are_merged_by_the_plain_command(source: Path, tmp_path: Path) -> None:
     prepare(str(source), tmp_path / "whole", size=16)
     for k in (2, 1, 3):
