@@ -109,7 +109,10 @@ def check_metrics(metrics: Sequence[Metric], shape: tuple[int, ...]) -> None:
     """Raise InputError unless there are metrics, each once, that measure samples of this shape."""
     names = [metric.name for metric in metrics]
     if not names:
-        raise InputError("no metric is chosen, and the data set has none by default: name some.")
+        raise InputError(
+            "no metric is chosen, and the data have none by default, or did not come with the model: name metrics "
+            "(--metrics or --protocol), or the data to compare with (--data)."
+        )
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice:
         raise InputError(f"metric {twice!r} is named twice: name each once.")
