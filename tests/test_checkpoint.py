@@ -215,6 +215,21 @@ def test_a_folder_of_any_name_is_written_and_read(tmp_path: Path, name: str) -> 
     assert names(tmp_path) == [name.split("/")[0]]
 
 
+def test_a_folder_is_read_from_beside_it(saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As `shortcut sample ../runs/mine` does; behind a link, ".." is where the link leads."""
+    (tmp_path / "here/deep").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "here/deep")
+    folder = Path(shutil.copytree(saved, tmp_path / "here/checkpoints"))
+    monkeypatch.chdir(tmp_path / "here/deep")
+    for path in (Path("../checkpoints"), tmp_path / "link/../checkpoints"):
+        found = load_newest(path, SHAPES)
+        assert found is not None
+        assert_same(found[1], state(8))
+        with Checkpoints(path) as checkpoints:
+            assert_same(checkpoints.load(4, SHAPES), state(4))
+    assert contents(folder) == contents(saved)
+
+
 @pytest.mark.parametrize(
     ("path", "sentence"),
     [

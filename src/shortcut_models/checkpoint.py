@@ -167,7 +167,8 @@ def _read(checkpoint: Path, shapes: Parts) -> Parts:
 def _read_part(part: Path, tree: Any, context: ts.Context) -> Any:
     """The arrays of one part. Raises OSError or ValueError, see `_told`."""
     os.listdir(part)  # noqa: PTH208 - raises what is wrong with the folder, where TensorStore finds no arrays.
-    store = {"driver": "ocdbt", "base": {"driver": "file", "path": f"{part}/"}}
+    # TensorStore takes no "..", which behind a link only the system can follow.
+    store = {"driver": "ocdbt", "base": {"driver": "file", "path": f"{part.resolve()}/"}}
     leaves, structure = jax.tree_util.tree_flatten_with_path(tree)
     wanted = {".".join(map(_name, path)): leaf for path, leaf in leaves}
     keys = ts.KvStore.open(store, context=context).result().list().result()
