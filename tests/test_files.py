@@ -73,6 +73,9 @@ def test_a_failure_names_the_file_and_not_the_one_aside(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError) as other, files.whole_file(path):
         (tmp_path / "other").read_text()
     assert other.value.filename == str(tmp_path / "other")
+    with pytest.raises(FileNotFoundError) as within, files.naming(path, instead_of=tmp_path / "aside"):
+        (tmp_path / "aside/report.json").read_text()
+    assert within.value.filename == str(path)
 
 
 # --- Paths

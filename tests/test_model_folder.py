@@ -1,7 +1,9 @@
 """Model folders: what is written, what comes back, and what is refused."""
 
+import errno
 import inspect
 import json
+import os
 import re
 import shutil
 from collections.abc import Iterator
@@ -16,7 +18,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from shortcut_models import InputError, catalogue, choice_json, cli, load, sharding, starting, weights
+from shortcut_models import InputError, catalogue, choice_json, cli, load, model_folder, sharding, starting, weights
 from shortcut_models.config import Config
 from shortcut_models.data import choose
 from shortcut_models.data.folder import Folder
@@ -51,6 +53,41 @@ def test_a_run_comes_back_whole(trained: Path, exported: Path) -> None:
     card = (exported / "README.md").read_text()
     assert card.startswith("---\nlibrary_name: shortcut-models\n")
     assert json.loads((exported / "config.json").read_text())["sha256"] in card
+
+
+def test_an_empty_folder_is_filled_wherever_it_is(
+    exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where another cannot take its place: the working directory, a link, the root of a volume."""
+    model = load(exported)
+    for name in ("here", "there"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "link").symlink_to("there")
+    monkeypatch.chdir(tmp_path / "here")
+    save_pretrained(model, ".")
+    save_pretrained(model, tmp_path / "link")
+    assert (tmp_path / "link").is_symlink()
+    for name in ("here", "there"):
+        assert same(load(tmp_path / name).params, model.params)
+        assert len(list((tmp_path / name).iterdir())) == 3  # Nothing is left aside.
+    assert 'load("here")' in (tmp_path / "here/README.md").read_text()
+
+
+def test_a_folder_that_cannot_be_written_is_named(
+    exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = load(exported)
+    (tmp_path / "link").symlink_to("nowhere")
+    with pytest.raises(InputError, match="link is there already: choose another folder"):
+        save_pretrained(model, tmp_path / "link")
+
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(model_folder, "write_text", full)
+    with pytest.raises(InputError, match=r"new/out: no space left on device: free some space"):
+        save_pretrained(model, tmp_path / "new/out")
+    assert [path.name for path in tmp_path.iterdir()] == ["link"]
 
 
 def test_unrolled_blocks_are_stacked_again(trained: Path, tmp_path: Path) -> None:

@@ -138,11 +138,12 @@ def holder(path: Path) -> str:
 
 @contextmanager
 def naming(path: Path, instead_of: Path | None = None) -> Iterator[None]:
-    """Have a failure name the file, where the system does not say which it was, or it was `instead_of`."""
+    """Have a failure name the file, where the system does not say which it was, or it was `instead_of` or in there."""
     try:
         yield
     except OSError as error:
-        if error.filename in (None, str(instead_of)):
+        named = error.filename
+        if named is None or (instead_of and instead_of in (Path(str(named)), Path(str(named)).parent)):
             error.filename, error.filename2 = str(path), None
         raise
 

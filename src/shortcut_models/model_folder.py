@@ -22,7 +22,7 @@ from shortcut_models import catalogue, choice_json
 from shortcut_models.data.base import Data
 from shortcut_models.data.unavailable import what_is_known
 from shortcut_models.errors import InputError
-from shortcut_models.files import explained, write_json, write_text
+from shortcut_models.files import absolute, explained, make_folder, naming, remove_empty, write_json, write_text
 from shortcut_models.interop import hub
 from shortcut_models.interop.file_bytes import bytes_of, reading
 from shortcut_models.interop.pickle_reader import shown
@@ -80,24 +80,31 @@ def save_pretrained(
     if dtype not in DTYPES:
         raise InputError(f"dtype {dtype!r} is unknown: use float32 or bfloat16.")
     folder = Path(save_directory)
+    with explained():
+        if os.path.lexists(folder) and (not folder.is_dir() or any(folder.iterdir())):
+            raise InputError(f"{folder} is there already: choose another folder, or empty it.")
     facts = dict(about or {})
     if dtype != "float32":
         facts[dtype] = rounding_effect(model, DTYPES[dtype])
-    with explained():
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise InputError(f"{folder} is there already: choose another folder, or empty it.")
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        aside = folder.with_name(f".aside-{secrets.token_hex(6)}")
+    # In a folder that is there: it may be a link, a volume or the working directory, whose place none can take.
+    aside = (folder if folder.is_dir() else folder.parent) / f".aside-{secrets.token_hex(6)}"
+    with explained(), naming(folder, instead_of=aside):
+        made = make_folder(aside.parent)
         try:
             aside.mkdir()
             _write_tensors(aside / TENSORS, model.params, DTYPES[dtype])
             config = _describe(model, dtype, _sha256(aside / TENSORS), facts)
             config |= {"license": license, "quality": quality_of(model, report)}
             write_json(aside / CONFIG, config)
-            write_text(aside / CARD, card(config, folder.name))
-            aside.replace(folder)
+            write_text(aside / CARD, card(config, Path(absolute(folder)).name))
+            if aside.parent == folder:
+                for name in (TENSORS, CARD, CONFIG):  # The last makes it a model folder.
+                    (aside / name).replace(folder / name)
+            else:
+                aside.replace(folder)
         finally:
             shutil.rmtree(aside, ignore_errors=True)
+            remove_empty(made)
     return folder
 
 

@@ -1,5 +1,7 @@
 """Exported samplers: onnxruntime answers as the model does, whatever the network, budget, batch and guidance."""
 
+import errno
+import os
 from pathlib import Path
 from typing import Any
 
@@ -153,6 +155,9 @@ def test_weights_are_written_once_and_beside_the_file_if_they_are_many(tmp_path:
     (tmp_path / "split.onnx").unlink()
     with pytest.raises(InputError, match=r"split\.onnx\.data is there already"):
         export_onnx(model, tmp_path / "split.onnx")
+    (tmp_path / "link.onnx").symlink_to("nowhere.onnx")
+    with pytest.raises(InputError, match=r"link\.onnx is there already"):
+        export_onnx(model, tmp_path / "link.onnx")
 
 
 def test_two_exports_are_the_same_bytes(tmp_path: Path) -> None:
@@ -172,7 +177,7 @@ def test_nothing_is_left_of_what_fails(tmp_path: Path, monkeypatch: pytest.Monke
     def refused(told: str, model: Model, **settings: Any) -> None:
         with pytest.raises(InputError, match=told):
             export_onnx(model, tmp_path / "new" / "x.onnx", **settings)
-        assert not list(tmp_path.rglob("*.onnx*")) and not list(tmp_path.rglob(".aside*"))
+        assert not list(tmp_path.iterdir())  # Not even the folder that was made for it.
 
     model = model_of(MLP(num_classes=3))
     refused("its operation sort has no counterpart", model_of(Sorting(num_classes=3)))
@@ -182,6 +187,13 @@ def test_nothing_is_left_of_what_fails(tmp_path: Path, monkeypatch: pytest.Monke
         model_of(MLP(num_classes=3), FlowMatching(label_dropout=1.0)),
         guidance=2.0,
     )
+
+    def full(*_: Any) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patched, pytest.raises(InputError, match=r"new/x\.stablehlo: no space left"):
+        patched.setattr(Path, "write_bytes", full)
+        export_stablehlo(model, tmp_path / "new" / "x.stablehlo")
     monkeypatch.setattr(exporting, "TOLERANCE", 0.0)
     refused("answers otherwise than this model, by .* so that nothing was written", model, steps=64)
     monkeypatch.setitem(__import__("sys").modules, "onnxruntime", None)

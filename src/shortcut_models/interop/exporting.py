@@ -19,7 +19,7 @@ from jaxtyping import Array, Float, Int
 from shortcut_models import sampling
 from shortcut_models.codecs.base import Codec
 from shortcut_models.errors import InputError
-from shortcut_models.files import explained
+from shortcut_models.files import explained, make_folder, naming, remove_empty
 from shortcut_models.model import Model
 from shortcut_models.networks import Params
 from shortcut_models.sampling import Jumps
@@ -142,12 +142,12 @@ def placed(*places: Path) -> Iterator[list[Path]]:
 
     Raises InputError if a place is taken or cannot be written.
     """
-    for place in reversed(places):
-        if place.exists():
-            raise InputError(f"{place} is there already: choose another name, or remove it.")
-    with explained():
-        places[0].parent.mkdir(parents=True, exist_ok=True)
-        folder = places[0].with_name(f".aside-{secrets.token_hex(6)}")
+    folder = places[-1].with_name(f".aside-{secrets.token_hex(6)}")
+    with explained(), naming(places[-1], instead_of=folder):
+        for place in reversed(places):
+            if os.path.lexists(place):  # A link is there even if what it leads to is not.
+                raise InputError(f"{place} is there already: choose another name, or remove it.")
+        made = make_folder(folder.parent)
         try:
             folder.mkdir()
             paths = [folder / place.name for place in places]
@@ -159,6 +159,7 @@ def placed(*places: Path) -> Iterator[list[Path]]:
                     path.replace(place)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
+            remove_empty(made)
 
 
 def named(tree: Any) -> dict[str, Any]:
