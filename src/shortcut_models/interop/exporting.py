@@ -17,8 +17,8 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from shortcut_models import sampling
-from shortcut_models.codecs.base import Codec
-from shortcut_models.errors import InputError
+from shortcut_models.codecs import Codec, Pixels
+from shortcut_models.errors import InputError, check_whole
 from shortcut_models.files import explained, make_folder, naming, remove_empty
 from shortcut_models.model import Model
 from shortcut_models.networks import Params
@@ -42,15 +42,22 @@ class Sampler(NamedTuple):
     @classmethod
     def of(cls, model: Model, steps: int, guidance: float, decode: bool) -> "Sampler":
         """Raises InputError for what the model does not take."""
-        if not isinstance(steps, int) or steps < 1:
-            raise InputError(f"steps is {steps}, but must be a whole number from 1 up.")
+        check_whole("steps", steps, 1)
         model.check_guidance(guidance)
-        return cls(model, model.objective.jumps(steps), float(guidance), model.data.codec.ready() if decode else None)
+        if decode and model.data.codec.identity == Pixels.identity:
+            raise InputError("this model makes no latents, which a decoder would take: leave --decode out.")
+        codec = model.data.codec.ready() if decode else None
+        return cls(model, model.objective.jumps(int(steps)), float(guidance), codec)
 
     @property
     def steps(self) -> int:
         """Network calls for a sample."""
         return len(self.jumps.t)
+
+    @property
+    def labels(self) -> int:
+        """How many it takes, that for none included; 0 of a model without labels, which ignores them."""
+        return 0 if self.model.unconditional else self.model.num_classes + 1
 
     @property
     def renoises(self) -> bool:

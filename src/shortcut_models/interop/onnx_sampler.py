@@ -25,7 +25,7 @@ def build(asked: Sampler) -> tuple[Graph, onnx.GraphProto]:
     label = Tensor("label", (batch,), WHOLE)
     fresh = Tensor("fresh", (asked.steps - 1, *noise.shape), FLOAT) if asked.renoises else None
     graph.rows = graph.add("Shape", [noise], start=0, end=1)[0]
-    x = _sample(graph, asked, noise, cast(graph, label, np.int32), fresh)
+    x = _sample(graph, asked, noise, _checked(graph, label, asked.labels), fresh)
     if asked.codec is not None:
         (x,) = lower(graph, asked.decode, (_constants(asked.codec, "decoder."), x))
     name = "image" if len(noise.shape) == 4 else "points"
@@ -48,6 +48,18 @@ def _sample(graph: Graph, asked: Sampler, noise: Tensor, label: Tensor, fresh: T
     proto = assemble(body, "jump", [_port(given) for given in (index, go_on, x)], [_port(still), _port(after)])
     start = [constant(np.array(asked.steps, WHOLE)), constant(np.array(True)), noise]
     return graph.make("Loop", start, noise.shape, FLOAT, body=proto)
+
+
+def _checked(graph: Graph, label: Tensor, count: int) -> Tensor:
+    """The label as int32, looked up in a list of all, so that onnxruntime refuses others.
+
+    It would count negative ones from the end, a cast takes 2^32 for 0, and a network may take any for none.
+    """
+    if not count:
+        return cast(graph, label, np.int32)
+    below = graph.make("Less", [label, constant(np.int64(0))], label.shape, TRUTH)
+    index = graph.make("Where", [below, constant(np.int64(count)), label], label.shape, WHOLE)
+    return graph.make("Gather", [constant(np.arange(count, dtype=np.int32)), index], label.shape, np.int32, axis=0)
 
 
 def _constants(tree: Any, before: str = "") -> Any:

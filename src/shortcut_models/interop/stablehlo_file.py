@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax import export
 from jaxtyping import Array
@@ -21,7 +22,8 @@ def export_stablehlo(
     """Write the sampler of so many steps as `jax.export` serialises it, weights included, whole or not at all.
 
     `jax.export.deserialize(bytearray(data)).call(noise, label)` answers as the file that `export_onnx` writes, but
-    takes its labels as int32; `fresh`, if it is needed, comes third. JAX reads such files for six months at least.
+    takes its labels as int32, and answers NaN for one that there is not; `fresh`, if it is needed, comes third. JAX
+    reads such files for six months at least.
 
     Returns the largest difference between its samples and ours. Raises InputError as `export_onnx` does.
     """
@@ -32,6 +34,9 @@ def export_stablehlo(
         def jump(index: Array, x: Array) -> Array:
             return asked.jump(model.params, label, index, x, fresh[0] if fresh else None)
 
+        if asked.labels:  # A program cannot refuse, and JAX takes the nearest label for one that there is not.
+            known = (label >= 0) & (label < asked.labels)
+            noise = jnp.where(known.reshape(-1, *(1 for _ in asked.model.network.shape)), noise, jnp.nan)
         x = jax.lax.fori_loop(0, asked.steps, jump, noise)
         return x if asked.codec is None else asked.decode(asked.codec, x)
 
