@@ -28,9 +28,15 @@ class Jumps(NamedTuple):
     """Time to which the point is noised back after the jump; 1 for not at all."""
 
 
+MOST_STEPS = 1_000_000
+"""More than any sampler has a use for: the jumps are kept in memory."""
+
+
 def _check_steps(steps: int) -> None:
     if steps < 1:
         raise InputError(f"steps is {steps}, but sampling takes at least 1 step.")
+    if steps > MOST_STEPS:
+        raise InputError(f"steps is {steps}, but sampling takes at most {MOST_STEPS:,} steps.")
 
 
 def uniform_jumps(steps: int) -> Jumps:

@@ -105,6 +105,20 @@ def test_what_it_takes_and_says_of_itself(tmp_path: Path) -> None:
     assert (about["num_classes"], about["labels"]) == ("10", "0 to 9; 10 is no label")
 
 
+@pytest.mark.parametrize("network", [DiT(**SIZES), MLP(num_classes=3)])
+def test_labels_that_there_are_not_are_refused(network: Any, tmp_path: Path) -> None:
+    model = model_of(network)
+    export_onnx(model, tmp_path / "x.onnx", steps=1)
+    export_stablehlo(model, tmp_path / "x.stablehlo", steps=1)
+    noise, program = noise_of(model, 2), jax.export.deserialize(bytearray((tmp_path / "x.stablehlo").read_bytes()))
+    for wrong in (-1, model.num_classes + 1, 2**32):
+        with pytest.raises(Exception, match="indices element out of data bounds"):
+            draw(tmp_path / "x.onnx", noise=noise, label=np.array([0, wrong]))
+        if wrong < 2**31:
+            found = np.asarray(program.call(noise, np.array([0, wrong], np.int32)))
+            assert np.isfinite(found[0]).all() and np.isnan(found[1]).all()
+
+
 def test_labels_of_a_model_without_labels_are_ignored(tmp_path: Path) -> None:
     data = Unavailable(x_shape=(2,), classes=2, names=("tame", "wild"))
     model = model_of(MLP(num_classes=3), FlowMatching(label_dropout=1.0), data)
@@ -182,6 +196,8 @@ def test_nothing_is_left_of_what_fails(tmp_path: Path, monkeypatch: pytest.Monke
     model = model_of(MLP(num_classes=3))
     refused("its operation sort has no counterpart", model_of(Sorting(num_classes=3)))
     refused("steps is 0", model, steps=0)
+    refused("steps is 10000000000, but sampling takes at most 1,000,000", model, steps=10**10)
+    refused("makes no latents, which a decoder would take: leave --decode out", model, decode=True)
     refused(
         "guidance is 2.0, but this model was trained without labels",
         model_of(MLP(num_classes=3), FlowMatching(label_dropout=1.0)),
@@ -216,7 +232,7 @@ def test_stablehlo_answers_as_onnx_does(objective: Any, guidance: float, renoise
 
 
 def test_the_command(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    out = tmp_path / "digits.onnx"
+    out = tmp_path / "digits.ONNX"
     assert cli.main(["export", str(trained), str(out), "--steps", "2", "--weights", "raw"]) == 0
     assert "sampler of 2 steps" in capsys.readouterr().out
     model = load(trained, "raw")
@@ -231,6 +247,8 @@ def test_the_command(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixtur
         (["x.onnx", "--steps", "0"], "--steps is 0"),
         (["folder", "--steps", "2"], "--steps is for samplers, but folder ends with neither .onnx nor .stablehlo"),
         (["folder", "--decode"], "--decode is for samplers"),
+        (["x.pt"], "x.pt is no file that export writes: name a folder, or FILE.onnx or FILE.stablehlo"),
+        ([".onnx"], ".onnx is no file that export writes"),
     ],
 )
 def test_flags_that_do_not_fit_are_refused(

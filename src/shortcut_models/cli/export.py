@@ -9,6 +9,8 @@ from shortcut_models.errors import InputError
 
 ENDINGS = (".onnx", ".stablehlo")
 """Of files that hold a sampler."""
+OTHERS = {".bin", ".ckpt", ".gguf", ".h5", ".npz", ".pb", ".pkl", ".pt", ".pth", ".safetensors", ".tflite", ".zip"}
+"""Of files that somebody may ask for; a folder of such a name would not be what they meant."""
 
 
 @dataclass(frozen=True)
@@ -40,8 +42,14 @@ def run(words: list[str]) -> int:
         print(parsing.usage(Export, "export"))
         return 0
     given = parsing.parse(Export, "export", words)
-    if given.out.suffix in ENDINGS:
+    ending = given.out.suffix.lower()
+    if ending in ENDINGS:
         return _write_sampler(given)
+    if ending in OTHERS or given.out.name in ENDINGS:
+        raise InputError(
+            f"{given.out} is no file that export writes: name a folder, or FILE{' or FILE'.join(ENDINGS)}; weights are "
+            "in the folder's model.safetensors."
+        )
     flags = {"--steps": given.steps is not None, "--guidance": given.guidance is not None, "--decode": given.decode}
     for flag, is_given in flags.items():
         if is_given:
@@ -68,7 +76,7 @@ def _write_sampler(given: Export) -> int:
     from shortcut_models.outputs import say_if_untrained
     from shortcut_models.weights import load
 
-    write = export_onnx if given.out.suffix == ".onnx" else export_stablehlo
+    write = export_onnx if given.out.suffix.lower() == ".onnx" else export_stablehlo
     guidance = 1.0 if given.guidance is None else given.guidance
     model = load(given.run, given.weights)
     say_if_untrained(model.objective, guidance, [steps])
