@@ -159,6 +159,10 @@ def test_a_hub_id_is_found_by_its_two_files(exported: Path, monkeypatch: pytest.
         ({"sha256": "0" * 64}, "SHA-256 is not the one"),
         ({"format": 99}, "its format is not 1"),
         ({"step": "many"}, "its field step is missing"),
+        ({"step": -5}, "its field step is '-5', but must be a whole number from 0 up"),
+        ({"weights": "\x1b[2J"}, r"its field weights is '\\x1b\[2J', but must be one of ema, raw, as saved"),
+        ({"network": {"kind": "x" * 1000}}, r"network\.kind is 'x{59}, but this version knows"),
+        ({"network": {"kind": "mlp", "\x1b[2J": 1}}, r"the fields network\.'\\x1b\[2J', network\.depth, "),
         ({"objective": {"kind": "magic"}}, "objective.kind is 'magic'"),
     ],
 )
@@ -186,6 +190,46 @@ def test_other_places_are_refused(exported: Path, tmp_path: Path) -> None:
         load(exported, "raw")
     with pytest.raises(InputError, match="dtype 'int8' is unknown"):
         save_pretrained(load(exported), tmp_path / "out", dtype="int8")
+
+
+def test_what_cannot_be_kept_is_refused(exported: Path, tmp_path: Path) -> None:
+    save, model, out = inspect.unwrap(save_pretrained), load(exported), tmp_path / "out"
+    protocol = {"step": model.step, "weights": "ema"}
+    cases: list[tuple[str, Any, Any, dict[str, Any]]] = [
+        ("str is no model: give what `load` returns", str(exported), out, {}),
+        ("None is no path: name a folder", model, None, {}),
+        (r"dtype \['float32'\] is unknown", model, out, {"dtype": ["float32"]}),
+        ("about must be a dict of plain values", model, out, {"about": {"loss": float("nan")}}),
+        ("about must be a dict of plain values", model, out, {"about": {"loss": np.float32(1)}}),
+        (r"license 'mit\\nx: y' is no identifier", model, out, {"license": "mit\nx: y"}),
+        ("is not as `shortcut evaluate` writes it", model, out, {"report": {"protocol": ["fid"]}}),
+        ("is not as `shortcut evaluate` writes it", model, out, {"report": {"protocol": protocol, "steps": {}}}),
+    ]
+    for told, source, place, rest in cases:
+        with pytest.raises(InputError, match=told):
+            save(source, place, **rest)
+        assert not out.exists()
+    for nothing in (None, 5, ""):
+        with pytest.raises(InputError, match="is no path: name a folder"):
+            inspect.unwrap(from_pretrained)(nothing)
+        with pytest.raises(InputError, match="is no path: name a folder"):
+            inspect.unwrap(push_to_hub)(nothing, "someone/digits")
+    with pytest.raises(InputError, match=r"dtype 'bfloat16' is for a model, but .* is uploaded as it is"):
+        push_to_hub(exported, "someone/digits", dtype="bfloat16")
+
+
+def test_a_model_folder_keeps_what_is_known_of_it(exported: Path, tmp_path: Path) -> None:
+    model = load(exported)
+    protocol = {"step": model.step, "weights": "ema", "count": 20, "guidance": 1.0, "seed": 3}
+    report = {"protocol": protocol, "steps": {"1": {"energy-20": float("nan"), "fid": 2.0}}, "real": {}}
+    first, second = tmp_path / 'a "b"', tmp_path / "c"
+    save_pretrained(model, first, dtype="bfloat16", license="mit", about={"from": "a flow"}, report=report)
+    assert "| 1 |  | 2 |" in (first / "README.md").read_text()  # JSON has no NaN, and what has would not load.
+    assert 'load("a \\"b\\"")' in (first / "README.md").read_text()
+    assert cli.main(["export", str(first), str(second), "--dtype", "bfloat16"]) == 0
+    configs = [json.loads((folder / "config.json").read_text()) for folder in (first, second)]
+    assert configs[0] == configs[1]
+    assert configs[0]["about"]["from"] == "a flow" and "rounding moves" in configs[0]["about"]["bfloat16"]
 
 
 def test_uploads_say_in_a_sentence_what_fails(exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,6 +26,8 @@ LATER: dict[str, Any] = {
 them means: the behaviour of that time, which need not be today's default."""
 
 
+MOST = 60
+"""Characters of a file's own words, and such words, in a message: the file may be anybody's."""
 WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a text", types.NoneType: "null"}
 """What a message calls plain types."""
 
@@ -42,7 +44,7 @@ def from_json(names: dict[str, catalogue.Entry], data: Any, section: str) -> Any
     """
     kind = data.get("kind") if isinstance(data, dict) else None
     if kind not in names:
-        raise InputError(f"{section}.kind is {kind!r}, but this version knows {', '.join(names)}.")
+        raise InputError(f"{section}.kind is {_shown(kind)}, but this version knows {', '.join(names)}.")
     values = {name: value for name, value in data.items() if name != "kind"}
     return build(catalogue.find(section, names, kind), values, f"{section}.", f"{kind}.")
 
@@ -58,7 +60,8 @@ def build(cls: type, data: dict[str, Any], prefix: str, later: str) -> Any:
     data = {**{name: LATER[later + name] for name in names if later + name in LATER}, **data}
     if set(names) != set(data):
         odd = sorted(set(names) ^ set(data))
-        raise InputError(f"the fields {', '.join(prefix + name for name in odd)} are not those of this version.")
+        told = [prefix + (name if name in names or name.isidentifier() else _shown(name))[:MOST] for name in odd[:MOST]]
+        raise InputError(f"the fields {', '.join(told)} are not those of this version.")
     hints = typing.get_type_hints(cls)
 
     def built(name: str) -> Any:
@@ -79,7 +82,12 @@ def _typed(value: Any, hint: Any, name: str) -> Any:
         return value
     if type(value) is int and _is(float(value), hint):
         return float(value)
-    raise InputError(f"{name} is {repr(value)[:60]}, but must be {_expected(hint)}.")
+    raise InputError(f"{name} is {_shown(value)}, but must be {_expected(hint)}.")
+
+
+def _shown(value: Any) -> str:
+    """A file's own value for a message: short, and without what a terminal would obey."""
+    return repr(value)[:MOST]
 
 
 def _is(value: Any, hint: Any) -> bool:

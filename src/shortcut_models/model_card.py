@@ -1,5 +1,6 @@
 """The model card of a model folder, and what it tells beyond the configuration: measured quality, and rounding."""
 
+import json
 from typing import Any
 
 import jax
@@ -7,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from shortcut_models import catalogue
+from shortcut_models.errors import InputError
 from shortcut_models.model import Model
 
 SAMPLED_BY = catalogue.OBJECTIVES | catalogue.SAMPLERS
@@ -48,7 +50,7 @@ images = model.decode(model.sample(model.balanced_labels(8), steps=4))
 
 def load_line(name: str) -> str:
     """The call that loads a model of this name, as the card has it."""
-    return f'load("{name}")'
+    return f"load({json.dumps(name, ensure_ascii=False)})"
 
 
 def card(config: dict[str, Any], name: str) -> str:
@@ -78,10 +80,18 @@ def card(config: dict[str, Any], name: str) -> str:
 
 def quality_of(model: Model, report: dict[str, Any] | None) -> dict[str, Any]:
     """What of a report of `shortcut evaluate` is worth keeping; nothing if it is of other weights than the model's."""
-    protocol = (report or {}).get("protocol", {})
-    if report is None or (protocol.get("step"), protocol.get("weights")) != (model.step, model.weights):
-        return {}
-    return {name: report[name] for name in ("protocol", "steps", "real", "commit", "device") if name in report}
+    try:
+        protocol = (report or {}).get("protocol", {})
+        if not report or (protocol.get("step"), protocol.get("weights")) != (model.step, model.weights):
+            return {}
+        found = {name: report[name] for name in ("protocol", "steps", "real", "commit", "device") if name in report}
+        found = json.loads(json.dumps(found), parse_constant=lambda _: None)  # JSON has no NaN, which may be measured.
+        _quality(found)
+    except (AttributeError, LookupError, StopIteration, TypeError, ValueError):
+        raise InputError(
+            "the report of its quality is not as `shortcut evaluate` writes it: evaluate again, or remove report.json."
+        ) from None
+    return found
 
 
 def rounding_effect(model: Model, dtype: np.dtype) -> str:
@@ -117,7 +127,7 @@ def _quality(found: dict[str, Any]) -> str:
     rows = [*found["steps"].items(), ("real data", found["real"])]
     lines = [f"| steps | {' | '.join(names)} |", "|---|" + "---|" * len(names)]
     lines += [
-        f"| {steps} | {' | '.join(f'{values[name]:.4g}' if name in values else '' for name in names)} |"
+        f"| {steps} | {' | '.join(f'{values[name]:.4g}' if values.get(name) is not None else '' for name in names)} |"
         for steps, values in rows
     ]
     told = f"{protocol['count']} samples a budget, guidance {protocol['guidance']:g}, seed {protocol['seed']}"

@@ -8,6 +8,7 @@ import hashlib
 import json
 import math
 import os
+import re
 import secrets
 import shutil
 import tempfile
@@ -38,6 +39,8 @@ TENSORS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
 DTYPES = {"float32": np.dtype(np.float32), "bfloat16": np.dtype(ml_dtypes.bfloat16)}
 CODES = {"float32": "F32", "bfloat16": "BF16"}
 """What safetensors calls them."""
+WEIGHTS = ("ema", "raw", "as saved")
+"""Averaged, the last ones, or of a file that does not say."""
 LARGEST_CONFIG = 10_000_000
 DEEPEST, LARGEST_INPUT = 1000, 1 << 28
 """More blocks, and numbers of an input, than any network has: a file that promises more is damaged."""
@@ -75,16 +78,24 @@ def save_pretrained(
         report: Measured quality, as `shortcut evaluate` writes it; left out if it is of other weights.
 
     Raises:
-        InputError: The folder holds something, cannot be written, or dtype is unknown.
+        InputError: The folder holds something, cannot be written, or what it is told cannot be kept.
     """
-    if dtype not in DTYPES:
+    if not isinstance(dtype, str) or dtype not in DTYPES:
         raise InputError(f"dtype {dtype!r} is unknown: use float32 or bfloat16.")
-    folder = Path(save_directory)
+    if not isinstance(model, Model):
+        raise InputError(f"{type(model).__name__} is no model: give what `load` returns.")
+    if license and not (isinstance(license, str) and re.fullmatch(r"[\w.+-]+", license)):
+        raise InputError(f"license {license!r} is no identifier of the hub's, such as mit or cc-by-4.0.")
+    try:
+        facts = dict(about or {})
+        json.dumps(facts, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"about must be a dict of plain values that JSON has ({error}).") from None
+    folder = _path(save_directory)
     with explained():
         if os.path.lexists(folder) and (not folder.is_dir() or any(folder.iterdir())):
             raise InputError(f"{folder} is there already: choose another folder, or empty it.")
-    facts = dict(about or {})
-    if dtype != "float32":
+    if dtype != "float32" and dtype not in facts:  # What was rounded before is not moved again.
         facts[dtype] = rounding_effect(model, DTYPES[dtype])
     # In a folder that is there: it may be a link, a volume or the working directory, whose place none can take.
     aside = (folder if folder.is_dir() else folder.parent) / f".aside-{secrets.token_hex(6)}"
@@ -135,7 +146,7 @@ def from_pretrained(
     if dtype not in ("float32", "trained"):
         raise InputError(f"dtype {dtype!r} is unknown: use float32, or trained to compute as in training.")
     options = {"cache_dir": cache_dir, "force_download": force_download, "token": token}
-    config, tensors = _files(source, revision=revision, download=not local_files_only, options=options)
+    config, tensors = _files(_path(source), revision=revision, download=not local_files_only, options=options)
     network, objective, data, about = read_config(config)
     params = _read_tensors(tensors, network, about)
     network = network.exact() if dtype == "float32" else network
@@ -156,10 +167,10 @@ def push_to_hub(
     """Upload a model, or a model folder, to the hub, without the paths where its data lie here.
 
     Returns the commit's address. The arguments are those of huggingface_hub's own `push_to_hub`; `dtype` is what a
-    model is saved in. Raises InputError for a folder that is no model folder, when HF_HUB_OFFLINE is set, and if the
-    hub refuses.
+    model is saved in, and refused for a folder. Raises InputError for a folder that is no model folder, when
+    HF_HUB_OFFLINE is set, and if the hub refuses.
     """
-    if not isinstance(source, str | Path):
+    if isinstance(source, Model):
         with tempfile.TemporaryDirectory() as aside:
             folder = save_pretrained(source, Path(aside) / "model", dtype=dtype)
             return push_to_hub(
@@ -171,11 +182,14 @@ def push_to_hub(
                 branch=branch,
                 create_pr=create_pr,
             )
-    folder = Path(source)
+    folder = _path(source)
     if not is_model_folder(folder):
         raise InputError(f"{folder} is no model folder: write one with save_pretrained or `shortcut export`.")
+    if dtype != "float32":
+        raise InputError(f"dtype {dtype!r} is for a model, but {folder} is uploaded as it is: leave dtype out.")
     from_pretrained(folder)  # Nobody is to download what does not load.
-    text = (folder / CARD).read_text(encoding="utf-8").replace(load_line(folder.name), load_line(repo_id))
+    name = Path(absolute(folder)).name
+    text = (folder / CARD).read_text(encoding="utf-8").replace(load_line(name), load_line(repo_id))
     files: dict[str, Any] = {CARD: text.encode(), CONFIG: _public(folder / CONFIG), TENSORS: folder / TENSORS}
     return hub.upload(
         repo_id,
@@ -195,6 +209,18 @@ def _public(path: Path) -> bytes:
         data = what_is_known(network.shape, network.num_classes, about)
         about = about | {"shows": choice_json.to_json(catalogue.DATA, data)}
     return json.dumps(about, indent=2).encode()
+
+
+def read_facts(source: str | Path) -> dict[str, Any]:
+    """What `save_pretrained` was told of a model besides: license, about and report."""
+    config = _files(source, tensors=False)[0]
+    found = read_config(config)[3]
+    facts = {"license": found.get("license", ""), "about": found.get("about", {}), "report": found.get("quality", {})}
+    with reading(config):
+        for name, value in facts.items():
+            if type(value) is not (str if name == "license" else dict):
+                raise InputError(f"its field {'quality' if name == 'report' else name} is of another kind")
+    return facts
 
 
 def read_data(source: str | Path) -> Data:
@@ -237,6 +263,10 @@ def read_config(path: Path) -> tuple[Network, Objective, Data, dict[str, Any]]:
         for name, kind in (("step", int), ("weights", str), ("sha256", str), ("dtype", str)):
             if type(about.get(name)) is not kind:
                 raise InputError(f"its field {name} is missing, or of another kind")
+        if about["weights"] not in WEIGHTS:
+            raise InputError(f"its field weights is {shown(about['weights'])}, but must be one of {', '.join(WEIGHTS)}")
+        if about["step"] < 0:
+            raise InputError(f"its field step is {shown(str(about['step']))}, but must be a whole number from 0 up")
         network = choice_json.from_json(catalogue.NETWORKS, about.get("network"), "network")
         objective = choice_json.from_json(SAMPLED_BY, about.get("objective"), "objective")
         data = choice_json.from_json(catalogue.DATA, about.get("shows"), "shows")
@@ -319,6 +349,12 @@ def _paths(params: Params) -> list[Any]:
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _path(given: Any) -> Path:
+    if not isinstance(given, str | Path) or not str(given):
+        raise InputError(f"{given!r} is no path: name a folder.")
+    return Path(given)
 
 
 def _files(source: str | Path, tensors: bool = True, **how: Any) -> tuple[Path, Path]:

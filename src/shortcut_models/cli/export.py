@@ -56,11 +56,15 @@ def run(words: list[str]) -> int:
             raise InputError(f"{flag} is for samplers, but {given.out} ends with neither {' nor '.join(ENDINGS)}.")
 
     from shortcut_models.evaluate import read_report
-    from shortcut_models.model_folder import save_pretrained
+    from shortcut_models.interop import hub
+    from shortcut_models.model_folder import is_model_folder, read_facts, save_pretrained
     from shortcut_models.weights import folder_of, load
 
-    report = read_report(folder_of(given.run) / "report.json")
-    save_pretrained(load(given.run, given.weights, dtype="trained"), given.out, dtype=given.dtype, report=report)
+    model = load(given.run, given.weights, dtype="trained")
+    facts = read_facts(given.run) if hub.is_id(given.run) or is_model_folder(given.run) else {}
+    if report := read_report(folder_of(given.run) / "report.json"):
+        facts["report"] = report
+    save_pretrained(model, given.out, dtype=given.dtype, **facts)
     print(f"model folder: {given.out}")
     return 0
 
