@@ -6,6 +6,7 @@ import pytest
 from huggingface_hub import constants
 
 from shortcut_models import InputError
+from shortcut_models.codecs.latents import Latents
 from shortcut_models.codecs.sd_vae_file import FILENAME, REPOSITORY, find_vae
 from shortcut_models.interop import hub
 
@@ -57,6 +58,8 @@ def test_offline_is_honoured_and_told(monkeypatch, cache):
         f"{FILENAME} of {REPOSITORY} is not in the hub's cache {cache}, and HF_HUB_OFFLINE is set: "
         "give the file with --vae or SHORTCUT_VAE."
     )
+    with pytest.raises(InputError, match=r"HF_HUB_OFFLINE is set: give the file with SHORTCUT_VAE\.$"):
+        Latents(identity="").ready()  # Commands that decode have no --vae.
 
 
 @pytest.mark.usefixtures("cache")

@@ -80,7 +80,7 @@ class Latents(Codec):
         """The same with its VAE, from SHORTCUT_VAE or the hub's cache; another than the latents' own is refused."""
         if self.vae is not None:
             return self
-        return self.using(load_vae(find_vae()))
+        return self.using(load_vae(find_vae(flag=None)))
 
     def shape(self, image: tuple[int, ...]) -> tuple[int, ...]:
         """(H / 8, W / 8, 4) for an image (H, W, 3); a stored latent's own for its mean."""
@@ -136,7 +136,7 @@ class Latents(Codec):
         if self.vae is None:
             raise InputError(
                 f"{what} needs the VAE {self.identity[:12] or 'that made them'}: "
-                "give its file with --vae or SHORTCUT_VAE."
+                "name its file by SHORTCUT_VAE (`shortcut prepare` takes --vae)."
             )
         return self.vae
 

@@ -23,10 +23,10 @@ _TODAY = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.
 """Attention's names up to diffusers 0.17, which the published files have, and since."""
 
 
-def find_vae(path: str | Path | None = None, flag: str = "--vae") -> Path:
+def find_vae(path: str | Path | None = None, flag: str | None = "--vae") -> Path:
     """The VAE's file: `path` (a file or its folder), else SHORTCUT_VAE, else sd-vae-ft-mse by the hub's cache.
 
-    `flag` is what messages call the way to give `path`.
+    `flag` is what messages call the way to give `path`; None where a command has none.
     """
     return hub.find(REPOSITORY, FILENAME, path=path, variable=VARIABLE, flag=flag)
 
