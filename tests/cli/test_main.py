@@ -34,6 +34,13 @@ def measured(*words: str) -> tuple[int, float, set[str], str]:
     return status, seconds, set(loaded), shown
 
 
+def slowness() -> float:
+    """Of this machine as it is now: what importing JAX takes of it, in the .6 s of an idle one of two cores."""
+    script = "import jax, resource; print(sum(resource.getrusage(resource.RUSAGE_SELF)[:2]))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    return max(float(done.stdout) / 0.6, 1)
+
+
 @pytest.mark.parametrize("words", HELPS, ids=" ".join)
 def test_help_is_there_at_once(words: list[str]) -> None:
     status, seconds, loaded, shown = measured(*words)
@@ -41,7 +48,7 @@ def test_help_is_there_at_once(words: list[str]) -> None:
     assert shown.startswith("usage: shortcut") or words in (["presets"], ["--version"])
     assert not HEAVY & loaded
     # A third of it on an idle machine; other tests run beside.
-    assert seconds < 0.3 or measured(*words)[1] < 0.3
+    assert seconds < 0.3 or measured(*words)[1] < 0.3 * slowness()
 
 
 @pytest.mark.parametrize("words", [["train", "digits", "--help"], ["compare", "digits", "--help"]], ids=" ".join)
@@ -50,7 +57,7 @@ def test_settings_are_listed_soon(words: list[str]) -> None:
     assert status == 0
     assert "--objective.share" in shown
     # Half of it on an idle machine: JAX has to be loaded.
-    assert seconds < 1.5 or measured(*words)[1] < 1.5
+    assert seconds < 1.5 or measured(*words)[1] < 1.5 * slowness()
 
 
 def test_help_names_every_command_preset_and_objective(capsys: pytest.CaptureFixture[str]) -> None:
