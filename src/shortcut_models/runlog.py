@@ -5,6 +5,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
@@ -27,12 +28,25 @@ class RunLog:
         self._progress = Progress(start * config.batch_size, config.max_steps * config.batch_size)
         self._trackers = trackers
         self._waiting: tuple[int, dict[str, Array], bool] | None = None
+        self._sent: tuple[int, Array] | None = None
 
     def __enter__(self) -> "RunLog":
         return self
 
     def __exit__(self, *given: Any) -> None:
         self._progress.__exit__(*given)
+
+    def follow(self, done: int, totals: dict[str, Array]) -> None:
+        """Note that step `done` was sent off, wait for the one before, and `read` what was noted of it.
+
+        So the device always has a step to do, and never a queue of them, for which a request to stop would wait.
+        """
+        # A copy, because the next step takes the state's own buffers.
+        before, self._sent = self._sent, (done, jnp.copy(totals["loss"]))
+        if before is not None:
+            jax.block_until_ready(before[1])
+            self._progress.move(before[0] * self._size)
+        self.read()
 
     def take(self, done: int, totals: dict[str, Array], keep: bool) -> None:
         """Note the metrics after step `done`, for `read` to tell; the trackers too if `keep`."""

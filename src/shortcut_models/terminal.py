@@ -39,6 +39,10 @@ class Progress:
         with contextlib.closing(self._bar):
             self._errors.close()
 
+    def move(self, done: int) -> None:
+        """Move to `done` images."""
+        self._bar.update(done - self._bar.n)
+
     def update(self, done: int, metrics: dict[str, float]) -> None:
         """Move to `done` images and show the errors."""
         errors = {name.removeprefix("error/d"): value for name, value in metrics.items() if name.startswith("error/")}
@@ -47,7 +51,7 @@ class Progress:
             self._errors.set_description_str(shown)
         else:
             self._bar.set_postfix_str(shown, refresh=False)
-        self._bar.update(done - self._bar.n)
+        self.move(done)
         # Not the bar's own rate: a bar that is off, as on all processes but the first, has none.
         self.rate = (done - self._first) / max(time.monotonic() - self._began, 1e-9)
 

@@ -104,8 +104,8 @@ def take_steps(
                 state = state._replace(teacher=jax.tree.map(jnp.copy, state.ema))
             # Sent off, not waited for: the next batch is read and sent after it while the device learns this one.
             state = step(state, batch, np.uint32(index))
-            log.read()  # One step late, for the same reason.
             done = index + 1
+            log.follow(done, state.totals)
             due, last = done % config.log_interval == 0, done == config.max_steps
             # Several processes must stop at the same step, so they ask each other, now and then.
             stopping = stop.asked if jax.process_count() == 1 else due and agree(stop.asked)
