@@ -94,7 +94,7 @@ def test_a_refused_run_leaves_no_folder(tiny: Config, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="holds a backslash"):
         train(tiny, tmp_path / "back\\slash" / "new")
     (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match=r"file is a file: choose another --run-dir"):
+    with pytest.raises(InputError, match=r"file is a file, but a folder is needed: choose another"):
         train(tiny, tmp_path / "file")
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 

@@ -47,13 +47,16 @@ def is_first() -> bool:
 def alone(lock: Path, refusal: Callable[[str], str]) -> Iterator[None]:
     """Keep other programs out of what `lock` stands for; the first process holds it for all.
 
-    Raises InputError on every process: the `refusal` of who is there, or that the lock cannot be written.
+    Its folder is made, and goes again if nothing came of it. Raises InputError on every process: the `refusal` of who
+    is there, or that the lock cannot be written.
     """
     refused: InputError | None = None
     with ExitStack() as stack:
         if is_first():
             try:
                 with explained():
+                    if lock.parent.exists() and not lock.parent.is_dir():
+                        raise InputError(f"{lock.parent} is a file, but a folder is needed: choose another.")
                     stack.callback(remove_empty, make_folder(lock.parent))
                     if not stack.enter_context(hold(lock, wait=False)):
                         raise InputError(refusal(holder(lock)))

@@ -2,20 +2,20 @@
 
 import json
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 import jax
 
-from shortcut_models import catalogue, choice_json
-from shortcut_models.checkpoint import agree, check_path, newest
+from shortcut_models import catalogue, choice_json, processes
+from shortcut_models.checkpoint import check_path, newest
 from shortcut_models.config import FREE_TO_CHANGE, Config
 from shortcut_models.config_json import FORMAT, differences, from_json, to_json
 from shortcut_models.data import Data
 from shortcut_models.errors import InputError
-from shortcut_models.files import absolute, explained, find, hold, holder, make_folder, remove_empty, write_json
+from shortcut_models.files import absolute, explained, find, write_json
 from shortcut_models.interop import hub
 from shortcut_models.provenance import start
 from shortcut_models.tracking import Rename, Tracker, open_trackers
@@ -41,24 +41,11 @@ def training_in(folder: Path) -> Iterator[None]:
     holds the folder for all.
     """
     check_path(folder / "checkpoints")
-    lock = folder / ".lock"
-    refused: InputError | None = None
-    with ExitStack() as stack:
-        if jax.process_index() == 0:
-            try:
-                with explained():
-                    if folder.exists() and not folder.is_dir():
-                        raise InputError(f"{folder} is a file: choose another --run-dir.")
-                    stack.callback(remove_empty, make_folder(folder))
-                    if not stack.enter_context(hold(lock, wait=False)):
-                        raise InputError(
-                            f"{folder} is being trained by {holder(lock)}: wait for it, stop it, or choose another "
-                            "--run-dir."
-                        )
-            except InputError as error:
-                refused = error
-        if agree(refused is not None):  # Else the others would wait for the first for ever.
-            raise refused or InputError(f"the first process could not train in {folder}: see what it says.")
+
+    def refusal(who: str) -> str:
+        return f"{folder} is being trained by {who}: wait for it, stop it, or choose another --run-dir."
+
+    with processes.alone(folder / ".lock", refusal):
         try:
             yield
         except OSError as error:

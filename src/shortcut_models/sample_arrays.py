@@ -43,44 +43,32 @@ def write_arrays(
     progress = out.with_name(f".{out.name}-progress")
     refusal = lambda who: f"{out} is being drawn by {who}: wait for it, or choose another --out."  # noqa: E731
     with processes.alone(progress.with_name(f"{progress.name}.lock"), refusal):
-        _draw(out, progress, model, labels, steps, guidance, seed)
-
-
-def _draw(
-    out: Path,
-    progress: Path,
-    model: Model,
-    labels: Int[np.ndarray, " count"],
-    steps: int,
-    guidance: float,
-    seed: int,
-) -> None:
-    drawn = progress / "images"
-    key = {
-        "model": model.fingerprint(),
-        "settings": [steps, guidance, seed],
-        "labels": sha256(labels.tobytes()).hexdigest(),
-    }
-    first, shape = processes.is_first(), (0,)
-    done = _there(progress, key) if first else 0
-    done = int(processes.from_first(np.int32(done)))
-    for start in tqdm(range(done, len(labels), CHUNK), unit="batch", disable=not first, initial=done // CHUNK):
-        rows = min(CHUNK, len(labels) - start)
-        own, kept = processes.share(rows)
-        part = labels[start + own.start : start + own.stop]
-        samples = to_bytes(model.decode(model.sample(part, steps, guidance, seed, first=start + own.start)))
-        samples = processes.join(samples[:kept], rows)
+        drawn = progress / "images"
+        key = {
+            "model": model.fingerprint(),
+            "settings": [steps, guidance, seed],
+            "labels": sha256(labels.tobytes()).hexdigest(),
+        }
+        first, shape = processes.is_first(), (0,)
+        done = _there(progress, key) if first else 0
+        done = int(processes.from_first(np.int32(done)))
+        for start in tqdm(range(done, len(labels), CHUNK), unit="batch", disable=not first, initial=done // CHUNK):
+            rows = min(CHUNK, len(labels) - start)
+            own, kept = processes.share(rows)
+            part = labels[start + own.start : start + own.stop]
+            samples = to_bytes(model.decode(model.sample(part, steps, guidance, seed, first=start + own.start)))
+            samples = processes.join(samples[:kept], rows)
+            if first:
+                with drawn.open("r+b") as file:
+                    file.seek(start * samples[0].nbytes)
+                    file.write(np.ascontiguousarray(samples).tobytes())
+                    file.truncate()
+                    os.fsync(file.fileno())  # Or a crash of the machine could leave a record of what is not there.
+                shape = samples.shape[1:]
+                write_json(progress / "done.json", {"key": key, "count": start + rows, "shape": shape})
         if first:
-            with drawn.open("r+b") as file:
-                file.seek(start * samples[0].nbytes)
-                file.write(np.ascontiguousarray(samples).tobytes())
-                file.truncate()
-                os.fsync(file.fileno())  # Or a crash of the machine could leave a record of what is not there.
-            shape = samples.shape[1:]
-            write_json(progress / "done.json", {"key": key, "count": start + rows, "shape": shape})
-    if first:
-        _pack(out, progress, labels)
-        shutil.rmtree(progress)
+            _pack(out, progress, labels)
+            shutil.rmtree(progress)
 
 
 def _there(progress: Path, key: dict[str, Any]) -> int:
