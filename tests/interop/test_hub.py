@@ -99,6 +99,7 @@ def test_a_name_that_the_hub_does_not_take_is_told_in_one_sentence():
 
 def test_a_mistyped_run_beside_others_is_a_path(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert hub.is_id("runs/flow") and not hub.is_id("runs/flow/more")
-    Path("runs").mkdir()
-    assert not hub.is_id("runs/flow")
+    assert hub.is_id("mine/flow") and not hub.is_id("mine/flow/more")
+    Path("mine").mkdir()
+    assert not hub.is_id("mine/flow")
+    assert not hub.is_id("runs/flow")  # Where runs go by default, although there is none yet.

@@ -15,8 +15,12 @@ _ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
 
 
 def is_id(source: str | Path) -> bool:
-    """Whether this reads as `owner/name`, and is no path: a mistyped run in a folder that is here stays a path."""
-    return _ID.fullmatch(str(source)) is not None and not Path(source).parent.exists()
+    """Whether this reads as `owner/name`, and is no path: a mistyped run in a folder that is here stays a path.
+
+    So does anything in `runs`, the default place of runs, before the first of them has made that folder.
+    """
+    parent = Path(source).parent
+    return _ID.fullmatch(str(source)) is not None and str(parent) != "runs" and not parent.exists()
 
 
 def find(
