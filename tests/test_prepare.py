@@ -486,3 +486,13 @@ def test_a_check_names_the_first_that_are_left_out_and_counts_all(
     assert ("19.png: zero bytes" in said, "20.png" in said) == (True, False)
     assert "and 3 more, which the manifest will list" in said
     assert "would not accept this: 23 of 23 are left out, more than the share 0.01" in said
+
+
+def test_what_was_done_to_images_is_told_with_its_counts(
+    source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for file in sorted(source.rglob("*.png"))[:2]:
+        Image.open(file).convert("RGBA").save(file)
+    assert cli.main(["prepare", str(source), str(tmp_path / "out"), "--size", "8"]) == 0
+    told = [line for line in capsys.readouterr().out.splitlines() if line.startswith("note: ")]
+    assert told == ["note: alpha_dropped, 2 images"]

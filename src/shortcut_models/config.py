@@ -20,7 +20,8 @@ class Config:
     batch_size: int = 64
     """Images per step, over all devices and accumulation turns."""
     max_steps: int = 1000
-    """Steps to train; raise it to continue a finished run."""
+    """Steps to train. Raise it to continue a finished run; one whose learning rate has fallen to 0 (schedule cosine)
+    is finished for good: start a new run from it, --start-from RUN --run-dir NEW."""
     seed: int = 0
     """Of the parameters, the data order, noise and times: randomness is a function of (seed, step)."""
     ema_decay: float = 0.999

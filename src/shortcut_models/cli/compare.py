@@ -33,7 +33,7 @@ class Compare:
     """What of a comparison is no setting of the trainings."""
 
     objectives: str = ""
-    """Names, separated by commas. By default all but those with the official code's constants."""
+    """Names, separated by commas. By default all, and of the official code's recipes shortcut-original alone."""
     steps: str = "1,4,128"
     """Step budgets to measure, separated by commas."""
     seeds: str = "3"

@@ -80,6 +80,8 @@ def run(words: list[str]) -> int:
     if not manifest:
         print(f"part {given.part} of {given.out} is done; when all are, run the same command without --part.")
         return 0
+    for note, count in manifest["notes"].items():
+        print(f"note: {note}, {count} image{'s' * (count != 1)}")
     for warning in manifest["warnings"]:
         print(warning)
     shape = " x ".join(map(str, manifest["shape"]))
