@@ -80,6 +80,7 @@ def rungs() -> dict[str, Config]:
         *("share", "flow_weight", "target_decay"),
     )
     objective("averages that grow from the first step", "averaging")
+    objective("every length of jump as likely, instead of every octave", "longer")
     assert config == ours, "the last rung must be the preset"
     return found
 

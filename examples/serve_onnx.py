@@ -12,7 +12,10 @@ import onnxruntime
 
 def main(file: str, out: str, count: int) -> None:
     """Draw the classes in turn, say how fast, and keep images as bytes, points or latents as floats."""
-    session = onnxruntime.InferenceSession(file, providers=onnxruntime.get_available_providers())
+    try:
+        session = onnxruntime.InferenceSession(file, providers=onnxruntime.get_available_providers())
+    except Exception as error:  # onnxruntime's own share no base.
+        sys.exit(f"{file} cannot be read: {error}")
     classes, draw = int(session.get_modelmeta().custom_metadata_map["num_classes"]), np.random.default_rng(0)
     # Noise at the start, and for some models between the steps.
     noises = {port.name: port.shape for port in session.get_inputs() if port.name != "label"}
@@ -30,6 +33,6 @@ def main(file: str, out: str, count: int) -> None:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) not in (3, 4):
+    if len(sys.argv) not in (3, 4) or not all(word.isdecimal() and int(word) for word in sys.argv[3:]):
         sys.exit(__doc__)
     main(sys.argv[1], sys.argv[2], int(sys.argv[3]) if len(sys.argv) > 3 else 16)

@@ -163,7 +163,7 @@ def test_arithmetic_is_relative_to_the_least() -> None:
         (["faces"], "preset 'faces' is unknown"),
         (
             ["digits", "--objectives", "shortcut,magic"],
-            "objective 'magic' is unknown: The names are flow-matching",
+            "objective 'magic' is unknown: the names are flow-matching",
         ),
         (["digits", "--objectives", "shortcut,shortcut"], "must name one or more, each once"),
         (["digits", "--budget", "1000"], "1000 / 64 = 15.625; use 960 or 1024"),

@@ -185,7 +185,7 @@ def test_the_network_takes_the_size_of_the_data(tiny: Config) -> None:
 
 
 def test_an_unknown_name_is_refused_with_the_names(tiny: Config) -> None:
-    with pytest.raises(InputError, match="preset 'cifar' is unknown: The names are digits, points, images16"):
+    with pytest.raises(InputError, match="preset 'cifar' is unknown: the names are digits, points, images16"):
         get_preset("cifar")
     with pytest.raises(InputError, match="objective 'shortcuts' is unknown: did you mean 'shortcut'"):
         configure(tiny, objective="shortcuts")

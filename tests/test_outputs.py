@@ -39,14 +39,21 @@ def test_a_random_label_depends_on_seed_and_index_alone() -> None:
         ("0,1,2,0", "--labels names 4 labels, but the model knows 3 classes"),
         ("3", "label 3 is unknown: labels go from 0 to 2, and none asks for no class"),
         ("-1", "label -1 is unknown: labels go from 0 to 2"),
-        ("", "--labels  must be balanced, random, data, none, or classes such as 0,1,2"),
-        ("0,,1", "must be balanced, random, data, none, or classes"),
-        ("Balanced", "must be balanced, random, data, none, or classes"),
+        ("", "--labels names an empty one, which is no class: use balanced, random, data, none, or classes such as 0"),
+        ("0,,1", "names an empty one, which is no class"),
+        ("Balanced", "names Balanced, which is no class: use balanced, random, data, none, or classes such as 0,1,2"),
+        ("1,cots", "names cots, which is no class: did you mean cats?"),
     ],
 )
 def test_labels_that_cannot_be_are_refused(wish: str, sentence: str) -> None:
     with pytest.raises(InputError, match=sentence):
-        choose_labels(wish, 4, 3, 0)
+        choose_labels(wish, 4, 3, 0, class_names=lambda: ("ants", "cats", "2"))
+
+
+def test_classes_go_by_number_or_else_by_name() -> None:
+    assert choose_labels("cats,2,0", 4, 3, 0, class_names=lambda: ("2", "0", "cats")).tolist() == [2, 2, 0, 2]
+    # Numbers alone need no names, for which the data would have to be there.
+    assert choose_labels("1,0", 2, 3, 0, class_names=lambda: pytest.fail("names were read")).tolist() == [1, 0]
 
 
 def test_no_label_is_the_null_label_which_is_the_default_where_none_was_trained() -> None:

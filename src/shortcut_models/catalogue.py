@@ -182,8 +182,13 @@ def check(kind: str, names: dict[str, Entry], name: str) -> None:
     if name in names:
         return
     near = difflib.get_close_matches(name, names, 1)
-    hint = f"did you mean {near[0]!r}? " if near else ""
-    raise InputError(f"{kind} {name!r} is unknown: {hint}The names are {', '.join(names)}.")
+    hint = f"did you mean {near[0]!r}? The" if near else "the"
+    raise InputError(f"{kind} {name!r} is unknown: {hint} names are {', '.join(offered(names))}.")
+
+
+def offered(names: dict[str, Entry]) -> dict[str, Entry]:
+    """Those that a user may choose: what stands for something that is not here is read, and never chosen."""
+    return {name: entry for name, entry in names.items() if name != "unavailable"}
 
 
 def kind_of(names: dict[str, Entry], choice: Any) -> str:

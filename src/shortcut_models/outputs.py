@@ -1,6 +1,7 @@
 """What `shortcut sample` is asked for: labels, and a place for what is drawn."""
 
-from collections.abc import Sequence
+import difflib
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -22,12 +23,18 @@ def default_labels(unconditional: bool) -> Literal["balanced", "none"]:
 
 
 def choose_labels(
-    wish: str, count: int, num_classes: int, seed: int, counts: Int[np.ndarray, " classes"] | None = None
+    wish: str,
+    count: int,
+    num_classes: int,
+    seed: int,
+    counts: Int[np.ndarray, " classes"] | None = None,
+    class_names: Callable[[], Sequence[str]] = tuple,
 ) -> Labels:
     """One label per sample from "balanced", "random", "data", "none" or classes such as "0,1,2", gone through in turn.
 
     A random label depends on (seed, i) alone; "data" mixes the classes in the proportions of `counts`; "none" is the
-    null label, `num_classes`. Raises InputError for anything else.
+    null label, `num_classes`. A class is a number, or else one of `class_names()`, which may have to read the data.
+    Raises InputError for anything else.
     """
     if wish == "data" and counts is not None:
         return proportional_labels(counts, count)
@@ -40,10 +47,11 @@ def choose_labels(
         key = jax.random.fold_in(jax.random.key(seed), 2**32 - 1)
         draw = jax.vmap(lambda i: jax.random.randint(jax.random.fold_in(key, i), (), 0, num_classes))
         return np.asarray(draw(np.arange(count)), np.int32)
+    parts = wish.split(",")
     try:
-        classes = [int(part) for part in wish.split(",")]
+        classes = [int(part) for part in parts]
     except ValueError:
-        raise InputError(f"--labels {wish} must be balanced, random, data, none, or classes such as 0,1,2.") from None
+        classes = [_find_class(part, tuple(class_names())) for part in parts]
     if len(classes) > num_classes:
         raise InputError(f"--labels names {len(classes)} labels, but the model knows {num_classes} classes.")
     wrong = [label for label in classes if not 0 <= label < num_classes]
@@ -52,6 +60,17 @@ def choose_labels(
             f"label {wrong[0]} is unknown: labels go from 0 to {num_classes - 1}, and none asks for no class."
         )
     return np.resize(np.array(classes, np.int32), count)
+
+
+def _find_class(part: str, names: tuple[str, ...]) -> int:
+    """The label of a class by its number, or else by its name."""
+    if part.strip().isdecimal():
+        return int(part)
+    if part in names:
+        return names.index(part)
+    close = difflib.get_close_matches(part, names, 1)
+    hint = f"did you mean {close[0]}?" if close else "use balanced, random, data, none, or classes such as 0,1,2."
+    raise InputError(f"--labels names {part or 'an empty one'}, which is no class: {hint}")
 
 
 def say_if_untrained(objective: Objective, guidance: float, budgets: Sequence[int]) -> None:

@@ -146,8 +146,10 @@ def test_no_label_is_asked_for_as_the_null_label(trained: Path, tmp_path: Path) 
 
 
 def test_the_default_goes_into_the_run(trained_copy: Path) -> None:
-    assert cli.main(["sample", str(trained_copy), "--steps", "1", "--count", "2", "--seed", "2"]) == 0
-    assert (trained_copy / "sample-1-steps-seed-2.png").exists()
+    draw = ["sample", str(trained_copy), "--steps", "1", "--seed", "2"]
+    assert cli.main(draw) == cli.main([*draw, "--count", "2", "--labels", "7,0", "--guidance", "1.5"]) == 0
+    names = {"sample-1-step-seed-2.png", "sample-1-step-seed-2-count-2-labels-7,0-guidance-1.5.png"}
+    assert {path.name for path in trained_copy.glob("*.png")} >= names
 
 
 def test_random_labels_are_a_function_of_seed_and_index(trained: Path, tmp_path: Path) -> None:

@@ -2,6 +2,9 @@
 
 import errno
 import os
+import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -238,6 +241,41 @@ def test_the_command(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixtur
     model = load(trained, "raw")
     noise, labels = noise_of(model, 3), np.array([0, 4, 9])
     near(draw(out, noise=noise, label=labels), model.sample(labels, 2, noise=noise))
+
+
+SERVED = """
+import runpy, sys
+del sys.argv[0]
+runpy.run_path(sys.argv[0], run_name="__main__")
+print(sorted({name.split(".")[0] for name in sys.modules} & {"jax", "shortcut_models", "scipy"}))
+"""
+
+
+def serve(*words: object) -> subprocess.CompletedProcess[str]:
+    """The example, as a program that has never heard of us."""
+    example = Path(__file__).parents[2] / "examples" / "serve_onnx.py"
+    command = [sys.executable, "-c", SERVED, str(example), *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+def test_the_example_draws_what_the_model_does_without_it(tmp_path: Path) -> None:
+    model = model_of()
+    export_onnx(model, tmp_path / "x.onnx", steps=2)
+    done = serve(tmp_path / "x.onnx", tmp_path / "out.npz", 12)
+    assert re.fullmatch(r"12 samples in \d+\.\d+ s\n\[\]\n", done.stdout), done
+    found = np.load(tmp_path / "out.npz")
+    labels = np.arange(12) % 10
+    noise = np.random.default_rng(0).standard_normal((12, 8, 8, 1), np.float32)
+    np.testing.assert_array_equal(found["labels"], labels)
+    expected = np.clip(127.5 * (model.sample(labels, 2, noise=noise) + 1), 0, 255)
+    np.testing.assert_allclose(found["images"], expected, atol=0.51)
+
+
+def test_the_example_says_how_it_is_run_and_what_it_cannot_read(tmp_path: Path) -> None:
+    for words in ([], ["x.onnx", "out.npz", "many"], ["x.onnx", "out.npz", "0"]):
+        assert "FILE.onnx OUT.npz [COUNT]" in serve(*words).stderr
+    done = serve(tmp_path / "x.onnx", tmp_path / "out.npz")
+    assert done.returncode == 1 and "x.onnx cannot be read: " in done.stderr and "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize(

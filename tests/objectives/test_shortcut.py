@@ -393,6 +393,15 @@ def test_a_missing_null_label_is_refused(objective: Shortcut, message: str) -> N
         jax.eval_shape(lambda key: record(objective, X1, LABEL, key, null=None).loss, jax.random.key(0))
 
 
+@pytest.mark.parametrize("longer", [True, False])
+def test_continuous_jumps_are_spread_evenly_over_lengths_or_octaves(longer: bool) -> None:
+    objective = Shortcut(step_sizes="continuous", levels=16, longer=longer)
+    t, d, _ = (np.asarray(drawn) for drawn in objective._draw_jumps(jax.random.key(0), 64))
+    place = (d - 1 / 16) / (15 / 16) if longer else 1 + np.log2(d) / 4
+    np.testing.assert_allclose(np.diff(place), 1 / 64, atol=1e-6)
+    assert 0 <= place[0] < 1 / 64 and np.all(t + d <= 1)
+
+
 def test_longer_jumps_have_the_shares_of_bootstrap_dt_bias() -> None:
     # As in the official code with 56 rows and 7 levels: 56 / 2 // 7 rows each for the five finest, 56 / 4 with d=1/2.
     draw = dataclasses.replace(Shortcut(), longer=True)._draw_jumps

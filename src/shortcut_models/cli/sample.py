@@ -26,8 +26,8 @@ class Sample:
     """Number of samples."""
     labels: str = ""
     """balanced goes through the classes in turn, random draws them, data mixes them in the proportions of the data
-    trained on, none asks for no class; or the classes to go through, such as 0,1,2. By default balanced, or none for
-    a run that was trained without labels."""
+    trained on, none asks for no class; or the classes to go through, by number, such as 0,1,2, or by name. By default
+    balanced, or none for a run that was trained without labels."""
     guidance: float = 1.0
     """Push towards the label: 1 is none, 1.5 to 4 is usual; doubles the cost."""
     seed: int = 0
@@ -40,6 +40,14 @@ class Sample:
     arrays: Literal["", "adm"] = ""
     """Arrays of an .npz as the evaluators of ADM and its kind take them (adm): arr_0, the images, and arr_1, their
     labels, written as they are drawn, however many; killed, the same command goes on."""
+
+    def default_name(self) -> str:
+        """Of the picture in the run folder, with whatever was asked for and is not the default."""
+        words = {name: getattr(self, name) for name in ("count", "labels", "guidance", "weights")}
+        other = {name: str(word) for name, word in words.items() if word != getattr(Sample, name)}
+        # Names of classes may be long, or hold a slash.
+        rest = "".join(f"-{name}-{word[:40].replace('/', '-')}" for name, word in other.items())
+        return f"sample-{self.steps}-step{'s' * (self.steps > 1)}-seed-{self.seed}{rest}.png"
 
 
 def run(words: list[str], model: "Model | None" = None) -> int:
@@ -62,13 +70,14 @@ def run(words: list[str], model: "Model | None" = None) -> int:
         startup.start_processes()
     data = model.data if model else read_shown(given.run)
     view = get_view(data.view)
-    out = given.out or folder_of(given.run) / f"sample-{given.steps}-steps-seed-{given.seed}.png"
+    out = given.out or folder_of(given.run) / given.default_name()
     view.check_out(out)
     model = model or load(given.run, given.weights)
     outputs.say_if_untrained(model.objective, given.guidance, [given.steps])
     wish = given.labels or outputs.default_labels(model.unconditional)
     counts = class_counts(data) if wish == "data" else None
-    labels = outputs.choose_labels(wish, given.count, model.num_classes, given.seed, counts)
+    names = lambda: model.class_names  # noqa: E731
+    labels = outputs.choose_labels(wish, given.count, model.num_classes, given.seed, counts, names)
     if given.arrays:
         write_arrays(out, model, labels, given.steps, given.guidance, given.seed)
         print(f"{given.count} images in {given.steps} step{'s' * (given.steps > 1)}: {out}")

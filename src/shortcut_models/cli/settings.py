@@ -129,9 +129,9 @@ def preset_list() -> str:
 
 def name_list(names: dict[str, catalogue.Entry]) -> str:
     """A line or more for each choice of one kind; those of the official code are told in a word."""
-    own = {name: found for name, found in names.items() if not name.endswith("-original")}
+    own = {name: found for name, found in catalogue.offered(names).items() if not name.endswith("-original")}
     lines = [parsing.entry(name, found.about) for name, found in own.items()]
-    if len(own) < len(names):
+    if any(name.endswith("-original") for name in names):
         lines.append(parsing.entry("NAME-original", "the same with the official code's constants"))
     return "\n".join(lines)
 

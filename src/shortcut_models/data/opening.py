@@ -85,7 +85,9 @@ def recognise(place: str, latents: str = "") -> Data:
 def _why_none(path: Path) -> str:
     """Why nothing is recognised at a path, and what to do."""
     if not path.exists():
-        return f"are neither a name nor a path that exists: the names are {', '.join(catalogue.DATA)}."
+        return (
+            f"are neither a name nor a path that exists: the names are {', '.join(catalogue.offered(catalogue.DATA))}."
+        )
     if path.is_dir():
         if not any(path.iterdir()):
             return "are an empty folder: name the one in which the images lie."
@@ -105,7 +107,7 @@ def _why_none(path: Path) -> str:
 
 def _kinds() -> Iterator[str]:
     """Names in the catalogue that say how to read a path."""
-    for name in catalogue.DATA:
+    for name in catalogue.offered(catalogue.DATA):
         found = catalogue.find("data set", catalogue.DATA, name)
         if isinstance(found, type) and any(field.name == "path" for field in dataclasses.fields(found)):
             yield name

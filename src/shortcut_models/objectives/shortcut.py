@@ -60,8 +60,8 @@ class Shortcut(Bootstrapped):
     step_sizes: Literal["dyadic", "continuous"] = "dyadic"
     """Jumps of length 1, 1/2, 1/4, ... at multiples of their length; or any length in [1/levels, 1]."""
     longer: bool = False
-    """Draw dyadic jumps of length 1 and 1/2 more often, as bootstrap_dt_bias of the original: the n - 2 others 1/2n
-    of the time each, 1/2 a quarter, and 1 the rest."""
+    """Draw long jumps more often. Continuous ones: every length is as likely, where else every octave is. Dyadic ones,
+    as bootstrap_dt_bias of the original: the n - 2 shortest 1/2n of the time each, 1/2 a quarter, and 1 the rest."""
     split: Literal["half", "random"] = "half"
     """Where the target's two jumps meet; "random" needs continuous step sizes."""
     target_decay: float | None = 0.99
@@ -191,6 +191,8 @@ class Shortcut(Bootstrapped):
         finest = self.levels.bit_length() - 1
         if self.step_sizes == "continuous":
             d = 2.0 ** (-finest * (1 - spread))
+            if self.longer:
+                d = (1 + (self.levels - 1) * spread) / self.levels
             meet = jax.random.uniform(meet_key, (count,)) if self.split == "random" else half
             return (1 - d) * uniform, d, meet
         # The finest level first, as `_target` expects; d = 2/levels is the shortest jump built of two.

@@ -7,7 +7,7 @@ Needs CelebA-HQ as TFDS prepared it (TFDS_DATA_DIR) and the SD-VAE's file (SHORT
 which encodes the images in front of every step; docs/data.md says how to encode them once instead. Batch 64,
 410,000 steps, learning rate 1e-4, weight decay 0.1, one average of the weights of decay 0.999.
 
-The bill: 4.0e18 operations, and 7.2e18 more for the encoder, or 1.5e16 if it runs once over 28,000 images and
+Cost: 4.0e18 operations, and 7.2e18 more for the encoder, or 1.5e16 if it runs once over 28,000 images and
 their mirror images. At 4e14 a second, 40 % of an H100's peak in bfloat16, that would be 3 hours of one such
 device, and 5 more for the encoder; not measured. The official page expects an FID of 6.9 in 128 steps, 13.8 in 4
 and 20.5 in one; we have not trained it.

@@ -1,4 +1,4 @@
-"""3,786 emoji (Twemoji) at 16x16, in the 9 categories and the skin tones of their package: pictures in colour.
+"""3,786 emoji (Twemoji) at 16x16, in nine categories and one of skin tones: pictures in colour.
 
     python examples/emoji.py emoji
     shortcut prepare emoji emoji-16 --size 16 --alpha white

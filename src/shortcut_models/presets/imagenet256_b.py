@@ -8,7 +8,7 @@ which encodes the images in front of every step; docs/data.md says how to encode
 810,000 steps, learning rate 1e-4, weight decay 0.1, one average of the weights of decay 0.999, targets guided by
 1.5.
 
-The bill: 3.2e19 operations, and 5.7e19 more for the encoder, or 7e17 if it runs once over 1.28 million images and
+Cost: 3.2e19 operations, and 5.7e19 more for the encoder, or 7e17 if it runs once over 1.28 million images and
 their mirror images. At 4e14 a second, 40 % of an H100's peak in bfloat16, that would be 22 hours of one such
 device, and 39 more for the encoder; not measured. The official page expects an FID of 15.5 in 128 steps, 28.3 in 4
 and 40.3 in one; we have not trained it.

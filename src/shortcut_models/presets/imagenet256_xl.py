@@ -3,7 +3,7 @@
     shortcut train imagenet256-xl --sharding fsdp
     shortcut sample runs/imagenet256-xl --steps 1
 
-As imagenet256-b, with a larger network. The bill: 1.6e20 operations, besides the encoder's: 115 hours of one
+As imagenet256-b, with a larger network. Cost: 1.6e20 operations, besides the encoder's: 115 hours of one
 device that does 4e14 a second, 40 % of an H100's peak in bfloat16; not measured. The official page expects an FID of
 3.8 in 128 steps, 7.8 in 4 and 10.6 in one; we have not trained it.
 """
