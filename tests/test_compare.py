@@ -149,11 +149,11 @@ def test_two_digits_of_spread() -> None:
 def test_arithmetic_is_relative_to_the_least() -> None:
     def report(flops: float) -> dict[str, Any]:
         steps = {"1": {"distance": 1.0, "agreement-x": 0.5}}
-        return {"steps": steps, "meant_for": {"1": True}, "flops": flops, "images": 10, "seconds": 3 * flops}
+        return {"steps": steps, "meant_for": {"1": True}, "flops": flops, "images": 10, "seconds": 1.5 * flops}
 
     found = table({"a": [report(30)], "b": [report(40), report(50)]}, [1]).splitlines()
-    assert found[2] == "| a | **1.00**, 50.0 % | 1.00 | 1.5 min |"
-    assert found[3] == "| b | **1.00 ± 0.00**, 50.0 % | 1.50 | 2.2 min |"
+    assert found[2] == "| a | **1.00**, 50.0 % | 1.00 | 45 s |"
+    assert found[3] == "| b | **1.00 ± 0.00**, 50.0 % | 1.50 | 1.1 min |"
 
 
 @pytest.mark.parametrize(

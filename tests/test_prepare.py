@@ -496,3 +496,17 @@ def test_what_was_done_to_images_is_told_with_its_counts(
     assert cli.main(["prepare", str(source), str(tmp_path / "out"), "--size", "8"]) == 0
     told = [line for line in capsys.readouterr().out.splitlines() if line.startswith("note: ")]
     assert told == ["note: alpha_dropped, 2 images"]
+
+
+def test_a_check_lists_the_first_classes_and_counts_the_rest(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number in range(23):
+        for copy in range(1 + (number == 21)):
+            file = tmp_path / "data" / f"c{number:02}" / f"{copy}.png"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("L", (8, 8)).save(file)
+    assert cli.main(["prepare", "--check", str(tmp_path / "data")]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said[1:3] == ["         1  c00", "         1  c01"]
+    assert said[20:22] == ["         1  c19", "            and 3 more classes, of 1 to 2 images each"]

@@ -285,8 +285,9 @@ def table(found: dict[str, list[dict[str, Any]]], steps: Sequence[int]) -> str:
                 cell += f", {100 * statistics.mean(r['steps'][str(n)][agreement] for r in reports):.1f} %"
             cells.append(cell if reports[0]["meant_for"][str(n)] else f"({cell})")
         work = statistics.mean(r["flops"] / r["images"] for r in reports) / least
-        minutes = statistics.mean(r["seconds"] for r in reports) / 60
-        lines.append(f"| {name} | " + " | ".join(cells) + f" | {work:.2f} | {minutes:.1f} min |")
+        seconds = statistics.mean(r["seconds"] for r in reports)
+        duration = f"{seconds:.0f} s" if seconds < 60 else f"{seconds / 60:.1f} min"
+        lines.append(f"| {name} | " + " | ".join(cells) + f" | {work:.2f} | {duration} |")
     if "ratio" in first:
         share = f", {100 * first['real'][agreement]:.1f} %" if agreement else ""
         real = [f"**{spread([first['real'][distance]])}**, 1x{share}", *[""] * (len(steps) - 1)]

@@ -149,8 +149,11 @@ def _check(words: list[str]) -> int:
     heights, widths = found["heights"], found["widths"]
     sizes = f", {widths[0]}x{heights[0]} to {widths[2]}x{heights[2]}" if found["count"] else ""
     print(f"{found['count']} usable images{sizes}")
-    for name, count in zip(found["class_names"], found["class_counts"], strict=False):
+    classes = list(zip(found["class_counts"], found["class_names"], strict=False))
+    for count, name in classes[:LISTED]:
         print(f"  {count:>8}  {name}")
+    if rest := [count for count, _ in classes[LISTED:]]:
+        print(f"            and {len(rest)} more classes, of {min(rest)} to {max(rest)} images each")
     for reason, count in found["left_out_by_reason"].items():
         print(f"  {count:>8}  left out: {reason}")
     for bad in found["left_out"][:LISTED]:
