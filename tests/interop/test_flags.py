@@ -1,6 +1,7 @@
 """The official code's command line: every flag, and what it means train type by train type."""
 
 import json
+import re
 import shlex
 import sys
 from dataclasses import replace
@@ -19,7 +20,7 @@ from shortcut_models.config import FREE_TO_CHANGE, Config
 from shortcut_models.config_json import to_json
 from shortcut_models.data.images import FOUND
 from shortcut_models.data.pipeline import batch_dataset
-from shortcut_models.interop import flag_uses, flags
+from shortcut_models.interop import flag_help, flag_uses, flags
 from shortcut_models.metrics.features import inception
 from shortcut_models.presets import get_preset
 from tests.codecs.vaes import write_small
@@ -451,7 +452,9 @@ DRAWN = ("labelled", "unlabelled", "naive")
 def test_without_flags_the_help_is_there(capsys: pytest.CaptureFixture[str]) -> None:
     assert flags.main(["--help"]) == 0
     shown = capsys.readouterr().out
-    assert all(f"--{name} " in shown for name in flags.FLAGS | flags.OURS)
+    assert all(re.search(rf"^  --{re.escape(name)} +\w", shown, re.M) for name in flags.FLAGS | flags.OURS)
+    assert set(flag_help.ABOUT) == set(flags.FLAGS | flags.OURS)
+    assert "Images per step, over all devices. (32)\n" in shown
 
 
 def test_measuring_in_training_is_the_official_code_s(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

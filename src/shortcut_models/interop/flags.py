@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from shortcut_models import catalogue, terminal
 from shortcut_models.cli import parsing
 from shortcut_models.errors import InputError
-from shortcut_models.interop import flag_uses
+from shortcut_models.interop import flag_help, flag_uses
 
 if TYPE_CHECKING:
     from shortcut_models.config import Config
@@ -167,19 +167,6 @@ TRAIN_TYPES = {
 }
 """What each `--model.train_type` is here."""
 
-HELP = """\
-usage: python train.py [--FLAG VALUE ...]
-
-The command line of the official code: its flags mean what they mean there. It prints the `shortcut train`
-command that does the same, and trains.
-
-{flags}
-
-Besides, of ours:
-
-{ours}
-"""
-
 
 def read_flags(words: list[str]) -> dict[str, Any]:
     """The flags given, by name, each of its default's type; `_` may stand in numbers, as in 410_000.
@@ -213,8 +200,7 @@ def main(words: list[str] | None = None) -> int:
 def run(words: list[str], program: bool = False) -> int:
     """Train, or draw samples, as `--mode` says; raises InputError for what cannot be."""
     if parsing.wants_help(words):
-        shown = ["\n".join(f"  --{name} ({value})" for name, value in table.items()) for table in (FLAGS, OURS)]
-        print(HELP.format(flags=shown[0], ours=shown[1]), end="")
+        print(flag_help.usage(FLAGS, OURS), end="")
         return 0
     given = read_flags(words)
     flags: dict[str, Any] = FLAGS | OURS | given
