@@ -192,7 +192,7 @@ def test_a_start_on_latents_of_another_vae_is_told(
     ],
 )
 def test_a_network_forgets_the_step_and_its_classes(network: Network) -> None:
-    params = jax.tree.map(lambda leaf: leaf + 0.1, network.init(jax.random.key(0)))
+    params = jax.jit(lambda: jax.tree.map(lambda leaf: leaf + 0.1, network.init(jax.random.key(0))))()
     x = jax.random.normal(jax.random.key(1), (3, *network.shape))
     t = np.asarray([0.1, 0.5, 0.9], np.float32)
     without = network.without_step(params, 0.25)

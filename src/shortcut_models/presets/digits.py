@@ -27,9 +27,16 @@ PRESET = Config(
         num_heads=4,
         scan=False,  # On a CPU the unrolled blocks are faster, and so few compile quickly.
     ),
-    # Chains of four bootstraps lose less than seven; half the batch learns jumps, of any length and from any two.
+    # Chains of four bootstraps lose less than seven; half the batch learns jumps, of any length, from any two, and of
+    # every length as often.
     objective=Shortcut(
-        levels=16, step_sizes="continuous", split="random", share=0.5, flow_weight=8.0, target_decay=0.95
+        levels=16,
+        step_sizes="continuous",
+        longer=True,
+        split="random",
+        share=0.5,
+        flow_weight=8.0,
+        target_decay=0.95,
     ),
     optimizer=Optimizer(learning_rate=4e-3, warmup_steps=200, schedule="cosine", decay_steps=8000),
 )
