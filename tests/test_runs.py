@@ -62,7 +62,7 @@ def empty(run: Path) -> None:
 
 
 SPOILT = {
-    "missing": (lambda run: shutil.rmtree(run), "does not exist: give the --run-dir of a training run"),
+    "missing": (lambda run: shutil.rmtree(run), "does not exist: name a run of `shortcut train`, or a model folder"),
     "empty": (empty, "is not a run folder: it holds no run.json"),
     "a file": (lambda run: (shutil.rmtree(run), run.write_text("")), "is empty: download or copy it again"),
     "no run.json": (remove("run.json"), "is not a run folder: it holds no run.json"),

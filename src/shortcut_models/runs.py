@@ -111,7 +111,7 @@ def read(folder: Path) -> dict[str, Any]:
     """
     path = folder / "run.json"
     if not folder.is_dir():
-        raise InputError(f"run folder {folder} does not exist: give the --run-dir of a training run.")
+        raise InputError(f"run folder {folder} does not exist: name a run of `shortcut train`, or a model folder.")
     if not path.exists():
         raise InputError(f"{folder} is not a run folder: it holds no run.json, which `shortcut train` writes.")
     if not path.is_file() or path.stat().st_size > LARGEST:
