@@ -27,7 +27,7 @@ from shortcut_models.provenance import provenance
 from shortcut_models.train import train
 from shortcut_models.weights import load
 
-STEPS = 3000  # Fewer than the demo's 8,000, for 36 runs to end within two hours.
+STEPS = 3000  # Fewer than the demo's 8,000, for 39 runs to end within two hours.
 BUDGETS = (1, 2, 4, 128)
 FOLDER = Path("runs/ladder")
 DOCS, RESULTS = Path("docs"), Path("benchmarks/results")
