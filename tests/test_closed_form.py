@@ -122,6 +122,7 @@ def test_the_exact_flow_map_has_no_residual_at_any_continuous_jump() -> None:
         assert found[name][1] < 1e-9
 
 
+@pytest.mark.slow
 def test_the_exact_flow_map_has_no_residual_in_progressive_distillation() -> None:
     objective = Progressive(total_images=500, levels=32, label_dropout=0.0)
     for stage, name in enumerate(["1/16", "1/8", "1/4", "1/2", "1"]):

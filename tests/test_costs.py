@@ -90,6 +90,7 @@ def test_the_memory_of_devices_that_are_not_here_follows_from_shapes() -> None:
     assert spread[64] < spread[8] < whole
 
 
+@pytest.mark.slow
 def test_a_step_is_compiled_for_one_device_s_share() -> None:
     config = replace(get_preset("points"), batch_size=32)
     head, one, eight, many, *about = (line.split() for line in memory_table(config, shapes_of(config)))

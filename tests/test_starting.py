@@ -272,6 +272,7 @@ def test_a_network_without_steps_answers_as_for_index_0(from_official: Callable[
         assert close(answers(config.model, params, x, 0.4, d, [1, 10]), expected)
 
 
+@pytest.mark.slow
 def test_an_official_training_goes_on(from_official: Callable[..., Config], official: Path, tmp_path: Path) -> None:
     config = from_official("--start-optimizer", "1", "--max-steps", "8", "--optimizer.learning-rate", "0.01")
     state = init_state(config, started(config))

@@ -164,6 +164,7 @@ def test_random_labels_are_a_function_of_seed_and_index(trained: Path, tmp_path:
     assert (a != c).any()
 
 
+@pytest.mark.slow
 def test_the_parameters_of_a_dry_run_are_those_that_training_makes(
     capsys: pytest.CaptureFixture[str], trained: Path, tiny_flags: list[str], tmp_path: Path
 ) -> None:

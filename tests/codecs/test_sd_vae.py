@@ -145,6 +145,7 @@ def test_images_are_encoded_sampled_and_scaled_and_samples_decoded_spread_over_t
     )
 
 
+@pytest.mark.slow
 def test_edm2s_latents_are_whitened_and_of_images_between_0_and_1(tiny):
     codec = Edm2Latents.of(tiny)
     mean, deviation = latents(2), np.abs(latents(2)) + 0.1

@@ -142,6 +142,7 @@ def test_blocks_apart_are_those_of_the_stack(params: Params, velocity: np.ndarra
     np.testing.assert_allclose(jax.jit(unrolled.apply)(apart, X, T, D, LABEL), velocity, rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_unrolled_gradient_is_that_of_the_scan(params: Params) -> None:
     def loss(network: DiT, params: Params) -> jax.Array:
         return jnp.mean(network.apply(params, X, T, D, LABEL) ** 2)
@@ -170,6 +171,7 @@ def test_gelu_and_its_derivatives_are_those_of_jax() -> None:
         np.testing.assert_allclose(ours, theirs, rtol=0, atol=6e-5)
 
 
+@pytest.mark.slow
 def test_recomputing_blocks_changes_neither_output_nor_gradient(params: Params) -> None:
     def loss(network: DiT, params: Params) -> jax.Array:
         return jnp.mean(network.apply(params, X, T, D, LABEL) ** 2)
