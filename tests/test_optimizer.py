@@ -44,7 +44,7 @@ def test_weight_decay_shrinks_matrices_or_everything(tiny: Config, decayed: Any)
     params = jax.tree.map(lambda leaf: jnp.ones(leaf.shape), jax.eval_shape(tiny.model.init, jax.random.key(0)))
 
     @jax.jit
-    def update(params: Params) -> Params:
+    def update(params: Params) -> Any:
         return optimizer.update(jax.tree.map(jnp.zeros_like, params), optimizer.init(params), params)[0]
 
     with jax.numpy_dtype_promotion("standard"):

@@ -457,6 +457,30 @@ def test_without_flags_the_help_is_there(capsys: pytest.CaptureFixture[str]) -> 
     assert "Images per step, over all devices. (32)\n" in shown
 
 
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [
+        ("give it with --data.vae or SHORTCUT_VAE.", "give it with SHORTCUT_VAE."),
+        (
+            "set --model.num_classes 2, or --objective.label-dropout 1",
+            "set --model.num_classes 2, or --model.class_dropout_prob 1",
+        ),
+        (
+            "name it with --start-from, or choose another --run-dir.",
+            "name it with --load_dir, or choose another --save_dir.",
+        ),
+        ("runs/a--b-c is damaged: raise --max-steps.", "runs/a--b-c is damaged: raise --max_steps."),
+    ],
+)
+def test_refusals_name_the_official_code_s_flags(ours: str, theirs: str) -> None:
+    assert flag_help.in_their_words(ours) == theirs
+
+
+def test_an_unknown_flag_is_named_as_it_was_typed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert flags.main(["--batch_sise", "3"]) == 2
+    assert "--batch_sise is unknown: did you mean --batch_size?" in capsys.readouterr().err
+
+
 def test_measuring_in_training_is_the_official_code_s(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     np.savez(tmp_path / "stats.npz", mu=np.zeros(3), sigma=np.eye(3))
     common = f"--dataset_name celebahq256 --model.use_stable_vae 0 --batch_size 8 --fid_stats {tmp_path / 'stats.npz'}"

@@ -1,6 +1,8 @@
 """`python train.py --help`: what each flag of the official code means, there and here."""
 
-from shortcut_models.cli import parsing
+import re
+
+from shortcut_models.cli import original_flags, parsing
 
 ABOUT = {
     "dataset_name": "imagenet256, celebahq256, lsunchurch or another name of TFDS; or the path of data.",
@@ -84,3 +86,17 @@ def usage(flags: dict[str, bool | int | float | str | None], ours: dict[str, boo
 
     shown = ["\n".join(line(name, default) for name, default in table.items()) for table in (flags, ours)]
     return HELP.format(flags=shown[0], ours=shown[1])
+
+
+SAME = {ours: f"--{name}" for name, ours in original_flags.OURS.items() if re.fullmatch(r"--[\w.-]+", ours)}
+THEIRS = SAME | {"--start-from": "--load_dir", "--data.vae": "SHORTCUT_VAE"}
+"""What the official code calls flags of ours, or what else a user of its flags can set."""
+
+
+def in_their_words(sentence: str) -> str:
+    """A refusal with the official code's flags in place of ours, and `_` in them, as they were typed."""
+
+    def theirs(found: re.Match[str]) -> str:
+        return THEIRS.get(found[0], "--" + found[0][2:].replace("-", "_"))
+
+    return re.sub(r"(?<!\S)--[a-z][\w.-]*\w", theirs, sentence).replace("SHORTCUT_VAE or SHORTCUT_VAE", "SHORTCUT_VAE")

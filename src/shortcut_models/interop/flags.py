@@ -194,7 +194,14 @@ def main(words: list[str] | None = None) -> int:
     """Do what the command line of the official code asks for; returns the exit status, as `shortcut` does."""
     program = words is None
     words = sys.argv[1:] if words is None else words
-    return terminal.run(lambda: run(words, program), program)
+
+    def command() -> int:
+        try:
+            return run(words, program)
+        except InputError as error:
+            raise InputError(flag_help.in_their_words(str(error))) from None
+
+    return terminal.run(command, program)
 
 
 def run(words: list[str], program: bool = False) -> int:
