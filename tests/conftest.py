@@ -81,7 +81,7 @@ TINY_FLAGS = """
 --model.hidden-size 16 --model.depth 2 --model.num-heads 2 --model.scan 1
 --optimizer.learning-rate 1e-2 --optimizer.warmup-steps 2 --optimizer.schedule constant --optimizer.decay-steps 0
 --objective.target-decay 0.99 --objective.flow-weight 1 --objective.share 0.25
---objective.levels 128 --objective.step-sizes dyadic --objective.split half
+--objective.levels 128 --objective.step-sizes dyadic --objective.split half --objective.longer 0
 """.split()  # noqa: SIM905
 
 

@@ -31,7 +31,7 @@ def refused(capsys: pytest.CaptureFixture[str], *words: object) -> str:
     ("words", "message"),
     [
         (["--labels", "0,10"], "label 10 is unknown: labels go from 0 to 9"),
-        (["--labels", "cat"], "--labels cat must be balanced, random, data, none, or classes"),
+        (["--labels", "cat"], "--labels names cat, which is no class: use balanced"),
         (["--labels", ",".join("01234567890")], "--labels names 11 labels, but the model knows 10 classes"),
         (["--out", "picture.jpg"], "must end in .png or .npz"),
     ],

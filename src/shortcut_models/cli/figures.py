@@ -14,8 +14,8 @@ class Figures:
 
     Those that cannot be drawn are left out with a sentence each. docs/figures.md says how to read them.
 
-    A model folder may stand for the run, and so may a model's owner/name on the hub, with figures/ in the working
-    directory.
+    A model folder may stand for the run, and so may a model's owner/name on the hub, whose figures/ is in the
+    working directory.
     """
 
     run: Path
