@@ -118,11 +118,8 @@ def index(place: Path) -> dict[str, Any]:
     (version / "label.labels.txt").write_text("\n".join(map(str, range(1000))))
     code = (
         "import time\n"
-        "from pathlib import Path\n"
+        "from benchmarks.speed.race import peak\n"
         "from shortcut_models.data.tfds import Tfds\n"
-        "def peak():\n"
-        "    lines = Path('/proc/self/status').read_text().splitlines()\n"
-        "    return next(int(line.split()[1]) for line in lines if line.startswith('VmHWM'))\n"
         "before, began = peak(), time.perf_counter()\n"
         f"source = Tfds(path={str(version)!r}, size=256).open()\n"
         "source.records._fetch(len(source) - 1)\n"

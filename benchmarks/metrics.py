@@ -29,6 +29,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from benchmarks.speed.race import peak
 from shortcut_models import catalogue
 from shortcut_models.evaluate import evaluate, read_report
 from shortcut_models.files import write_json
@@ -160,12 +161,6 @@ def stream() -> None:
             np.full((min(size, 50_000 - start), 1), start % 251, np.uint8), np.zeros(min(size, 50_000 - start))
         )
     print(json.dumps({"vectors": measurement.count, "chunk": size, "MiB": (peak() - before) / 1024}))
-
-
-def peak() -> int:
-    """KiB that this process held at most; `getrusage` would count what the one that started it held, too."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
 
 
 def demo_model() -> Model:

@@ -101,19 +101,6 @@ def test_half_the_steps_and_then_the_rest_give_the_same_bytes(
         assert_same(batch, dataset[k])
 
 
-def test_no_more_than_one_step_is_under_way(tiny: Config, monkeypatch: pytest.MonkeyPatch) -> None:
-    # Or a stop, and what is saved then, would have to wait for a queue of them.
-    waited: list[float] = []
-    monkeypatch.setattr(jax, "block_until_ready", lambda array: waited.append(float(array[0])))
-    with RunLog(tiny, [], 4) as log:
-        for done in (5, 6, 7):
-            totals = {"loss": jnp.array([done, 1.0])}
-            log.follow(done, totals)
-            totals["loss"].delete()  # As the next step does with the state's buffers.
-            assert waited == list(range(5, done))
-            assert log._progress._bar.n == tiny.batch_size * max(done - 1, 4)
-
-
 def test_a_finished_run_says_so_and_changes_nothing(
     tiny: Config, trained: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -20,6 +20,8 @@ class Entry(NamedTuple):
     """One line about it."""
     compared: bool = False
     """For objectives: whether `shortcut compare` takes it by default."""
+    offered: bool = True
+    """Whether a user may choose it; what stands for something that is not here is read, and never chosen."""
 
 
 DATA = {
@@ -42,7 +44,9 @@ DATA = {
     "repa-latents": Entry("data.latents:RepaLatents", "latents that REPA's tool encoded, of images in [-1, 1]"),
     "pairs": Entry("data.pairs:Pairs", "pairs of noise and sample that `shortcut pairs` drew from a run"),
     "unavailable": Entry(
-        "data.unavailable:Unavailable", "what is known of the data of a model that came without: not to train on"
+        "data.unavailable:Unavailable",
+        "what is known of the data of a model that came without: not to train on",
+        offered=False,
     ),
 }
 
@@ -187,8 +191,8 @@ def check(kind: str, names: dict[str, Entry], name: str) -> None:
 
 
 def offered(names: dict[str, Entry]) -> dict[str, Entry]:
-    """Those that a user may choose: what stands for something that is not here is read, and never chosen."""
-    return {name: entry for name, entry in names.items() if name != "unavailable"}
+    """Those that a user may choose."""
+    return {name: entry for name, entry in names.items() if entry.offered}
 
 
 def kind_of(names: dict[str, Entry], choice: Any) -> str:

@@ -1,7 +1,6 @@
 """The official code's command line: every flag, and what it means train type by train type."""
 
 import json
-import re
 import shlex
 import sys
 from dataclasses import replace
@@ -20,7 +19,7 @@ from shortcut_models.config import FREE_TO_CHANGE, Config
 from shortcut_models.config_json import to_json
 from shortcut_models.data.images import FOUND
 from shortcut_models.data.pipeline import batch_dataset
-from shortcut_models.interop import flag_help, flag_uses, flags
+from shortcut_models.interop import flag_uses, flags
 from shortcut_models.metrics.features import inception
 from shortcut_models.presets import get_preset
 from tests.codecs.vaes import write_small
@@ -447,38 +446,6 @@ def test_a_checkpoint_of_the_official_code_is_drawn_from_as_its_flags_say(
 
 
 DRAWN = ("labelled", "unlabelled", "naive")
-
-
-def test_without_flags_the_help_is_there(capsys: pytest.CaptureFixture[str]) -> None:
-    assert flags.main(["--help"]) == 0
-    shown = capsys.readouterr().out
-    assert all(re.search(rf"^  --{re.escape(name)} +\w", shown, re.M) for name in flags.FLAGS | flags.OURS)
-    assert set(flag_help.ABOUT) == set(flags.FLAGS | flags.OURS)
-    assert "Images per step, over all devices. (32)\n" in shown
-
-
-@pytest.mark.parametrize(
-    ("ours", "theirs"),
-    [
-        ("give it with --data.vae or SHORTCUT_VAE.", "give it with SHORTCUT_VAE."),
-        (
-            "set --model.num_classes 2, or --objective.label-dropout 1",
-            "set --model.num_classes 2, or --model.class_dropout_prob 1",
-        ),
-        (
-            "name it with --start-from, or choose another --run-dir.",
-            "name it with --load_dir, or choose another --save_dir.",
-        ),
-        ("runs/a--b-c is damaged: raise --max-steps.", "runs/a--b-c is damaged: raise --max_steps."),
-    ],
-)
-def test_refusals_name_the_official_code_s_flags(ours: str, theirs: str) -> None:
-    assert flag_help.in_their_words(ours) == theirs
-
-
-def test_an_unknown_flag_is_named_as_it_was_typed(capsys: pytest.CaptureFixture[str]) -> None:
-    assert flags.main(["--batch_sise", "3"]) == 2
-    assert "--batch_sise is unknown: did you mean --batch_size?" in capsys.readouterr().err
 
 
 def test_measuring_in_training_is_the_official_code_s(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,7 @@
 """The seam of data: a choice of data set, and the source of examples that it opens."""
 
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -57,7 +58,7 @@ def remarks(source: Source) -> list[str]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Data:
+class Data(ABC):
     """A choice of data: a frozen dataclass whose fields say which; opened when it is needed.
 
     A new data set is a file with a class derived from this one and a line in the catalogue.
@@ -71,9 +72,9 @@ class Data:
         """The data of this kind that lie at a path; none for data that lie nowhere."""
         return ()
 
+    @abstractmethod
     def open(self, split: str = "train") -> Source:
         """Open a split; raises InputError if the data are missing, damaged or have no such split."""
-        raise NotImplementedError
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -86,14 +87,14 @@ class Data:
         return next((name for name in ("validation", "test") if name in self.splits), None)
 
     @property
+    @abstractmethod
     def shape(self) -> tuple[int, ...]:
         """Shape of the network's input x: that of a stored item, as the codec maps it."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def num_classes(self) -> int:
         """Labels lie in [0, num_classes); 1 for data without labels."""
-        raise NotImplementedError
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -146,9 +147,9 @@ class Data:
         """The data set whose examples its samples are to be compared with: itself, but for pairs."""
         return self
 
+    @abstractmethod
     def identity(self) -> str:
         """A string that changes whenever the examples do: the key of cached statistics."""
-        raise NotImplementedError
 
     def check_split(self, split: str) -> None:
         """Raise InputError, listing the splits, unless `split` is one of them."""

@@ -6,6 +6,7 @@ is ignored as everywhere here.
 
 import json
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -106,7 +107,7 @@ def _pyarrow(path: Path) -> Any:
     return pyarrow
 
 
-class TableRecords:
+class TableRecords(ABC):
     """Rows of a table with a column of images and maybe one of labels."""
 
     left_out: list[LeftOut]
@@ -119,12 +120,12 @@ class TableRecords:
         names = features[self.label].get("names") if self.label else None
         self.class_names: tuple[str, ...] = tuple(map(str, names)) if names and data.labels else ()
 
-    def __len__(self) -> int:
-        raise NotImplementedError
+    @abstractmethod
+    def __len__(self) -> int: ...
 
+    @abstractmethod
     def row(self, index: int) -> tuple[Any, Any]:
         """The image, {"bytes", "path"}, and the label of a row."""
-        raise NotImplementedError
 
     def name(self, index: int) -> str:
         """The number of the row, and the image's path if one is kept."""

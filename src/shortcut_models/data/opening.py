@@ -85,9 +85,8 @@ def recognise(place: str, latents: str = "") -> Data:
 def _why_none(path: Path) -> str:
     """Why nothing is recognised at a path, and what to do."""
     if not path.exists():
-        return (
-            f"are neither a name nor a path that exists: the names are {', '.join(catalogue.offered(catalogue.DATA))}."
-        )
+        names = ", ".join(catalogue.offered(catalogue.DATA))
+        return f"are neither a name nor a path that exists: the names are {names}."
     if path.is_dir():
         if not any(path.iterdir()):
             return "are an empty folder: name the one in which the images lie."
