@@ -118,7 +118,7 @@ def index(place: Path) -> dict[str, Any]:
     (version / "label.labels.txt").write_text("\n".join(map(str, range(1000))))
     code = (
         "import time\n"
-        "from benchmarks.speed.race import peak\n"
+        "from benchmarks.peak import peak\n"
         "from shortcut_models.data.tfds import Tfds\n"
         "before, began = peak(), time.perf_counter()\n"
         f"source = Tfds(path={str(version)!r}, size=256).open()\n"

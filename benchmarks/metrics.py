@@ -29,7 +29,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from benchmarks.speed.race import peak
+from benchmarks.peak import peak
 from shortcut_models import catalogue
 from shortcut_models.evaluate import evaluate, read_report
 from shortcut_models.files import write_json

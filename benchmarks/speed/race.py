@@ -1,8 +1,7 @@
-"""Contestants that take turns, the ratio of their times, and what a process held in memory."""
+"""Contestants that take turns, and the ratio of their times."""
 
 import random
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 WINDOW = 0.15
@@ -38,9 +37,3 @@ def _calls(run: Callable[[], float]) -> int:
     if taken < 1:  # The first run may still warm up; a longer one needs no second look.
         taken = run()
     return max(1, min(20, round(WINDOW / taken)))
-
-
-def peak() -> int:
-    """KiB that this process held at most; `getrusage` would count what the one that started it held, too."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
