@@ -260,11 +260,9 @@ def test_a_flag_that_a_train_type_does_not_read_is_told_in_one_line(tmp_path: Pa
     assert flags.remarks(flags.FLAGS | flags.OURS | given, given) == [
         "--model.class_dropout_prob 0.5: --model.train_type consistency does not read it, in the official code neither."
     ]
-    np.savez(tmp_path / "stats.npz", mu=np.zeros(2048), sigma=np.eye(2048))
     given = {"fid_stats": str(tmp_path / "stats.npz")}
-    flags.check(flags.FLAGS | flags.OURS | given)
     told = flags.remarks(flags.FLAGS | flags.OURS | given, given)
-    assert f"--fid_stats {given['fid_stats']}: no FID is computed, for the weights of Inception are not in" in told[0]
+    assert f"--fid_stats {given['fid_stats']}: no FID is computed, for the file is not there." == told[0]
     assert "every image of a batch is used once" in told[1]
     assert "--objective.overlap 1" in told[1]
     for words in (["--objective.overlap", "1"], ["--model.train_type", "livereflow"], ["--model.train_type", "naive"]):
@@ -373,6 +371,9 @@ def test_the_celeba_command_trains_goes_on_and_draws(
         flags.run([*draw, "--model.train_type", "naive"])
     # The file of statistics is measured with, in the words and by the metric of `shortcut evaluate`.
     np.savez(tmp_path / "stats.npz", mu=np.zeros(2048), sigma=np.eye(2048))
+    with pytest.raises(InputError, match="asks for FID, but the weights of Inception are not in"):
+        flags.run([*draw, "--fid_stats", str(tmp_path / "stats.npz")])
+    assert not (tmp_path / "drawn").exists()
     monkeypatch.setattr(inception, "find_inception", lambda *_: None)
     measured: list[Any] = []
     monkeypatch.setattr(evaluate, "run", lambda *given: measured.append(given) or 0)
@@ -449,7 +450,7 @@ DRAWN = ("labelled", "unlabelled", "naive")
 
 
 def test_measuring_in_training_is_the_official_code_s(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    np.savez(tmp_path / "stats.npz", mu=np.zeros(3), sigma=np.eye(3))
+    np.savez(tmp_path / "stats.npz", mu=np.zeros(2048), sigma=np.eye(2048))
     common = f"--dataset_name celebahq256 --model.use_stable_vae 0 --batch_size 8 --fid_stats {tmp_path / 'stats.npz'}"
 
     def found(words: str) -> dict[str, str]:
@@ -457,7 +458,15 @@ def test_measuring_in_training_is_the_official_code_s(tmp_path: Path, monkeypatc
         return flag_uses.flags_of(flag_uses.during(given, flags.configuration(given)))
 
     usual = {"validate_every": "8000", "figures_every": "160000", "evaluate_weights": "raw"}
-    assert found("") == usual  # Inception is not here.
+    assert found("--fid_stats data/not_there.npz") == usual
+    refused = r"^--fid_stats .*stats\.npz asks for FID, but the weights of Inception are not in .*; without --fid_stats"
+    with pytest.raises(InputError, match=refused):
+        found("")
+    # Nothing is trained, and no folder made, before that is known.
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=refused):
+        flags.run(shlex.split(common))
+    assert [path.name for path in tmp_path.iterdir()] == ["stats.npz"]
     monkeypatch.setattr(inception, "find_inception", lambda *_: None)
     stats = {"metrics": "fid-paper", "stats": str(tmp_path / "stats.npz"), "stats_protocol": "paper"}
     usual |= stats | {"evaluate_every": "160000"}

@@ -3,7 +3,6 @@
 See `flags`, which calls this page.
 """
 
-import os
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -44,21 +43,30 @@ def check_statistics(path: Path) -> None:
 
 
 def why_no_fid(flags: dict[str, Any]) -> str | None:
-    """What lacks for the FID that `--fid_stats` asks for, in words; None if nothing does.
+    """A sentence if the file that `--fid_stats` names is not there: the official page's commands train without it."""
+    stats = flags["fid_stats"]
+    if not stats or Path(stats).exists():
+        return None
+    return f"--fid_stats {stats}: no FID is computed, for the file is not there."
 
-    Raises InputError if Inception's weights are named, but cannot be used.
+
+def measures_fid(flags: dict[str, Any]) -> bool:
+    """Whether FID is measured: `--fid_stats` names a file that is there.
+
+    Raises InputError if it does, and Inception's weights cannot be used.
     """
     from shortcut_models.metrics.features.inception import find_inception
 
-    if not Path(flags["fid_stats"]).exists():
-        return "the file is not there"
+    stats = flags["fid_stats"]
+    if not stats or why_no_fid(flags):
+        return False
     try:
         find_inception(_path(flags["inception"]), bool(flags["any_inception"]))
     except InputError as error:
-        if flags["inception"] or os.environ.get("SHORTCUT_INCEPTION"):
-            raise
-        return str(error).rstrip(".")
-    return None
+        raise InputError(
+            f"--fid_stats {stats} asks for FID, but {str(error).rstrip('.')}; without --fid_stats, none is computed."
+        ) from None
+    return True
 
 
 def _path(name: str | None) -> Path | None:
@@ -77,7 +85,7 @@ def during(flags: dict[str, Any], config: "Config") -> "During":
         evaluate_count=COUNT,
         evaluate_weights=_weights(flags),
     )
-    if not flags["fid_stats"] or why_no_fid(flags):
+    if not measures_fid(flags):
         return found
     guided = flags["model.cfg_scale"] != 0 and config.objective.trains_null_label
     return replace(
@@ -190,20 +198,20 @@ def _generate(flags: dict[str, Any], model: "Model", name: str, out: Path, setti
             f"--inference_generations {flags['inference_generations']} is less than a batch of {flags['batch_size']}: "
             "only whole batches are drawn."
         )
+    measured = measures_fid(flags)  # Before anything is drawn, for Inception may be missing.
     source, same = flags["load_dir"], {"count": count, "weights": _weights(flags), **settings}
     drawn = _words(source, same | {"out": out})
     print(f"the same as: {parsing.command_line('sample', [name, *drawn[1:]])}", flush=True)
     status = sample.run(drawn, model)
-    if status or not flags["fid_stats"]:
-        return status
     if missing := why_no_fid(flags):
-        print(f"--fid_stats {flags['fid_stats']}: no FID is computed, for {missing}.")
-        return 0
+        print(missing)
+    if status or not measured:
+        return status
     measures = {"metrics": STATISTICS, "stats": flags["fid_stats"], "stats-protocol": PROTOCOL}
     measures |= {name.replace("_", "-"): flags[name] for name in ("inception", "any_inception") if flags[name]}
-    measured = _words(source, same | measures | {"out": out.with_name(f"{out.name}.json")})
-    print(f"the same as: {parsing.command_line('evaluate', [name, *measured[1:]])}", flush=True)
-    return evaluate.run(measured, model)
+    words = _words(source, same | measures | {"out": out.with_name(f"{out.name}.json")})
+    print(f"the same as: {parsing.command_line('evaluate', [name, *words[1:]])}", flush=True)
+    return evaluate.run(words, model)
 
 
 def _words(source: str, options: dict[str, Any]) -> list[str]:

@@ -280,8 +280,8 @@ def remarks(flags: dict[str, Any], given: dict[str, Any]) -> list[str]:
         for name in CHOOSY
         if name in given and given[name] != FLAGS[name] and name not in TRAIN_TYPES[kind].reads
     ]
-    if flags["fid_stats"] and (missing := flag_uses.why_no_fid(flags)):
-        found.append(f"--fid_stats {flags['fid_stats']}: no FID is computed, for {missing}.")
+    if missing := flag_uses.why_no_fid(flags):
+        found.append(missing)
     if flags["load_dir"] and _goes_on(flags):
         found.append(
             "--load_dir: the run goes on as if it had not stopped, with its optimiser; --save_dir starts from its "
