@@ -83,5 +83,7 @@ def _help(words: list[str]) -> int:
     preset = settings.check_preset(line.arguments, "train")
     shown = settings.describe(settings.choose(preset, line))
     print(f"usage: shortcut train {preset} [--run-dir DIR] [--dry-run] [--SETTING VALUE ...]\n")
+    print("What is measured and drawn while it trains is set by --evaluate-every and other flags, which")
+    print("`shortcut train --help` lists.\n")
     print(shown)
     return 0
