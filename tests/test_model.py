@@ -125,15 +125,22 @@ def test_raw_weights_are_not_the_average(trained: Path, model: Model) -> None:
         ({"labels": [0], "seed": 1.5}, "seed is 1.5, but must be a whole number between 0 and"),
         ({"labels": [0], "first": -1}, "first is -1, but must be a whole number between 0 and"),
         ({"labels": np.zeros((1, 1), int)}, "labels have shape"),
-        (
-            {"labels": [0], "noise": np.zeros((2, 8, 8, 1))},
-            r"noise has shape \(2, 8, 8, 1\), but \(1, 8",
-        ),
+        ({"labels": [[1], [2, 3]]}, r"labels are \[\[1\], \[2, 3\]\], but must be integers in a row"),
+        ({"labels": [0], "noise": np.zeros((2, 8, 8, 1))}, r"noise has shape \(2, 8, 8, 1\), but \(1, 8"),
+        ({"labels": [0], "noise": np.full((1, 8, 8, 1), np.nan)}, "noise has values that are not finite"),
+        ({"labels": [0], "noise": [[1, 2], [3]]}, r"noise is \[\[1, 2\], \[3\]\], but must be numbers"),
+        ({"labels": [0], "noise": np.zeros((1, 8, 8, 1), complex)}, "noise is array.*, but must be numbers"),
+        ({"labels": [0], "guidance": "2"}, "guidance is '2', but must be a finite number"),
+        ({"labels": [0], "guidance": None}, "guidance is None, but must be a finite number"),
+        ({"labels": [0], "guidance": [1, 2]}, r"guidance is \[1, 2\], but must be a finite number"),
     ],
 )
-def test_bad_samples_are_refused_in_a_sentence(model: Model, options: dict[str, Any], message: str) -> None:
+def test_bad_samples_are_refused_in_a_sentence(
+    model: Model, options: dict[str, Any], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     # As users call it, without the tests' own check of types.
     sample = inspect.unwrap(type(model).sample)
+    monkeypatch.setattr(type(model), "check_guidance", inspect.unwrap(type(model).check_guidance))
     with pytest.raises(InputError, match=message):
         sample(model, **options)
 
@@ -166,11 +173,18 @@ def test_bad_noise_is_refused_in_a_sentence(model: Model, seed: Any, first: Any,
         ((2, 8, 8, 1), [0, 0, 0], 0, 0, "one number or 2 of them"),
         ((2, 8, 8, 1), 0, 0, 11, "label 11 is unknown"),
         ((2, 8, 8, 1), 0, 0, 0.5, "labels are float64, but must be integers"),
+        ((2, 8, 8, 1), "a", 0, 0, "t is 'a', but must be numbers"),
+        ((2, 8, 8, 1), 0, [[1], [1, 2]], 0, "d is .*, but must be numbers"),
     ],
 )
 def test_bad_velocities_are_refused(model: Model, x: Any, t: Any, d: Any, label: Any, message: str) -> None:
+    velocity = inspect.unwrap(type(model).velocity)
     with pytest.raises(InputError, match=message):
-        model.velocity(np.zeros(x), t, d, label)
+        velocity(model, np.zeros(x), t, d, label)
+
+
+def test_no_examples_have_no_velocities(model: Model) -> None:
+    assert model.velocity(np.zeros((0, 8, 8, 1)), 0.5, 0.5, 0).shape == (0, 8, 8, 1)
 
 
 # --- A network of points, whose answer no training is needed for

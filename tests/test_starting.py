@@ -180,7 +180,7 @@ def test_a_start_on_latents_of_another_vae_is_told(
     data = [Unavailable(x_shape=(8, 8, 1), classes=10, latent_scale=0.18215, vae_identity=vae) for vae in (there, here)]
     model = Model(tiny.model, tiny.model.init(jax.random.key(0)), tiny.objective, data[0], step=9, weights="ema")
     started(replace(tiny, data=data[1], start_from=str(save_pretrained(model, tmp_path / "model"))))
-    told = "was trained on latents of the VAE aaaaaaaaaaaa, but these are of bbbbbbbbbbbb"
+    told = "was trained on latents of the VAE 'aaaaaaaaaaaa', but these are of bbbbbbbbbbbb"
     assert (told in capsys.readouterr().err) == (bool(there) and there != here)
 
 
@@ -272,6 +272,25 @@ def test_a_network_without_steps_answers_as_for_index_0(from_official: Callable[
         assert close(answers(config.model, params, x, 0.4, d, [1, 10]), expected)
 
 
+def test_a_checkpoint_without_averages_starts_from_its_last_weights(
+    from_official: Callable[..., Config], official: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    state = pickle.loads(official.read_bytes())["train_state"] | {"params_ema": None}
+    file = tmp_path / "raw.ckpt"
+    file.write_bytes(pickle.dumps({"train_state": state}))
+    config = from_official("--start-from", str(file), "--start-optimizer", "1", "--max-steps", "8")
+    starting.check_start(config)
+    raw = weights.load(official, "raw", num_heads=4, image_size=8).params
+    begun = started(config)
+    assert same(begun, raw)
+    assert (
+        "it has no averaged weights: training and its average both start from the last ones." in capsys.readouterr().err
+    )
+    state = jax.device_put(init_state(config, begun), sharding.replicated(sharding.make_mesh()))
+    step, found = starting.go_on(config, state)
+    assert step == 7 and same(found.params, raw) and same(found.ema, raw)
+
+
 @pytest.mark.slow
 def test_an_official_training_goes_on(from_official: Callable[..., Config], official: Path, tmp_path: Path) -> None:
     config = from_official("--start-optimizer", "1", "--max-steps", "8", "--optimizer.learning-rate", "0.01")
@@ -338,7 +357,7 @@ def test_data_of_another_size_are_told_by_their_shape(tiny: Config) -> None:
 
 
 def test_heads_that_no_file_tells_are_asked_for(tiny: Config, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"to start a training: --model\.num-heads"):
+    with pytest.raises(InputError, match=r"to start a training, --model\.num-heads"):
         starting.follow_start(replace(tiny, start_from=str(SIT)))
     tensors = {"a": np.zeros((2, 2), np.float32)}
     file = write_torch(tmp_path / "x.pt", tensors, path_type="Linear")

@@ -1,6 +1,7 @@
 """A trained network, ready to use: `velocity` for researchers, `sample` for everyone."""
 
 import hashlib
+import reprlib
 from collections.abc import Sequence
 from functools import cached_property, partial
 from typing import Any
@@ -90,18 +91,21 @@ class Model:
 
         x, (batch, *network.shape), is in the network's range, about [-1, 1] at t=1; t, d and label are
         one number or one per example: t and d in [0, 1] (d=0: the instantaneous velocity), label in
-        [0, num_classes], the last of which is the null label.
+        [0, num_classes], the last of which is the null label. Raises InputError for anything else.
         """
-        x = jnp.asarray(x, jnp.float32)
+        is_ours = isinstance(x, jax.Array) and jnp.issubdtype(x.dtype, jnp.floating)  # It may be traced.
+        x = jnp.asarray(x, jnp.float32) if is_ours else _floats("x", x)
         if x.shape[1:] != self.network.shape or x.ndim != 1 + len(self.network.shape):
             raise InputError(f"x has shape {x.shape}, but the network takes (batch, {_comma(self.network.shape)}).")
-        label = self._check_labels(np.asarray(label))
-        t, d = (_check_unit(name, np.asarray(value, np.float32)) for name, value in (("t", t), ("d", d)))
+        label = self._check_labels(label)
+        t, d = (_check_unit(name, _floats(name, value)) for name, value in (("t", t), ("d", d)))
         batch = (len(x),)
         try:
             t, d, label = (jnp.broadcast_to(jnp.asarray(value), batch) for value in (t, d, label))
         except ValueError:
             raise InputError(f"t, d and label must be one number or {len(x)} of them, one per example.") from None
+        if not len(x):
+            return jnp.zeros(x.shape)
         return self._velocity(self.params, x, t, d, label)
 
     def noise(self, seed: int, first: int, count: int) -> np.ndarray:
@@ -139,7 +143,7 @@ class Model:
         Raises InputError for labels that the network was not trained on, steps, seed or batch_size that
         are no whole numbers in range, noise of another shape, and guidance without a trained null label.
         """
-        labels = np.atleast_1d(self._check_labels(np.asarray(labels)))
+        labels = np.atleast_1d(self._check_labels(labels))
         if labels.ndim != 1 or not len(labels):
             raise InputError(f"labels have shape {labels.shape}, but must be one or more integers in a row.")
         check_whole("steps", steps, 1)
@@ -148,8 +152,12 @@ class Model:
         check_whole("batch_size", batch_size, 1)
         self.check_guidance(guidance)
         shape = (len(labels), *self.network.shape)
-        if noise is not None and np.shape(noise) != shape:
-            raise InputError(f"noise has shape {np.shape(noise)}, but ({_comma(shape)}) is needed: one per label.")
+        if noise is not None:
+            noise = _floats("noise", noise)
+            if noise.shape != shape:
+                raise InputError(f"noise has shape {noise.shape}, but ({_comma(shape)}) is needed: one per label.")
+            if not np.isfinite(noise).all():
+                raise InputError("noise has values that are not finite: give standard normal numbers.")
         jumps = self.objective.jumps(int(steps))
         sampler = self._sampler(float(guidance), bool(np.any(jumps.renoise < 1)), path)
         # A multiple of the devices, so that each gets whole samples.
@@ -159,7 +167,7 @@ class Model:
             # The last batch is filled up, so that every batch has the shape that was compiled.
             rows = np.minimum(np.arange(begin, begin + size), len(labels) - 1)
             indices = jax.device_put((first + rows).astype(np.uint32), spread)
-            given = None if noise is None else jax.device_put(np.asarray(noise, np.float32)[rows], spread)
+            given = None if noise is None else jax.device_put(noise[rows], spread)
             drawn = sampler(self.params, seed, indices, given, jax.device_put(labels[rows], spread), jumps)
             pieces.append(np.moveaxis(np.asarray(drawn), int(path), 0)[: len(labels) - begin])
         return np.moveaxis(np.concatenate(pieces), 0, int(path))
@@ -176,8 +184,12 @@ class Model:
 
     def check_guidance(self, guidance: float) -> None:
         """Raise InputError unless the network can be sampled with this guidance."""
-        if not np.isfinite(guidance):
-            raise InputError(f"guidance is {guidance}, but must be a finite number; 1 is none.")
+        try:
+            is_finite = not isinstance(guidance, str) and np.isfinite(float(guidance))
+        except TypeError:
+            is_finite = False
+        if not is_finite:
+            raise InputError(f"guidance is {guidance!r}, but must be a finite number; 1 is none.")
         if guidance == 1:
             return
         if self.unconditional:
@@ -221,7 +233,11 @@ class Model:
             self._samplers[guidance, renoises, path] = sampler
         return self._samplers[guidance, renoises, path]
 
-    def _check_labels(self, labels: np.ndarray) -> np.ndarray:
+    def _check_labels(self, given: Any) -> np.ndarray:
+        try:
+            labels = np.asarray(given)
+        except ValueError:  # Rows of different lengths.
+            raise InputError(f"labels are {given!r}, but must be integers in a row.") from None
         if labels.size and not np.issubdtype(labels.dtype, np.integer):
             raise InputError(f"labels are {labels.dtype}, but must be integers.")
         wrong = labels[(labels < 0) | (labels > self.num_classes)]
@@ -236,6 +252,17 @@ class Model:
                 f"labels, so use {self.null_label}, which stands for no label (--labels none)."
             )
         return labels.astype(np.int32)
+
+
+def _floats(name: str, value: Any) -> np.ndarray:
+    """As float32; raises InputError for what is no array of real numbers."""
+    try:
+        found = np.asarray(value)
+    except ValueError:  # Rows of different lengths.
+        found = np.asarray(None)
+    if not (jnp.issubdtype(found.dtype, jnp.floating) or jnp.issubdtype(found.dtype, jnp.integer)):
+        raise InputError(f"{name} is {reprlib.repr(value)}, but must be numbers, in rows of equal length.")
+    return found.astype(np.float32)
 
 
 def _check_unit(name: str, value: np.ndarray) -> np.ndarray:

@@ -20,13 +20,14 @@ from shortcut_models.data.base import Data
 from shortcut_models.errors import InputError
 from shortcut_models.interop import hub
 from shortcut_models.interop.importing import TRAIN_TYPES, Imported, format_of, read_weights
+from shortcut_models.interop.official import holds_checkpoint
 from shortcut_models.interop.pickle_reader import shown
 from shortcut_models.interop.samplers import objective_of
 from shortcut_models.networks import Network, Params
 from shortcut_models.objectives import Objective
 from shortcut_models.state import State
 from shortcut_models.terminal import Progress
-from shortcut_models.weights import Weights, read_run
+from shortcut_models.weights import read_run
 
 
 class Start(NamedTuple):
@@ -45,7 +46,7 @@ def find_start(
     start_as: str = "auto",
     num_heads: int | None = None,
     image_size: int | None = None,
-    weights: Weights = "ema",
+    weights: str = "any",
     optimizer: bool = False,
 ) -> Start:
     """What lies at `source`: a run or model folder, another program's file, or a hub's owner/name.
@@ -81,7 +82,7 @@ def find_start(
 
 @lru_cache(maxsize=1)
 def _read_foreign(
-    file: str, form: str, heads: int | None, size: int | None, weights: Weights, kind: str, optimizer: bool
+    file: str, form: str, heads: int | None, size: int | None, weights: str, kind: str, optimizer: bool
 ) -> Imported:
     """Another program's weights; kept, because a training asks for their sizes first, and `go_on` lets them go."""
     return read_weights(
@@ -92,8 +93,9 @@ def _read_foreign(
 def is_foreign(path: Path) -> bool:
     """Whether to read it with `read_weights`: another program's file, or a folder of such."""
     if path.is_dir():
-        folders = (path / f"{path.name}.tmp", path / "transformer", path / "config.json")
-        return not model_folder.is_model_folder(path) and any(place.exists() for place in folders)
+        if model_folder.is_model_folder(path):
+            return False
+        return holds_checkpoint(path) or any((path / name).exists() for name in ("transformer", "config.json"))
     return path.is_file()
 
 
@@ -120,7 +122,9 @@ def follow_start(config: Config, start_as: str = "auto", num_heads: int | None =
 
 
 def to_start_from(config: Config, placed: Any) -> Params | None:
-    """The averaged weights that `config` starts from, placed as `placed`; or None.
+    """The averaged weights that `config` starts from, or a file's last ones if it has no others; placed as `placed`.
+
+    None if it starts from nothing.
 
     A source that was never told step sizes answers the same for all of them, and the labels of other classes all
     start from its null label; a line says so.
@@ -136,14 +140,16 @@ def to_start_from(config: Config, placed: Any) -> Params | None:
         )
         # Its own table need not divide over the devices as ours does.
         here = jax.tree.map(lambda own: sharding.replicated(own.mesh), placed)
-    theirs, ours = (getattr(shown, "vae_identity", "") for shown in (data, config.data.shows()))
+    theirs, ours = (getattr(of, "vae_identity", "") for of in (data, config.data.shows()))
     if theirs and ours and theirs != ours:
         Progress.say(
-            f"{config.start_from} was trained on latents of the VAE {theirs[:12]}, but these are of {ours[:12]}: "
-            "what it learnt fits as far as the two encode alike."
+            f"{config.start_from} was trained on latents of the VAE {shown(theirs[:12])}, but these are of "
+            f"{ours[:12]}: what it learnt fits as far as the two encode alike."
         )
     if file is not None:
         Progress.say(f"starting from {config.start_from}: {_facts(file)}.")
+        if file.about["weights"] == "raw":
+            Progress.say("it has no averaged weights: training and its average both start from the last ones.")
         given = jax.device_put(file.params, here)
     elif hub.is_id(config.start_from) or model_folder.is_model_folder(Path(config.start_from)):
         given = jax.device_put(model_folder.read_params(config.start_from), here)
@@ -179,7 +185,7 @@ def go_on(config: Config, state: State) -> tuple[int, State]:
     if not config.start_optimizer:
         _read_foreign.cache_clear()
         return 0, state
-    raw, averaged = (_start(config, weights).file for weights in ("raw", "ema"))
+    raw, averaged = (_start(config, weights).file for weights in ("raw", "any"))
     assert raw is not None and raw.moments is not None and raw.step is not None and averaged is not None
     moments = {name: raw.moments[name] for name in ("mu", "nu")}
     with jax.numpy_dtype_promotion("standard"):
@@ -254,7 +260,7 @@ def _check_going_on(config: Config, step: int) -> None:
         )
 
 
-def _start(config: Config, weights: Weights = "ema") -> Start:
+def _start(config: Config, weights: str = "any") -> Start:
     """What `config` starts from; its model has the sizes that a file does not tell."""
     heads, side = (getattr(config.model, name, None) for name in ("num_heads", "image_size"))
     moments = config.start_optimizer and weights == "raw"

@@ -14,6 +14,7 @@ from shortcut_models.interop import hub
 from shortcut_models.interop.diffusers_folder import holds_diffusers
 from shortcut_models.interop.file_bytes import reading
 from shortcut_models.interop.importing import Imported, format_of, read_weights
+from shortcut_models.interop.official import holds_checkpoint
 from shortcut_models.interop.samplers import data_of, objective_of
 from shortcut_models.model import Model
 from shortcut_models.networks import Params
@@ -100,7 +101,7 @@ def folder_of(source: str | Path) -> Path:
 
 def is_official(path: Path) -> bool:
     """Whether to read it as a checkpoint of the official code: a file, or a folder with its file inside."""
-    if (path / f"{path.name}.tmp").is_file():
+    if holds_checkpoint(path):
         return True
     is_folder = path.is_dir() and not model_folder.is_model_folder(path) and holds_diffusers(path)
     if is_folder or (path.is_file() and format_of(path) != "official"):

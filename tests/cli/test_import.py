@@ -110,14 +110,14 @@ def test_a_side_that_no_patches_fill_is_refused(
     official: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert cli.main(["import", str(official), str(tmp_path / "out"), "--num-heads", "4", "--image-size", "7"]) == 2
-    assert "--image-size 7 is no multiple of the side of its patches, 2" in capsys.readouterr().err
+    assert "image_size 7 is no multiple of the side of its patches, 2" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 
 def test_what_cannot_be_imported_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["import", str(GOLDEN / "weights/sit_tiny.pt"), str(tmp_path / "out")]
     assert cli.main(words) == 2
-    assert "give --num-heads" in capsys.readouterr().err
+    assert "give num_heads (`shortcut import --num-heads`; " in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
     (tmp_path / "out").mkdir()
     (tmp_path / "out/mine").touch()

@@ -132,6 +132,21 @@ def test_a_drifted_position_table_is_taken() -> None:
     assert_close(velocity(found, g["x"], g["t"], np.zeros(2, np.float32), g["y"]), g["velocity_ema"], 2e-4)
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize("drift", [1.6e-4, 3e-4])
+def test_a_table_that_was_rounded_after_it_had_drifted_is_taken(tmp_path: Path, dtype: str, drift: float) -> None:
+    tensors = draw_torch(7, **SIZES[0])
+    tensors["pos_embed"] *= 1 - drift
+    halved = {name: a.astype(jnp.dtype(dtype)).astype(np.float32) for name, a in tensors.items()}
+    found = read_weights(write_torch(tmp_path / "x.pt", halved), num_heads=3, format="sit")
+    side = SIZES[0]["side"]
+    x = np.random.default_rng(1).standard_normal((2, side, side, SIZES[0]["channels"])).astype(np.float32)
+    t, label = np.asarray([0.25, 0.75]), np.asarray([0, 1])
+    expected = answer(halved, x, label, 3, t=t)
+    asked = velocity(found, np.moveaxis(x, -1, 1), t.astype(np.float32), np.zeros(2, np.float32), label)
+    assert_close(asked, np.moveaxis(expected, -1, 1), 1e-3)
+
+
 def test_meanflow_answers_and_jumps_as_it_did(meanflow: Imported) -> None:
     g = numbers("meanflow_tiny")
     assert (meanflow.kind, meanflow.step, meanflow.about["latent_scale"]) == ("few-step", 400_000, 0.18125)
@@ -217,16 +232,16 @@ def test_positions_are_the_networks_own() -> None:
     [
         ("sit_tiny_ema.pt", {}, "--format sit or --format dit"),
         ("sit_tiny_ema.pt", {"format": "meanflow"}, "no r_embedder"),
-        ("sit_tiny.pt", {"num_heads": None}, "width 32, depth 2.*give --num-heads"),
-        ("sit_tiny.pt", {"num_heads": 5}, "--num-heads 5 does not divide .* 32"),
+        ("sit_tiny.pt", {"num_heads": None}, "width 32, depth 2.*give num_heads"),
+        ("sit_tiny.pt", {"num_heads": 5}, "num_heads 5 does not divide .* 32"),
         ("sit_tiny.pt", {"format": "dit"}, "--format dit is not what it is: .* sit"),
         ("sit_tiny.pt", {"format": "official"}, "no pickle"),
         ("sit_tiny.pt", {"format": "jpeg"}, "--format 'jpeg' is unknown.*diffusers"),
-        ("sit_tiny.pt", {"image_size": 16}, "--image-size 16 is not what the weights are for: 8"),
+        ("sit_tiny.pt", {"image_size": 16}, "image_size is 16, but the weights are for 8"),
         ("sit_tiny.pt", {"weights": "best"}, "--weights 'best' is unknown: choose one of ema, raw"),
         ("sit_tiny.pt", {"optimizer": True}, "only read from checkpoints of the official code"),
         ("sit_tiny.pt", {"train_type": "naive"}, "--train-type naive is for checkpoints of the official code, which"),
-        ("sit_tiny.pt", {"num_heads": True}, "--num-heads True is no whole number"),
+        ("sit_tiny.pt", {"num_heads": True}, "num_heads is True, but must be a whole number between 1 and 4096"),
         ("sit_tiny.pt", {"format": "diffusers"}, "for folders with a config.json, but .*sit_tiny.pt' is a file"),
         ("sit_tiny_ema.pt", {"format": "sit", "weights": "raw"}, "has one set of weights, .*: leave --weights raw out"),
         ("diffusers_dit", {"weights": "raw"}, "has one set of weights"),
@@ -237,7 +252,7 @@ def test_positions_are_the_networks_own() -> None:
         ("sit_noise.pt", {}, "prediction 'noise', which is no velocity"),
         ("meanflow_tiny.pt", {"format": "sit"}, "those of meanflow"),
         ("diffusers_dit_apart", {}, "block 1 embeds time or label otherwise than block 0"),
-        ("diffusers_dit", {"num_heads": 2}, "not what its config.json says: 4"),
+        ("diffusers_dit", {"num_heads": 2}, "num_heads is .*, but its config.json says 4"),
         ("missing.pt", {}, "is no file"),
         ("torch_formats.pt", {"format": "sit"}, "x_embedder.proj.weight is not there"),
     ],

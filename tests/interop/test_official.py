@@ -1,5 +1,6 @@
 """The golden numbers were computed once with the original program; see tests/golden/official_dit.npz."""
 
+import inspect
 import os
 import pickle
 from collections.abc import Callable
@@ -17,6 +18,8 @@ from shortcut_models.interop.importing import Imported, read_weights
 from shortcut_models.interop.official import leaves, read_checkpoint
 from shortcut_models.networks.dit import DiT
 from shortcut_models.sampling import dyadic_jumps, guided, sample
+from shortcut_models.starting import is_foreign
+from shortcut_models.weights import is_official
 
 GOLDEN = dict(np.load(Path(__file__).parents[1] / "golden/official_dit.npz"))
 SIZES = ("image_size", "channels", "num_classes", "patch_size", "hidden_size", "depth", "num_heads", "mlp_ratio")
@@ -132,6 +135,11 @@ def test_the_accidental_folder_and_later_protocols_are_read(tmp_path: Path) -> N
     write(folder / "model.ckpt.tmp", train_state(), 5)
     assert_holds_golden(folder)
     assert read_weights(folder, **TOLD).step == 4321
+    renamed = folder.rename(tmp_path / "mine")
+    assert_holds_golden(renamed)
+    assert is_official(renamed) and is_foreign(renamed)
+    (renamed / "run.json").write_text("{}")  # Of something else: its name alone tells, and is not that of the file.
+    assert not is_official(renamed) and not is_foreign(renamed)
     with pytest.raises(InputError, match=r"asks for '_codecs\.encode'"):  # How protocol 2 spells bytes.
         read_checkpoint(write(tmp_path / "two.ckpt", train_state(), 2))
 
@@ -148,13 +156,22 @@ def test_a_big_endian_or_transposed_array_is_read_right(tmp_path: Path) -> None:
 
 def test_a_checkpoint_without_averages_is_read_raw(tmp_path: Path) -> None:
     path = write(tmp_path / "model.ckpt", train_state(params_ema=None))
-    with pytest.raises(InputError, match="no averaged weights: ask for --weights raw"):
+    with pytest.raises(InputError, match="no averaged weights: ask for the raw ones"):
         read_weights(path, **TOLD)
-    assert read_weights(path, weights="raw", **TOLD).step == 4321
+    raw, found = (read_weights(path, weights=weights, **TOLD) for weights in ("raw", "any"))
+    assert (found.step, found.about["weights"]) == (4321, "raw")
+    jax.tree.map(np.testing.assert_array_equal, found.params, raw.params)
+    whole = read_weights(write(path, train_state()), weights="any", **TOLD)
+    assert whole.about["weights"] == "ema"
+
+
+def test_sizes_may_be_numpy_s(file: Path, averaged: Imported) -> None:
+    told: Any = {name: np.asarray(value) for name, value in TOLD.items()}
+    assert inspect.unwrap(read_weights)(file, **told).network == averaged.network
 
 
 def test_what_the_tensors_do_not_tell_is_asked_for(file: Path) -> None:
-    for left, message in (("num_heads", "give --num-heads"), ("image_size", "give --image-size")):
+    for left, message in (("num_heads", "give num_heads"), ("image_size", "give image_size")):
         with pytest.raises(InputError, match=message):
             read_weights(file, **{name: value for name, value in TOLD.items() if name != left})
 

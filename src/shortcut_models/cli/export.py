@@ -83,6 +83,7 @@ def _write_sampler(given: Export) -> int:
     write = export_onnx if given.out.suffix.lower() == ".onnx" else export_stablehlo
     guidance = 1.0 if given.guidance is None else given.guidance
     model = load(given.run, given.weights)
+    model.check_guidance(guidance)
     say_if_untrained(model.objective, guidance, [steps])
     difference = write(model, given.out, steps=steps, guidance=guidance, decode=given.decode)
     print(f"sampler of {steps} step{'s' * (steps > 1)}, within {difference:.1e} of this program's: {given.out}")

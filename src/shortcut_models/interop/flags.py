@@ -293,7 +293,7 @@ def remarks(flags: dict[str, Any], given: dict[str, Any]) -> list[str]:
             "forgets."
         )
     elif flags["load_dir"]:
-        found.append("--load_dir: the weights and their average both start from the averages there.")
+        found.append("--load_dir: the weights and their average both start from the averages there, if it has any.")
     if kind == "shortcut" and not flags["objective.overlap"]:
         found.append(
             "every image of a batch is used once; the official code takes those of the jumps twice and leaves as many "

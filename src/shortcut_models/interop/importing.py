@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from shortcut_models.errors import InputError
+from shortcut_models.errors import InputError, check_whole
 from shortcut_models.interop import official
 from shortcut_models.interop.diffusers_folder import read_diffusers
 from shortcut_models.interop.epsilon_dit import EpsilonDiT
@@ -72,7 +72,7 @@ def read_weights(
         format: One of FORMATS; "auto" tells them apart, but not a bare state dict of SiT from one of DiT.
         num_heads: Attention heads, for sizes other than the published ones; tensors do not tell.
         image_size: Side of the network's input, where the tensors do not tell it.
-        weights: "ema" or "raw".
+        weights: "ema", "raw", or "any": averaged, or the last ones of a file without averages, which `about` says.
         train_type: What the official code's `--model.train_type` was.
         optimizer: Whether to read Adam's state, of an official checkpoint.
 
@@ -81,14 +81,15 @@ def read_weights(
     """
     for word, value, names in (
         ("--format", format, FORMATS),
-        ("--weights", weights, ("ema", "raw")),
+        ("--weights", weights, ("ema", "raw", "any")),
         ("--train-type", train_type.replace("_", "-"), TRAIN_TYPES),
     ):
         if value not in names:
             raise InputError(f"{word} {shown(value)} is unknown: choose one of {', '.join(names)}.")
-    for word, number in (("--num-heads", num_heads), ("--image-size", image_size)):
-        if number is not None and (type(number) is not int or not 1 <= number <= 4096):
-            raise InputError(f"{word} {number} is no whole number from 1 to 4096.")
+    for word, number in (("num_heads", num_heads), ("image_size", image_size)):
+        if number is not None:
+            check_whole(word, number, 1, 4096)
+    num_heads, image_size = (number if number is None else int(number) for number in (num_heads, image_size))
     path = Path(file)
     found = format_of(path) if format == "auto" else format
     _check_place(path, found)
@@ -108,14 +109,14 @@ def read_weights(
         imported = _torch(path, found, num_heads, weights)
     given = image_size or imported.network.shape[0]
     if given != imported.network.shape[0]:
-        raise InputError(f"--image-size {given} is not what the weights are for: {imported.network.shape[0]}.")
+        raise InputError(f"image_size is {given}, but the weights are for {imported.network.shape[0]}.")
     return imported
 
 
 def format_of(path: Path) -> str:
     """Either "official", "diffusers", or "torch" for a file of PyTorch's, which must be opened to be told further."""
     if path.is_dir():
-        if (path / f"{path.name}.tmp").is_file():
+        if official.holds_checkpoint(path):
             return "official"
         if (path / "config.json").is_file() or (path / "transformer").is_dir():
             return "diffusers"
@@ -142,18 +143,22 @@ def _official(
     path: Path, num_heads: int | None, image_size: int | None, weights: str, train_type: str, optimizer: bool
 ) -> Imported:
     read = official.read_checkpoint(path, weights, optimizer)
-    file, about = official.find_checkpoint(path), {"format": "official", "weights": weights, "train_type": train_type}
+    file, about = (
+        official.find_checkpoint(path),
+        {"format": "official", "weights": read.weights, "train_type": train_type},
+    )
     with reading(file):
         sizes = official.sizes_of(read.params)
         heads = _heads(num_heads, sizes.hidden_size, sizes.depth)
         if image_size is None:
             if (sizes.hidden_size, sizes.depth) not in HEADS or sizes.channels != 4:
                 raise InputError(
-                    "its tensors do not tell the side of the network's input: give --image-size to `shortcut import`"
+                    "its tensors do not tell the side of the network's input: give image_size (`shortcut import "
+                    "--image-size`)"
                 )
             image_size, about["assumed"] = PUBLISHED_SIZE, f"image_size {PUBLISHED_SIZE}"
         if image_size % sizes.patch_size:
-            raise InputError(f"--image-size {image_size} is no multiple of the side of its patches, {sizes.patch_size}")
+            raise InputError(f"image_size {image_size} is no multiple of the side of its patches, {sizes.patch_size}")
         network = DiT.original(
             image_size=image_size,
             channels=sizes.channels,
@@ -207,6 +212,7 @@ def _torch(path: Path, asked: str, num_heads: int | None, weights: str) -> Impor
     file = read_torch(path)
     if file.is_bare:
         _check_one_set(path, weights)
+    weights = file.which(weights)
     tensors = file.state_dict(weights)
     with reading(path):
         found = _kind_of(file, tensors, asked)
@@ -286,7 +292,7 @@ def _diffusers(path: Path, num_heads: int | None, weights: str) -> Imported:
         if told != (sizes.hidden_size, sizes.channels, sizes.patch_size) or sizes.rows != classes + 1:
             raise InputError("the sizes in its config.json are not those of its tensors")
         if num_heads not in (None, heads):
-            raise InputError(f"--num-heads {num_heads} is not what its config.json says: {heads}")
+            raise InputError(f"num_heads is {num_heads}, but its config.json says {heads}")
         about = {"format": "diffusers", "weights": "as saved"}
         return Imported(_wrapper(sizes, classes, heads), to_ours(tensors, sizes), about, "wrapper", True, None, None)
 
@@ -295,11 +301,11 @@ def _heads(given: int | None, width: int, depth: int) -> int:
     heads = given or HEADS.get((width, depth))
     if heads is None:
         raise InputError(
-            f"its tensors do not tell the attention heads (width {width}, depth {depth}): give --num-heads "
-            "to `shortcut import` (to start a training: --model.num-heads)"
+            f"its tensors do not tell the attention heads (width {width}, depth {depth}): give num_heads (`shortcut "
+            "import --num-heads`; to start a training, --model.num-heads)"
         )
     if width % heads:
-        raise InputError(f"--num-heads {heads} does not divide the network's width {width}")
+        raise InputError(f"num_heads {heads} does not divide the network's width {width}")
     return heads
 
 

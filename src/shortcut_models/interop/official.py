@@ -27,18 +27,32 @@ class Official:
 
     params: Params
     """The weights that were asked for."""
+    weights: str
+    """Which they are: "ema" or "raw"."""
     step: int
     moments: dict[str, Any] | None
     """Adam's state if it was asked for: "count", and "mu" and "nu" in the layout of `params`."""
 
 
 def find_checkpoint(path: Path) -> Path:
-    """The pickle of a checkpoint NAME: the file itself, or NAME.tmp in the folder NAME/."""
-    return path / f"{path.name}.tmp" if path.is_dir() else path
+    """The pickle of a checkpoint NAME: the file itself, or NAME.tmp in the folder NAME/, renamed or not."""
+    if not path.is_dir():
+        return path
+    content = list(path.iterdir())
+    if len(content) == 1 and content[0].suffix == ".tmp":
+        return content[0]
+    return path / f"{path.resolve().name}.tmp"
+
+
+def holds_checkpoint(path: Path) -> bool:
+    """Whether it is a folder with the pickle of a checkpoint inside."""
+    return path.is_dir() and find_checkpoint(path).is_file()
 
 
 def read_checkpoint(path: Path, weights: str = "ema", optimizer: bool = False) -> Official:
-    """Read one set of weights ("ema" or "raw") of a checkpoint, the step, and Adam's moments on request.
+    """Read one set of weights of a checkpoint, the step, and Adam's moments on request.
+
+    `weights` is "ema", "raw", or "any": the averages, or the last weights of a file without.
 
     Raises InputError if there is none, if it is damaged, or if it holds anything but numbers.
     """
@@ -53,17 +67,19 @@ def read_checkpoint(path: Path, weights: str = "ema", optimizer: bool = False) -
         state = content.get("train_state") if type(content) is dict else None
         if type(state) is not dict or "params" not in state or "step" not in state:
             raise Damaged("it is a pickle, but no checkpoint of the official code")
+        if weights == "any":
+            weights = "raw" if state.get("params_ema") is None else "ema"
         name = {"ema": "params_ema", "raw": "params"}[weights]
         if state.get(name) is None:
             raise Damaged(
-                "it has no averaged weights: ask for --weights raw" if weights == "ema" else "it has no weights"
+                "it has no averaged weights: ask for the raw ones" if weights == "ema" else "it has no weights"
             )
         # Both sets are checked whichever is read: a file that lies in one is not to be trusted in the other.
         trees = {part: _checked(state[part], len(data)) for part in ("params", "params_ema") if state.get(part)}
         if "PatchEmbed_0" not in trees[name]:
             raise Damaged("its parameters are not those of the official DiT")
         moments = _moments(state.get("opt_state"), len(data)) if optimizer else None
-        return Official(_read(trees[name]), _step(state["step"]), moments)
+        return Official(_read(trees[name]), weights, _step(state["step"]), moments)
 
 
 def _checked(kept: Any, there: int) -> Params:

@@ -88,6 +88,12 @@ class TorchFile:
         """Whether the file is a state dict itself, instead of a training's dict of several."""
         return not any(type(self.content.get(name)) is dict for name in ("ema", "model"))
 
+    def which(self, weights: str) -> str:
+        """The weights, "ema" or "raw", that are meant; "any" is the averages, or the last ones of a file without."""
+        if weights != "any":
+            return weights
+        return "raw" if not self.is_bare and type(self.content.get("ema")) is not dict else "ema"
+
     def state_dict(self, weights: str = "ema") -> dict[str, np.ndarray]:
         """Tensors by name, "ema" or "raw"; a bare state dict is whatever its author saved.
 
@@ -98,8 +104,11 @@ class TorchFile:
             if not self.is_bare:
                 kept = kept.get({"ema": "ema", "raw": "model"}[weights])
             if type(kept) is not dict or not kept:
-                other = {"ema": "raw", "raw": "ema"}[weights]
-                raise Damaged(f"it has no weights under this name: ask for --weights {other}")
+                raise Damaged(
+                    "it has no averaged weights: ask for the raw ones"
+                    if weights == "ema"
+                    else "it has averaged weights alone: ask for those (ema)"
+                )
             tensors = dict(self._tensors(kept))
         return _unwrapped(tensors)
 
