@@ -16,7 +16,10 @@ def main(file: str, out: str, count: int) -> None:
         session = onnxruntime.InferenceSession(file, providers=onnxruntime.get_available_providers())
     except Exception as error:  # onnxruntime's own share no base.
         sys.exit(f"{file} cannot be read: {error}")
-    classes, draw = int(session.get_modelmeta().custom_metadata_map["num_classes"]), np.random.default_rng(0)
+    told = session.get_modelmeta().custom_metadata_map
+    if "num_classes" not in told:
+        sys.exit(f"{file} is no sampler that `shortcut export` wrote: it does not say its num_classes.")
+    classes, draw = int(told["num_classes"]), np.random.default_rng(0)
     # Noise at the start, and for some models between the steps.
     noises = {port.name: port.shape for port in session.get_inputs() if port.name != "label"}
     shapes = {name: [count if length == "n" else length for length in shape] for name, shape in noises.items()}

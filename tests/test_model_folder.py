@@ -179,7 +179,7 @@ def test_other_places_are_refused(exported: Path, tmp_path: Path) -> None:
     for place in (tmp_path, tmp_path / "missing", tmp_path / "file"):
         with pytest.raises(InputError):
             load(place)
-    for nothing in (None, 5, b"run", ["run"]):
+    for nothing in (None, 5, b"run", ["run"], ""):
         with pytest.raises(InputError, match="is no path: name a run"):
             inspect.unwrap(load)(nothing)  # Where nobody checks the types of arguments, as in the tests.
     with pytest.raises(InputError, match="file name too long: choose a shorter name"):

@@ -36,6 +36,11 @@ ADVICE = {
 }
 """What can be done about the failures of files that a user can mend."""
 
+WEIGHT_FILES = (
+    *(".bin", ".ckpt", ".gguf", ".h5", ".npz", ".onnx", ".pb", ".pkl", ".pt", ".pth"),
+    *(".safetensors", ".stablehlo", ".tflite", ".zip"),
+)
+"""Endings of files that hold weights: a folder of such a name would not be what somebody meant."""
 
 NO_LOCKS = {errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK}
 """What a file system without locks answers."""
@@ -204,3 +209,8 @@ def _lock(path: Path, wait: bool) -> int | None:
             if os.path.samestat(os.fstat(file), path.stat()):
                 return file
         os.close(file)  # Who held it before removed it after we had opened it: another may lock a new one.
+
+
+def names_weights(path: Path) -> bool:
+    """Whether it is named like a file of weights, of any program."""
+    return path.suffix.lower() in WEIGHT_FILES

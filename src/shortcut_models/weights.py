@@ -49,7 +49,7 @@ def load(
         raise InputError(f"weights {weights!r} are unknown: use ema or raw.")
     if dtype not in ("float32", "trained"):
         raise InputError(f"dtype {dtype!r} is unknown: use float32, or trained to compute as in training.")
-    if not isinstance(source, str | Path):
+    if not isinstance(source, str | Path) or not str(source):
         raise InputError(f"{source!r} is no path: name a run, a model folder, a checkpoint or a hub's owner/name.")
     path = Path(source)
     with explained():  # The system does not answer whether there is a name that is too long.

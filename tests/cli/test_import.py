@@ -123,6 +123,10 @@ def test_what_cannot_be_imported_is_refused(tmp_path: Path, capsys: pytest.Captu
     (tmp_path / "out/mine").touch()
     assert cli.main([*words, "--num-heads", "2"]) == 2
     assert "is there already" in capsys.readouterr().err
+    for name in ("x.onnx", "x.SAFETENSORS"):
+        assert cli.main([*words[:2], str(tmp_path / name), "--num-heads", "2"]) == 2
+        assert f"{name} is named like a file, but import writes a model folder" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
     with pytest.raises(InputError, match="shortcut import"):
         shortcut_models.load(GOLDEN / "weights/sit_tiny.pt")
 

@@ -15,7 +15,7 @@ from shortcut_models.interop.torch_file import read_torch
 from shortcut_models.interop.torch_names import position_table
 from shortcut_models.networks.dit import DiT
 from shortcut_models.sampling import euler_jumps, guided, sample, uniform_jumps
-from tests.interop.pickling import write_torch
+from tests.interop.pickling import pickled, write_torch, zipped
 from tests.interop.torch_network import answer
 from tests.interop.torch_network import draw as draw_torch
 
@@ -261,3 +261,9 @@ def test_what_is_open_or_something_else_is_refused(file: str, told: dict[str, An
     options: dict[str, Any] = {"num_heads": 2 if "diffusers" not in file else None, **told}
     with pytest.raises(InputError, match=message):
         read_weights(GOLDEN / file, **options)
+
+
+def test_tensors_in_a_dict_of_another_name_are_told(tmp_path: Path) -> None:
+    (path := tmp_path / "x.pt").write_bytes(zipped({"a/data.pkl": pickled({"state_dict": {}})}))
+    with pytest.raises(InputError, match="keeps its tensors in a dict of another name: save that dict alone"):
+        read_weights(path, format="sit", num_heads=2)

@@ -276,6 +276,14 @@ def test_the_example_says_how_it_is_run_and_what_it_cannot_read(tmp_path: Path) 
         assert "FILE.onnx OUT.npz [COUNT]" in serve(*words).stderr
     done = serve(tmp_path / "x.onnx", tmp_path / "out.npz")
     assert done.returncode == 1 and "x.onnx cannot be read: " in done.stderr and "Traceback" not in done.stderr
+    export_onnx(model_of(), tmp_path / "x.onnx", steps=1)
+    foreign = onnx.load(tmp_path / "x.onnx")
+    del foreign.metadata_props[:]
+    onnx.save(foreign, tmp_path / "x.onnx")
+    done = serve(tmp_path / "x.onnx", tmp_path / "out.npz")
+    assert done.returncode == 1 and done.stderr.endswith(
+        "x.onnx is no sampler that `shortcut export` wrote: it does not say its num_classes.\n"
+    )
 
 
 @pytest.mark.parametrize(

@@ -6,11 +6,10 @@ from typing import Literal
 
 from shortcut_models.cli import parsing
 from shortcut_models.errors import InputError
+from shortcut_models.files import names_weights
 
 ENDINGS = (".onnx", ".stablehlo")
 """Of files that hold a sampler."""
-OTHERS = {".bin", ".ckpt", ".gguf", ".h5", ".npz", ".pb", ".pkl", ".pt", ".pth", ".safetensors", ".tflite", ".zip"}
-"""Of files that somebody may ask for; a folder of such a name would not be what they meant."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +44,7 @@ def run(words: list[str]) -> int:
     ending = given.out.suffix.lower()
     if ending in ENDINGS:
         return _write_sampler(given)
-    if ending in OTHERS or given.out.name in ENDINGS:
+    if names_weights(given.out) or given.out.name in ENDINGS:
         raise InputError(
             f"{given.out} is no file that export writes: name a folder, or FILE{' or FILE'.join(ENDINGS)}; weights are "
             "in the folder's model.safetensors."

@@ -6,6 +6,7 @@ from typing import Literal
 
 from shortcut_models.cli import parsing
 from shortcut_models.errors import InputError
+from shortcut_models.files import names_weights
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,8 @@ def run(words: list[str]) -> int:
         print(parsing.usage(Import, "import"))
         return 0
     given = parsing.parse(Import, "import", words)
+    if names_weights(given.out):
+        raise InputError(f"{given.out} is named like a file, but import writes a model folder: name a folder.")
 
     from shortcut_models.interop.importing import read_weights
     from shortcut_models.model_folder import is_model_folder, save_pretrained

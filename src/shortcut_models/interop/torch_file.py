@@ -142,6 +142,10 @@ class TorchFile:
         return self._refuse(kept)
 
     def _refuse(self, kept: Any) -> np.ndarray:
+        if type(kept) is dict:
+            raise Damaged(
+                "it keeps its tensors in a dict of another name: save that dict alone, or under 'ema' or 'model'"
+            )
         raise Damaged(f"it has {shown(getattr(kept, 'by', kept))} where a tensor should be")
 
     def _storage(self, kept: Any) -> tuple[_Piece, np.dtype, int]:
