@@ -27,6 +27,10 @@ def test_without_flags_the_help_is_there(capsys: pytest.CaptureFixture[str]) -> 
             "name it with --start-from, or choose another --run-dir.",
             "name it with --load_dir, or choose another --save_dir.",
         ),
+        (
+            "say whose, --latents edm2 or --latents repa.",
+            "say whose, --dataset_name edm2-latents:PATH or --dataset_name repa-latents:PATH.",
+        ),
         ("runs/a--b-c is damaged: raise --max-steps.", "runs/a--b-c is damaged: raise --max_steps."),
     ],
 )

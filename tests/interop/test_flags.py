@@ -98,7 +98,8 @@ def test_every_flag_has_the_default_of_the_official_code() -> None:
 
 
 def test_values_are_read_as_there() -> None:
-    words = ["--max_steps=410_000", "--model.lr", "1e-3", "--wandb.offline", "--model.mlp_ratio=4"]
+    assert flags.read_flags(["-seed", "-3", "--nowandb.offline"]) == {"seed": -3, "wandb.offline": False}
+    words = ["-max_steps=410_000", "--model.lr", "1e-3", "--wandb.offline", "--model.mlp_ratio=4"]
     assert flags.read_flags(words) == {
         "max_steps": 410_000,
         "model.lr": 1e-3,
@@ -189,7 +190,8 @@ def test_the_rest_is_the_official_code_s() -> None:
     assert network["attention_scale"].value == "width"
     assert config.model.shape == (32, 32, 4)
     assert config.model.num_classes == 1000
-    assert translate("--dataset_name celebahq256 --model.use_stable_vae 0").model.shape == (256, 256, 3)
+    for name in ("celebahq256", ROOT / "tests/golden/data/imagefolder"):
+        assert translate(f"--dataset_name {name} --model.use_stable_vae 0").model.shape == (256, 256, 3)
 
 
 @pytest.mark.usefixtures("published")
@@ -237,6 +239,9 @@ def test_the_printed_command_is_the_same_training(words: str) -> None:
         ("--model.hiden_size 3", "did you mean"),
         ("--max_steps many", "--max_steps many must be a whole number"),
         ("runs/x", "everything is a flag"),
+        ("--dataset_name photos/imagenet256", "'photos/imagenet256' are neither a name nor a path"),
+        ("--dataset_name prepared:my-latents", "my-latents"),
+        ("--dataset_name imagenet256-missing/x", "neither a name nor a path"),
         ("--dataset_name imagenet256-latent", "`shortcut prepare SOURCE OUT --size 256"),
         ("--dataset_name digits", "or give --model.use_stable_vae 0"),
         (

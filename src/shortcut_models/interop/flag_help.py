@@ -58,6 +58,7 @@ ABOUT = {
     "wandb.unique_identifier": "End of the run's id.",
     "wandb.random_delay": "Seconds to wait at most, at random, before the start.",
     "objective.overlap": "1 uses a batch's images as the official code does: those of the jumps twice.",
+    "data_threads": "Threads that read and decode images ahead.",
     "inception": "Inception's weights, for FID; by default SHORTCUT_INCEPTION, or the hub's cache.",
     "any_inception": "1 takes an Inception file with another hash than the published one.",
 }
@@ -99,4 +100,5 @@ def in_their_words(sentence: str) -> str:
     def theirs(found: re.Match[str]) -> str:
         return THEIRS.get(found[0], "--" + found[0][2:].replace("-", "_"))
 
+    sentence = re.sub(r"--latents (\w+)", r"--dataset_name \1-latents:PATH", sentence)
     return re.sub(r"(?<!\S)--[a-z][\w.-]*\w", theirs, sentence).replace("SHORTCUT_VAE or SHORTCUT_VAE", "SHORTCUT_VAE")

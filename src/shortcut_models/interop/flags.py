@@ -86,8 +86,10 @@ FLAGS: dict[str, Value] = {
 }
 """Every flag of the official code, and its default."""
 
-OURS: dict[str, Value] = {"objective.overlap": 0, "inception": None, "any_inception": 0}
-"""Flags of `shortcut train` that are taken besides: to use images as the official code does, and for its FID."""
+OURS: dict[str, Value] = {"objective.overlap": 0, "data_threads": 16, "inception": None, "any_inception": 0}
+"""Flags of `shortcut train` that are taken besides: to use images as the official code does, to read them, for FID."""
+SIZE = 256
+"""Side to which images of any size are resized, as the official code's data are."""
 
 REFUSED = {
     "model.dropout": "the network has no dropout",
@@ -173,11 +175,18 @@ def read_flags(words: list[str]) -> dict[str, Any]:
 
     Raises InputError for an unknown flag, a value of another type, and arguments that are no flags.
     """
-    line = parsing.split(words, ["wandb.offline", "any_inception"])
+    line = parsing.split([_spelt_out(word) for word in words], ["wandb.offline", "any_inception"])
     if line.arguments:
         raise InputError(f"argument {line.arguments[0]!r} is one too many: everything is a flag, --name VALUE.")
     parsing.check_known(line, FLAGS | OURS)
     return {name: _typed(name, text) for name, text in line.flags.items()}
+
+
+def _spelt_out(word: str) -> str:
+    """The word as absl takes it, which reads the official code's flags: with one dash, or a switch with "no" before."""
+    if word.startswith("-") and word[1:].partition("=")[0] in FLAGS:
+        return f"-{word}"
+    return "--wandb.offline=0" if word == "--nowandb.offline" else word
 
 
 def _typed(name: str, text: str) -> Value:
@@ -316,7 +325,10 @@ def configuration(flags: dict[str, Any]) -> "Config":
     cosine = flags["model.use_cosine"]
     return Config(
         data=data,
-        **{name: flags[name] for name in ("batch_size", "max_steps", "seed", "log_interval", "save_interval")},
+        **{
+            name: flags[name]
+            for name in ("batch_size", "max_steps", "seed", "log_interval", "save_interval", "data_threads")
+        },
         ema_decay=flags["model.target_update_rate"],
         sharding=flags["model.sharding"],
         **_start(flags),
@@ -354,7 +366,8 @@ def _data(flags: dict[str, Any]) -> "Data":
     from shortcut_models.data.images import FOUND
 
     name = flags["dataset_name"]
-    known = name in catalogue.DATA or Path(name).exists()
+    # The official code tells data by what their name holds; a path, or KIND:PATH, is taken at its word.
+    known = name in catalogue.DATA or "/" in name or ":" in name or Path(name).exists()
     if not known and "latent" in name:
         raise InputError(
             f"--dataset_name {name}: latents are read from a folder that `shortcut prepare SOURCE OUT --size 256 "
@@ -367,10 +380,13 @@ def _data(flags: dict[str, Any]) -> "Data":
             raise InputError(f"--debug_overfit 1 takes the first images of files, which --dataset_name {name} has not.")
         # The first batch is drawn once, mirrored or not; here nothing is.
         data = replace(data, first=min(FEW, flags["batch_size"]), flip=False)
+    from_files = hasattr(data, "vae")
+    if from_files and data.size is None:
+        data = replace(data, size=SIZE)
     if not flags["model.use_stable_vae"]:
         return data
-    if hasattr(data, "vae"):
-        return replace(data, vae=FOUND, size=data.size or 256)
+    if from_files:
+        return replace(data, vae=FOUND)
     if data.codec.identity == "pixels":
         raise InputError(
             f"--model.use_stable_vae 1 encodes images as they are read, which --dataset_name {name} does not offer: "

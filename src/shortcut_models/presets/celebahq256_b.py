@@ -29,6 +29,7 @@ PRESET = Config(
     seed=10,
     ema_decay=0.999,
     log_interval=100,
+    data_threads=16,
     save_interval=5000,
     model=replace(
         DiT.original(image_size=32, channels=4, num_classes=1, patch_size=2, hidden_size=768, depth=12, num_heads=12),

@@ -30,6 +30,7 @@ PRESET = Config(
     seed=10,
     ema_decay=0.999,
     log_interval=100,
+    data_threads=16,
     save_interval=5000,
     model=replace(
         DiT.original(
