@@ -11,7 +11,7 @@ import fcntl
 import json
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -26,6 +26,7 @@ from shortcut_models.data.base import describe
 from shortcut_models.data.decode import BadImage, Decoded
 from shortcut_models.data.images import Images, LeftOut, Records, check_size
 from shortcut_models.data.latents import Latents
+from shortcut_models.data.layout import without_images
 from shortcut_models.data.opening import choose
 from shortcut_models.data.pixels import to_network
 from shortcut_models.data.prepared import FILES, FORMAT, MANIFEST, MIRRORED, read_manifest
@@ -38,6 +39,8 @@ ENCODED = 16
 """Images that the VAE encodes at once."""
 BLOCK = 1024
 """Images that a check has in hand at once."""
+NAMED = 20
+"""Classes that a warning names."""
 
 
 class Encoder(Protocol):
@@ -85,18 +88,24 @@ def prepare(
     task = _Task(_files(source, size), split, vae, mirror and vae is not None)
     _check_apart(out, task.data)
     with _writing(out, shared=part[1] > 1):
-        if _start(out, task, part[0]):
-            return read_manifest(out)
+        _start(out, task, part[0])
         mine = range(part[0] - 1, task.num_shards, part[1])
         waiting = [number for number in mine if not _is_done(out, task, number)]
         indices = [len(task.indices(number)) for number in mine]
         left = sum(len(task.indices(number)) for number in waiting)
         with (
             ThreadPoolExecutor(threads or os.cpu_count() or 1) as pool,
-            tqdm(total=sum(indices), initial=sum(indices) - left, unit="image", desc=f"preparing {out.name}") as bar,
+            tqdm(
+                total=sum(indices),
+                initial=sum(indices) - left,
+                unit="image",
+                desc=f"preparing {out.name}",
+                disable=not waiting,
+            ) as bar,
         ):
             for number in waiting:
                 _write_shard(out, task, number, pool, bar)
+        # Of data that are done too, since another share may be allowed than when they were made.
         return {} if part[1] > 1 else _finish(out, task, most_left_out)
 
 
@@ -259,8 +268,8 @@ def _writing(out: Path, shared: bool) -> Iterator[None]:
         ) from error
 
 
-def _start(out: Path, task: _Task, part: int) -> bool:
-    """Whether all is done already; writes the first manifest, or raises InputError if `out` holds something else."""
+def _start(out: Path, task: _Task, part: int) -> None:
+    """Write the first manifest; raises InputError if `out` holds something else."""
     fresh = task.manifest()
     # Listed before the manifest is looked for, which another part may write at any moment.
     strange = [entry.name for entry in out.iterdir() if not entry.name.startswith(f".{MANIFEST}")]
@@ -274,13 +283,12 @@ def _start(out: Path, task: _Task, part: int) -> bool:
             raise InputError(
                 f"{out} holds data prepared from other files or with other settings; choose another OUT:{lines}"
             )
-        return old["complete"] and all(_is_done(out, task, number) for number in range(task.num_shards))
+        return
     if strange:
         raise InputError(f"{out} exists but holds no prepared data: choose another OUT, or empty it.")
     size = _told(len(task.records) * task.item_bytes)
     tqdm.write(f"{len(task.records)} {task.kind} of {describe(task.data)} become up to {size} in {out}")
     _save_json(out / MANIFEST, fresh, f".{part}")
-    return False
 
 
 def _told(size: int) -> str:
@@ -298,8 +306,15 @@ def _read_note(out: Path, number: int) -> dict[str, Any]:
     note = _note(out, number)
     try:
         about = json.loads(note.read_text())
-        return {name: about[name] for name in ("count", "left_out", "notes", "class_counts")}
-    except (ValueError, KeyError, TypeError) as error:
+        found = {name: about[name] for name in ("count", "left_out", "notes", "class_counts")}
+        numbers = [found["count"], *found["notes"].values(), *found["class_counts"]]
+        if not all(type(number) is int and number >= 0 for number in numbers):
+            raise ValueError("what should be counts are none")
+        if sum(found["class_counts"]) != found["count"]:
+            raise ValueError("the classes have not as many images as there are")
+        found["left_out"] = [LeftOut(**bad)._asdict() for bad in found["left_out"]]
+        return found
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(f"{note} is damaged: remove it, and run the same command again.") from error
 
 
@@ -365,17 +380,20 @@ def _finish(out: Path, task: _Task, most_left_out: float) -> dict[str, Any]:
         notes.update(shard["notes"])
         counts[: len(shard["class_counts"])] += np.array(shard["class_counts"], int)
     share = len(left_out) / (count + len(left_out))
-    manifest = task.manifest() | {
+    fresh = task.manifest()
+    manifest = fresh | {
         "complete": count > 0 and share <= most_left_out,
         "count": count,
         "left_out": left_out,
         "left_out_by_reason": dict(sorted(Counter(bad["reason"] for bad in left_out).items())),
         "notes": dict(sorted(notes.items())),
-        "warnings": task.records.warnings,
+        "warnings": [*task.records.warnings, *_bare(task.records, fresh["class_names"], counts.tolist())],
         "class_counts": counts.tolist(),
         "shards": [{"count": shard["count"]} for shard in shards],
     }
-    _save_json(out / MANIFEST, manifest)
+    # Data that are done may lie where nothing can be written.
+    if json.loads(json.dumps(manifest)) != read_manifest(out):
+        _save_json(out / MANIFEST, manifest)
     if not manifest["complete"]:
         reasons = ", ".join(f"{number} {reason}" for reason, number in manifest["left_out_by_reason"].items())
         raise InputError(
@@ -383,6 +401,19 @@ def _finish(out: Path, task: _Task, most_left_out: float) -> dict[str, Any]:
             f"{most_left_out:g} that may be: see left_out in {out / MANIFEST}, or allow more by --most-left-out."
         )
     return manifest
+
+
+def _bare(records: Records, class_names: Sequence[str], counts: Sequence[int]) -> list[str]:
+    """A warning that names the classes of which no image can be used, unless the records tell that they are empty."""
+    told = {without_images(name) for name in class_names}.intersection(records.warnings)
+    names = [
+        name for name, count in zip(class_names, counts, strict=False) if not count and without_images(name) not in told
+    ]
+    if not names:
+        return []
+    listed = ", ".join(map(repr, names[:NAMED])) + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")
+    keep = "class keeps its label" if len(names) == 1 else "classes keep their labels"
+    return [f"no image of {listed} can be used; the {keep}"]
 
 
 def _save(path: Path, array: np.ndarray) -> None:
@@ -418,16 +449,18 @@ def check(source: Images | Latents | str, split: str = "train", threads: int | N
                 notes.update(item[1])
                 counts[item[2]] += 1
     heights, widths = np.array(sizes or [(0, 0)]).T
+    class_names = list(records.class_names) if data.labels else []
+    class_counts = [counts[label] for label in range(max(len(class_names), 1))]
     return {
         "count": len(sizes),
-        "class_names": list(records.class_names),
-        "class_counts": [counts[label] for label in range(max(len(records.class_names), 1))],
+        "class_names": class_names,
+        "class_counts": class_counts,
         "heights": [int(np.quantile(heights, q, method="nearest")) for q in (0, 0.5, 1)],
         "widths": [int(np.quantile(widths, q, method="nearest")) for q in (0, 0.5, 1)],
         "left_out": [bad._asdict() for bad in left_out],
         "left_out_by_reason": dict(sorted(Counter(bad.reason for bad in left_out).items())),
         "notes": dict(sorted(notes.items())),
-        "warnings": list(records.warnings),
+        "warnings": [*records.warnings, *_bare(records, class_names, class_counts)],
     }
 
 

@@ -142,6 +142,23 @@ def test_odd_files_on_disk(tmp_path: Path) -> None:
     ]
 
 
+def test_a_link_never_takes_the_place_of_a_class(tmp_path: Path) -> None:
+    root = write(tmp_path / "real", "cat/1.png", "cat/deep/2.png", "dog/3.png")
+    (root / "ape").symlink_to(root / "cat")
+    (root / "dog" / "all").symlink_to(root)
+    (root / "aaa").symlink_to(write(tmp_path / "outside", "4.png"))
+    data = Folder(path=str(root))
+    assert data.class_names == ("aaa", "cat", "dog")
+    assert names(data) == {"aaa/4.png": 0, "cat/1.png": 1, "cat/deep/2.png": 1, "dog/3.png": 2}
+    told = f"folders that are there under another name too are left out: 'ape' is 'cat', 'dog/all' is '{root}'"
+    assert data.records("train").warnings == [told]
+    assert remarks(data.open()) == [f"{root}: {told}."]
+    for number in range(7):
+        (root / f"b{number}").symlink_to(root / "dog")
+    assert data.class_names == Folder(path=str(root)).class_names
+    assert Folder(path=str(root)).records("train").warnings[0].endswith("'b2' is 'dog', 'b3' is 'dog', and 4 more")
+
+
 def test_a_folder_in_which_nothing_is_to_be_had_is_told(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no data are named: say where the images lie"):
         Folder().open()

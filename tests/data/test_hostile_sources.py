@@ -2,6 +2,7 @@
 
 import gzip
 import importlib.util
+import inspect
 import io
 import json
 import shutil
@@ -187,7 +188,7 @@ def test_what_cannot_be_read_says_why(tmp_path: Path) -> None:
         ("nowhere", "are neither a name nor a path that exists: the names are digits"),
         ("empty", "are an empty folder: name the one in which the images lie"),
         ("empty.zip", "are an empty file: copy it again"),
-        ("a.tar.gz", "are a file compressed by gzip: unpack it first"),
+        ("a.tar.gz", "a.tar.gz is compressed by gzip: unpack it first"),
         ("texts", "hold no images, nor anything else that is read: KIND:PATH says why .* one of .*folder, zip, tfds"),
     ):
         with pytest.raises(InputError, match=message):
@@ -213,7 +214,21 @@ def test_settings_that_cannot_be_met_are_refused(tmp_path: Path) -> None:
         open_data(tmp_path / "a", "nope", size=8)
     with pytest.raises(InputError, match=r"data.size is 10000, but images are 1 to 9459 pixels"):
         open_data(tmp_path / "a", size=10_000)
+    unchecked = inspect.unwrap(open_data)  # Users' types are not checked as those of tests are.
+    odd: tuple[Any, ...] = (True, np.True_, 8.0, "8", -1)
+    for size in odd:
+        for place in (tmp_path / "a", "digits"):
+            with pytest.raises(InputError, match=rf"data.size is '?{size}'?, but images are 1 to 9459 pixels"):
+                unchecked(place, size=size)
+    assert open_data(tmp_path / "a", size=np.int64(4))[0]["image"].shape == (4, 4, 3)
+    no_crop: Any = "foo"
+    for side in (None, 8):
+        with pytest.raises(InputError, match=r"data.crop is 'foo', but must be one of center, adm"):
+            unchecked(tmp_path / "a", size=side, crop=no_crop)
+        with pytest.raises(InputError, match="digits is cropped already: leave crop='adm' out"):
+            open_data("digits", size=side, crop="adm")
     prepare(str(tmp_path / "a"), tmp_path / "out", size=8)
+    assert len(open_data(tmp_path / "out", size=np.int64(8))) == 1
     with pytest.raises(InputError, match=r"out is cropped already: leave crop='adm' out, or prepare it again so"):
         open_data(tmp_path / "out", size=8, crop="adm")
 

@@ -4,6 +4,7 @@ import gzip
 import importlib.util
 import io
 import json
+import re
 import shutil
 import struct
 import sys
@@ -88,9 +89,13 @@ def test_damaged_idx_files(tmp_path: Path) -> None:
     file = root / "train-images-idx3-ubyte"
     whole = file.read_bytes()
     for data, message in (
-        (whole[:-1], "should hold 6 x 5 x 4 bytes, but is of another length"),
+        (whole[:-1], "is truncated, it holds 119 bytes, but should hold 6 x 5 x 4"),
+        (whole + b"?", "holds 121 bytes, but should hold 6 x 5 x 4"),
+        (whole[:9], "is truncated, it holds 9 bytes of its header"),
         (b"\0\0\x0d\x03" + whole[4:], "is no IDX file of bytes"),
-        (b"", "is no IDX file of bytes"),
+        (whole[8:], "is no IDX file of bytes"),
+        *((part, "is truncated, it") for part in (b"", whole[:1], whole[:3], b"\x1f")),
+        *((gzip.compress(whole)[:end], "is truncated, its gzip ends too early") for end in (2, 15, 60, -1)),
     ):
         file.write_bytes(data)
         with pytest.raises(InputError, match=message):
@@ -171,6 +176,59 @@ def test_samples_of_a_tar_end_at_the_first_dot(tmp_path: Path) -> None:
         open_data(write(**{"1.png": png, "1.cls": b"cat"}))
 
 
+def test_an_image_s_field_goes_by_its_last_suffix(tmp_path: Path) -> None:
+    def write(*names: str) -> WebDataset:
+        with tarfile.open(tmp_path / "a.tar", "w") as archive:
+            for number, name in enumerate(names):
+                file = io.BytesIO()
+                Image.new("L", (4, 4), number).save(file, "PNG")
+                data = b"%d" % number if name.endswith("cls") else file.getvalue()
+                info = tarfile.TarInfo(name)
+                info.size = len(data)
+                archive.addfile(info, io.BytesIO(data))
+        found = choose(str(tmp_path / "a.tar"))
+        assert isinstance(found, WebDataset)
+        return found
+
+    def read(data: WebDataset) -> tuple[dict[str, int], list[str]]:
+        records = data.records("train")
+        used = {records.name(i).removeprefix("a.tar/"): records.read(i)[1] for i in range(len(records))}
+        return used, [bad.name.removeprefix("a.tar/") for bad in records.left_out]
+
+    assert read(write("a.png", "b.x.png", "photo.v0.PNG")) == ({"a.png": 0, "b.x.png": 0, "photo.v0.PNG": 0}, [])
+    # The image without more in its name is the sample's; of others the first, with the label of the same name.
+    assert read(write("1.depth.png", "1.cls", "1.png")) == ({"1.png": 1}, ["1.depth.png"])
+    several = "img.0.jpg", "img.0.cls", "img.1.jpg", "img.1.cls"
+    assert read(write(*several)) == ({"img.0.jpg": 1}, ["img.1.jpg"])
+    assert write(*several).records("train").left_out[0].detail.startswith("a second image of one sample")
+    assert read(write("a.v0.png", "a.kind.cls")) == ({"a.v0.png": 1}, [])
+    with pytest.raises(InputError, match=r"several labels for one sample, a.x.cls and a.y.cls: call the one to use"):
+        write("a.v0.png", "a.x.cls", "a.y.cls").open()
+    with pytest.raises(InputError, match=r"a.tar holds no images: no member's name ends with an image's suffix"):
+        write("a.npy", "a.cls").open()
+
+
+@pytest.mark.parametrize(
+    ("name", "how"),
+    [
+        ("b.tar.gz", "is compressed by gzip: unpack it first (`gunzip b.tar.gz`)"),
+        ("b.tgz", "is compressed by gzip: unpack it first (`gunzip b.tgz`)"),
+        ("b.tar.xz", "is compressed by xz: unpack it first (`unxz b.tar.xz`)"),
+        ("b.tar", "is compressed by gzip: unpack it first (`mv b.tar b.tar.gz && gunzip b.tar.gz`)"),
+    ],
+)
+def test_compressed_tars_are_never_passed_over(tmp_path: Path, name: str, how: str) -> None:
+    for place in (tmp_path / "only", tmp_path / "among", tmp_path / "splits" / "val"):
+        place.mkdir(parents=True)
+        (place / name).write_bytes(gzip.compress(b"whatever"))
+    shutil.copy(GOLDEN / "webdataset/jpg/shard-000000.tar", tmp_path / "among" / "a.tar")
+    shutil.copytree(tmp_path / "among", tmp_path / "splits" / "train", ignore=shutil.ignore_patterns("b.*"))
+    for place, split in (("only", "train"), (f"only/{name}", "train"), ("among", "train"), ("splits", "val")):
+        for kind in ("", "webdataset:"):
+            with pytest.raises(InputError, match=re.escape(f"{name} {how} or move it away")):
+                open_data(f"{kind}{tmp_path / place}", split)
+
+
 def test_tar_files_are_walked_once(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = shutil.copytree(GOLDEN / "webdataset/mixed", tmp_path / "data")
     first, name = labels(folder), choose(str(folder)).identity()
@@ -205,6 +263,57 @@ def test_parquet_is_not_trained_on_and_arrow_is() -> None:
     with pytest.raises(InputError, match="parquet files are read in order, which is no way to train"):
         batch_dataset(open_data(GOLDEN / "hf_parquet", size=8), 4, seed=0)
     assert batch_dataset(open_data(GOLDEN / "hf_arrow", size=8), 4, seed=0)[0]["image"].shape == (4, 8, 8, 3)
+
+
+@needs_pyarrow
+@pytest.mark.parametrize(
+    "layout",
+    [
+        "{split}-{number:05}-of-{count:05}.parquet",
+        "plain_text/{split}-{number:05}-of-{count:05}-a09b74b3ef9c3b56.parquet",
+        "default/{split}/{number:04}.parquet",
+        "default/partial-{split}/{number:04}.parquet",
+        "data/{split}/{number:04}.parquet",
+        "{split}/{number:04}.parquet",
+    ],
+)
+def test_the_layouts_of_the_hub(tmp_path: Path, layout: str) -> None:
+    def place(split: str, number: int, count: int) -> Path:
+        return tmp_path / layout.format(split=split, number=number, count=count)
+
+    for split, number, count in (("train", 0, 2), ("train", 1, 2), ("validation", 0, 1)):
+        place(split, number, count).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(GOLDEN / f"hf_parquet/data/{split}-{number:05}-of-{count:05}.parquet", place(split, number, count))
+    (tmp_path / "README.md").touch()
+    data = choose(str(tmp_path))
+    assert isinstance(data, HuggingFace)
+    assert data.splits == ("train", "validation")
+    assert (labels(tmp_path), labels(tmp_path, "val")) == ([0, 1, 2, 0, 1, 2, 0], [1, 2])
+    assert len(data.records("train").warnings) == ("partial" in layout)
+    place("train", 0, 2).unlink()
+    with pytest.raises(InputError, match=r"lacks (train-00000-of-00002|0000).parquet: the data set has 2 parquet"):
+        open_data(tmp_path)
+    assert len(open_data(place("train", 1, 2))) > 0  # Named by itself, it is all that is wanted.
+
+
+@needs_pyarrow
+def test_several_configurations_or_sets_of_parquet_are_told_apart(tmp_path: Path) -> None:
+    golden = GOLDEN / "hf_parquet/data"
+    for name in ("full_numbers", "cropped_digits"):
+        shutil.copytree(golden, tmp_path / name)
+    with pytest.raises(InputError, match=r"configurations, cropped_digits, full_numbers: name the inner folder, such"):
+        open_data(tmp_path)
+    inner = tmp_path / "cropped_digits"
+    shutil.copy(golden / "validation-00000-of-00001.parquet", inner / "extra-00000-of-00001.parquet")
+    assert choose(str(inner)).splits == ("train", "validation", "extra")
+    assert (len(open_data(inner)), labels(inner, "extra")) == (7, [1, 2])
+    shutil.copy(golden / "validation-00000-of-00001.parquet", inner / "train-00000-of-00001.parquet")
+    with pytest.raises(InputError, match="holds train twice, in 1 and in 2 parquet files: keep one set"):
+        open_data(inner)
+    (tmp_path / "many").mkdir()
+    shutil.copy(golden / "train-00000-of-00002.parquet", tmp_path / "many" / "train-00003-of-99999999999.parquet")
+    with pytest.raises(InputError, match=r"lacks train-00000-of-9.* and 99999999993 more"):
+        open_data(tmp_path / "many")
 
 
 @needs_pyarrow

@@ -1,5 +1,6 @@
 """A folder of image files: one folder a class, or all in one, with or without splits above."""
 
+import heapq
 import os
 import stat
 from collections.abc import Iterable
@@ -38,6 +39,7 @@ class Folder(Images):
         listings = lay_out(names, scan.folders, labels.read_bytes() if labels.is_file() else None)
         first = next(iter(listings.values()))
         first.left_out.extend(scan.left_out)
+        first.warnings.extend(scan.warnings())
         if not labels.is_file() and (above := common_folder(names)):
             first.warnings.append(
                 f"all lies in one folder, {above[:-1]!r}, which counts as one class: if the folders in it are the "
@@ -69,8 +71,16 @@ class Folder(Images):
                 yield f"{name} {size} {label}"
 
 
+NAMED = 5
+"""Links that a warning names."""
+
+
 class Scan:
-    """Image files below a folder: links are followed, loops are cut, what is no regular file is passed over."""
+    """Image files below a folder: links are followed, what is no regular file is passed over.
+
+    A folder that is there several times is entered once: by its own name before any link's, so that a
+    link never takes the place of a class. That cuts loops too.
+    """
 
     def __init__(self, root: Path) -> None:
         self._root = os.fspath(root)
@@ -78,12 +88,25 @@ class Scan:
         """Folders that were entered, below the root."""
         self.left_out: list[LeftOut] = []
         """Links to nothing, and folders that may not be read."""
+        self._again: list[tuple[str, str]] = []
+        """Folders that were not entered, and what the same one is called where it was."""
+
+    def warnings(self) -> list[str]:
+        """What was met again and left out, by its name."""
+        if not self._again:
+            return []
+        pairs = [f"{name!r} is {first or self._root!r}" for name, first in self._again[:NAMED]]
+        more = [f"and {len(self._again) - NAMED} more"] if len(self._again) > NAMED else []
+        return [f"folders that are there under another name too are left out: {', '.join(pairs + more)}"]
 
     def images(self) -> Iterable[str]:
         """Paths below the root, with slashes, in no order."""
-        seen, waiting = set(), [""]
-        while waiting:
-            folder = waiting.pop()
+        seen: dict[tuple[int, int], str] = {}
+        waiting, links = [""], list[str]()
+        while waiting or links:
+            folder = waiting.pop() if waiting else heapq.heappop(links)
+            if not self._is_new(folder, seen):
+                continue
             try:
                 entries = sorted(os.scandir(os.path.join(self._root, folder)), key=lambda entry: entry.name)  # noqa: PTH118
             except OSError as error:
@@ -100,12 +123,25 @@ class Scan:
                         self.left_out.append(LeftOut(name, "missing", "a link to nothing"))
                     continue
                 if stat.S_ISDIR(status.st_mode):
-                    if (status.st_dev, status.st_ino) not in seen:
-                        seen.add((status.st_dev, status.st_ino))
-                        self.folders.append(name)
+                    if entry.is_symlink():
+                        heapq.heappush(links, name)
+                    else:
                         waiting.append(name)
                 elif stat.S_ISREG(status.st_mode) and looks_like_image(entry.name, _head(entry)):
                     yield name
+
+    def _is_new(self, folder: str, seen: dict[tuple[int, int], str]) -> bool:
+        """Note a folder as entered, or as one that was entered before."""
+        try:
+            status = Path(self._root, folder).stat()
+        except OSError:
+            return True  # Why it cannot be read is found when it is.
+        first = seen.setdefault((status.st_dev, status.st_ino), folder)
+        if first != folder:
+            self._again.append((folder, first))
+        elif folder:
+            self.folders.append(folder)
+        return first == folder
 
 
 def _head(entry: "os.DirEntry[str]") -> bytes:

@@ -18,6 +18,7 @@ import numpy as np
 from shortcut_models.data.decode import BadImage
 from shortcut_models.data.images import Images, LeftOut
 from shortcut_models.data.layout import SPLITS, canonical
+from shortcut_models.data.parquet_files import check_all_there, is_partial, parquet_folders, parquet_splits
 from shortcut_models.errors import InputError
 
 
@@ -33,7 +34,7 @@ class HuggingFace(Images):
     @classmethod
     def recognise(cls, place: str) -> list[Self]:
         """By dataset_dict.json, state.json, or the suffix .parquet."""
-        return [cls(path=place)] if _arrow_splits(Path(place)) or _parquet_splits(Path(place)) else []
+        return [cls(path=place)] if _arrow_splits(Path(place)) or parquet_folders(Path(place)) else []
 
     @cached_property
     def _arrow(self) -> dict[str, Path]:
@@ -41,7 +42,7 @@ class HuggingFace(Images):
 
     @cached_property
     def _parquet(self) -> dict[str, list[Path]]:
-        return _parquet_splits(Path(self.path))
+        return parquet_splits(Path(self.path))
 
     @cached_property
     def _records(self) -> dict[str, "TableRecords"]:
@@ -83,20 +84,6 @@ def _arrow_splits(path: Path) -> dict[str, Path]:
         return {canonical(name): path / name for name in names}
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(f"{path / 'dataset_dict.json'} is damaged: save the data set again.") from error
-
-
-def _parquet_splits(path: Path) -> dict[str, list[Path]]:
-    """By what the files' names begin with, such as train-00000-of-00002.parquet, or else their folder's."""
-    if path.is_file():
-        return {"train": [path]} if path.suffix == ".parquet" else {}
-    # In the folders that have such files by custom: others may hold a million images.
-    folders = [path, path / "data", *(path / name for names in SPLITS.values() for name in names)]
-    files = sorted(file for folder in folders for file in folder.glob("*.parquet"))
-    found: dict[str, list[Path]] = {}
-    for file in files:
-        names = [canonical(file.name.split("-")[0].split(".")[0]), canonical(file.parent.name)]
-        found.setdefault(next((name for name in names if name in SPLITS), "train"), []).append(file)
-    return found
 
 
 def _pyarrow(path: Path) -> Any:
@@ -207,6 +194,8 @@ class ParquetRecords(TableRecords):
     in_order = True
 
     def __init__(self, data: HuggingFace, files: list[Path]) -> None:
+        if not Path(data.path).is_file():  # Which is then all that is wanted.
+            check_all_there(files)
         arrow, at = _pyarrow(files[0]), files[0]
         self._files: list[Any] = []
         try:
@@ -219,6 +208,8 @@ class ParquetRecords(TableRecords):
             if isinstance(error, InputError):
                 raise
             raise InputError(f"{at} cannot be read ({error}): copy it again.") from error
+        if any(map(is_partial, files)):
+            self.warnings.append(f"{files[0].parent.name} holds the first part alone: the hub converted no more of it")
         groups = [(file, group) for file in self._files for group in range(file.num_row_groups)]
         self._groups = groups
         self._ends = np.cumsum([file.metadata.row_group(group).num_rows for file, group in groups])

@@ -2,6 +2,7 @@
 
 import gzip
 import hashlib
+import math
 import re
 import struct
 import zlib
@@ -16,6 +17,9 @@ import numpy as np
 from shortcut_models.data.images import Images, LeftOut
 from shortcut_models.data.layout import canonical, numbered
 from shortcut_models.errors import InputError
+
+MAGIC, GZIP = b"\0\0\x08", b"\x1f\x8b"
+"""How a file of bytes begins, and how one that is compressed."""
 
 _NAME = re.compile(r"(?P<before>.*?)(?P<split>train|t10k|test)(?P<gap>[-_])images(?P<after>[-.]idx[34]-ubyte(\.gz)?)")
 
@@ -145,17 +149,23 @@ def read_idx(path: Path) -> np.ndarray:
     """An array of bytes; raises InputError if the file is missing, damaged, or holds anything else."""
     try:
         data = path.read_bytes()
-        data = gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data
-    except (OSError, EOFError, zlib.error) as error:
+        data = gzip.decompress(data) if data.startswith(GZIP) else data
+    except EOFError:
+        raise InputError(f"{path} is truncated, its gzip ends too early: copy it again.") from None
+    except (OSError, zlib.error) as error:
         raise InputError(f"{path} cannot be read ({error}): copy it again.") from error
-    if len(data) < 4 or data[:3] != b"\0\0\x08" or not 1 <= data[3] <= 4 or len(data) < 4 + 4 * data[3]:
+    axes = data[3] if len(data) > 3 else 1
+    if not (MAGIC.startswith(data[:3]) or data == GZIP[:1]) or not 1 <= axes <= 4:
         raise InputError(f"{path} is no IDX file of bytes: copy it again.")
-    shape = struct.unpack(f">{data[3]}I", data[4 : 4 + 4 * data[3]])
-    if len(data) != 4 + 4 * data[3] + int(np.prod(shape, dtype=np.int64)):
-        raise InputError(
-            f"{path} should hold {' x '.join(map(str, shape))} bytes, but is of another length: copy it again."
-        )
-    return np.frombuffer(data, np.uint8, offset=4 + 4 * data[3]).reshape(shape)
+    start = 4 + 4 * axes
+    if len(data) < start:
+        raise InputError(f"{path} is truncated, it holds {len(data)} bytes of its header: copy it again.")
+    shape = struct.unpack(f">{axes}I", data[4:start])
+    stored, named = len(data) - start, math.prod(shape)
+    if stored != named:
+        odd = f"is truncated, it holds {stored} bytes" if stored < named else f"holds {stored} bytes"
+        raise InputError(f"{path} {odd}, but should hold {' x '.join(map(str, shape))}: copy it again.")
+    return np.frombuffer(data, np.uint8, offset=start).reshape(shape)
 
 
 class IdxRecords:

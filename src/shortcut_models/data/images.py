@@ -15,7 +15,7 @@ from jaxtyping import Int
 from shortcut_models.data.base import Batch, Data, Source, check_first, describe, take, whole_path
 from shortcut_models.data.crop import Crop, square
 from shortcut_models.data.decode import MAX_PIXELS, Alpha, BadImage, Decoded, decode
-from shortcut_models.errors import InputError
+from shortcut_models.errors import InputError, check_whole
 
 if TYPE_CHECKING:
     from shortcut_models.codecs.base import Codec
@@ -103,9 +103,8 @@ class Images(Data):
         if self.vae != FOUND:
             object.__setattr__(self, "vae", whole_path(self.vae))
         if self.size is not None:
-            check_size("data.size", self.size)
-        if self.crop not in get_args(Crop):
-            raise InputError(f"data.crop is {self.crop!r}, but must be one of {', '.join(get_args(Crop))}.")
+            object.__setattr__(self, "size", check_size("data.size", self.size))
+        check_crop(self.crop)
         check_first(self.first)
 
     @classmethod
@@ -196,10 +195,20 @@ class Images(Data):
         return Decoded(square(image, self.size, self.crop), (*notes, *smaller, *extreme))
 
 
-def check_size(name: str, size: int) -> None:
-    """Raise InputError unless images can be of this height and width."""
-    if not (isinstance(size, int) and 1 <= size <= MOST_PIXELS):
-        raise InputError(f"{name} is {size}, but images are 1 to {MOST_PIXELS} pixels high and wide.")
+def check_size(name: str, size: Any) -> int:
+    """A height and width, Python's or NumPy's whole number; raises InputError unless images can be of it."""
+    try:
+        check_whole(name, size, 1, MOST_PIXELS)
+    except InputError:
+        shown = repr(size) if isinstance(size, str) else size
+        raise InputError(f"{name} is {shown}, but images are 1 to {MOST_PIXELS} pixels high and wide.") from None
+    return int(size)
+
+
+def check_crop(crop: str) -> None:
+    """Raise InputError unless it is a way to crop."""
+    if crop not in get_args(Crop):
+        raise InputError(f"data.crop is {crop!r}, but must be one of {', '.join(get_args(Crop))}.")
 
 
 @lru_cache(maxsize=1)

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 _STEM = "img-mean-std-"
 
+TOOLS = ("edm2", "repa")
+"""Those that encode latents in this form."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Latents(Data):

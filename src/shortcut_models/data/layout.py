@@ -135,9 +135,14 @@ def _classes(names: list[str], prefix: str, folders: Iterable[str]) -> Listing:
     )
 
 
+def without_images(name: str) -> str:
+    """What is said of a class whose folder holds no image file."""
+    return f"class {name!r} has no images; it keeps its label"
+
+
 def _doubts(classes: list[str], used: set[str]) -> list[str]:
     """What is odd about the names of classes."""
-    found = [f"class {name!r} has no images; it keeps its label" for name in classes if name not in used]
+    found = [without_images(name) for name in classes if name not in used]
     lower: dict[str, str] = {}
     for name in classes:
         if name.lower() in lower:

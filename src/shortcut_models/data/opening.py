@@ -5,11 +5,13 @@ import os
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, SupportsIndex
 
 from shortcut_models import catalogue
 from shortcut_models.data.base import Data, Source, describe
+from shortcut_models.data.compressed import compressed_tars, refuse_compressed
 from shortcut_models.data.crop import Crop
+from shortcut_models.data.images import check_crop, check_size
 from shortcut_models.errors import InputError
 
 OWN = {"path", "names", "prefix", "flip"}
@@ -79,6 +81,8 @@ def recognise(place: str, latents: str = "") -> Data:
     if readings:
         ways = ", ".join(f"{_kind(reading)}:{getattr(reading, 'path', '') or place}" for reading in readings)
         raise InputError(f"data {place!r} can be read in several ways: name one of {ways}.")
+    if compressed := compressed_tars(Path(place)):
+        refuse_compressed(compressed[0])
     raise InputError(f"data {place!r} {_why_none(Path(place))}")
 
 
@@ -126,7 +130,7 @@ def _classes() -> Iterator[type[Data]]:
 def open_data(
     name_or_path: str | Path,
     split: str = "train",
-    size: int | None = None,
+    size: SupportsIndex | None = None,
     crop: Crop = "center",
     latents: str = "",
 ) -> Source:
@@ -138,12 +142,14 @@ def open_data(
     damaged, or that have a size of their own other than `size`.
     """
     data = choose(name_or_path, latents=latents)
-    if size is not None:
-        known = {field.name for field in dataclasses.fields(data)}
-        wanted = {"size": size, "crop": crop}
-        if "crop" not in known and crop != "center":
-            raise InputError(f"{describe(data)} is cropped already: leave crop={crop!r} out, or prepare it again so.")
-        data = dataclasses.replace(data, **{name: value for name, value in wanted.items() if name in known})
-        if "size" not in known and data.shape[:2] != (size, size) and getattr(data, "size", None) != size:
-            raise InputError(f"{describe(data)} has shape {data.shape}, and cannot be resized to {size}.")
+    known = {field.name for field in dataclasses.fields(data)}
+    check_crop(crop)
+    if "crop" not in known and crop != "center":
+        raise InputError(f"{describe(data)} is cropped already: leave crop={crop!r} out, or prepare it again so.")
+    side = None if size is None else check_size("data.size", size)
+    wanted = {"crop": crop} | ({} if side is None else {"size": side})
+    data = dataclasses.replace(data, **{name: value for name, value in wanted.items() if name in known})
+    fixed = side is not None and "size" not in known
+    if fixed and data.shape[:2] != (side, side) and getattr(data, "size", None) != side:
+        raise InputError(f"{describe(data)} has shape {data.shape}, and cannot be resized to {side}.")
     return data.open(split)

@@ -6,6 +6,7 @@ Shard k holds images-K.npy, or mean-K.npy and deviation-K.npy with mirrored copi
 import hashlib
 import json
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -15,8 +16,8 @@ import numpy as np
 from jaxtyping import Int
 
 from shortcut_models.data.base import Batch, Data, Source, check_first, whole_path
-from shortcut_models.data.images import Mirrored
-from shortcut_models.data.latents import codec_of
+from shortcut_models.data.images import Mirrored, check_size
+from shortcut_models.data.latents import TOOLS, codec_of
 from shortcut_models.data.layout import canonical
 from shortcut_models.errors import InputError
 
@@ -79,6 +80,8 @@ class Prepared(Data):
     def __post_init__(self) -> None:
         # A run that records its data is read from other working directories.
         object.__setattr__(self, "path", whole_path(self.path))
+        if self.size is not None:
+            object.__setattr__(self, "size", check_size("data.size", self.size))
         check_first(self.first)
 
     @classmethod
@@ -206,16 +209,47 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         ) from None
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}.") from error
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(f"{path} is damaged: remove {folder}, and prepare the data again.") from error
     if found != FORMAT:
         raise InputError(f"{path} has format {found}, but this version reads {FORMAT}: prepare the data again.")
     held = HELD | (HELD_AT_LAST if manifest.get("complete") else {})
     odd = [name for name, kind in held.items() if type(manifest.get(name)) is not kind]
-    if odd or manifest["kind"] not in FILES:
-        names = " and ".join(odd or ["kind"])
-        raise InputError(f"{path} is damaged (in {names}): remove {folder}, and prepare the data again.")
+    wrong = f"in {' and '.join(odd)}" if odd else next(_contradictions(manifest), None)
+    if wrong:
+        raise InputError(f"{path} is damaged ({wrong}): remove {folder}, and prepare the data again.")
     return manifest
+
+
+def _contradictions(manifest: dict[str, Any]) -> Iterator[str]:
+    """What cannot be in a manifest whose fields are of the right types, each if what is before it can."""
+    shape, size = manifest["shape"], manifest["settings"].get("size")
+    named, scale = len(manifest["class_names"]), manifest.get("scale")
+    if manifest["kind"] not in FILES:
+        yield "in kind"
+    if len(shape) != 3 or not all(_is_whole(length, 1) for length in shape):
+        yield f"shape is {shape}, but height, width and channels are whole numbers"
+    if not _is_whole(size, 1) or size < shape[0]:
+        yield f"size in settings is {size}, but must be a whole number"
+    if not all(type(name) is str for name in manifest["class_names"]) or manifest["num_classes"] != max(named, 1):
+        names = f"{named} names" if all(type(name) is str for name in manifest["class_names"]) else "no texts"
+        yield f"num_classes is {manifest['num_classes']}, but class_names holds {names}"
+    if type(manifest.get("vae", 0)) not in (str, type(None)) or not (scale is None or type(scale) in (int, float)):
+        yield "in vae and scale"
+    if manifest.get("latents", "") not in ("", *TOOLS):
+        yield "in latents"
+    if not manifest["complete"]:
+        return
+    shards = manifest["shards"]
+    if not all(type(shard) is dict and _is_whole(shard.get("count"), 0) for shard in shards):
+        yield "in shards"
+    stored = sum(shard["count"] for shard in shards)
+    if stored < 1 or stored != manifest["count"]:
+        yield f"count is {manifest['count']}, but its shards hold {stored}"
+
+
+def _is_whole(value: Any, least: int) -> bool:
+    return type(value) is int and value >= least
 
 
 class ShardSource:

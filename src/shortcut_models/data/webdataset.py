@@ -5,6 +5,7 @@ import tarfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple, Self
 
@@ -12,6 +13,7 @@ import numpy as np
 from tqdm import tqdm
 
 from shortcut_models.data.cache import remembered
+from shortcut_models.data.compressed import compressed_tars, refuse_compressed
 from shortcut_models.data.decode import BadImage, check_bytes
 from shortcut_models.data.images import Images, LeftOut
 from shortcut_models.data.layout import SPLITS, SUFFIXES, canonical, numbered
@@ -32,7 +34,10 @@ class WebDataset(Images):
 
     @cached_property
     def _files(self) -> dict[str, list[Path]]:
-        found = _tars(Path(self.path))
+        path = Path(self.path)
+        if packed := compressed_tars(path):
+            refuse_compressed(packed[0])
+        found = _tars(path)
         if not found:
             raise InputError(f"{self.path} holds no .tar files.")
         return found
@@ -92,19 +97,23 @@ class TarRecords:
 
     def __init__(self, files: list[Path]) -> None:
         # Tar files have no table of contents: to walk a million samples takes a minute or two.
-        table = remembered("webdataset", files, lambda: _table(files))
+        # The number in the name is of the rules by which a table is made: others make another table.
+        table = remembered("webdataset-2", files, lambda: _table(files))
         self._files, self._samples = files, table[table["label"] != SECOND]
         self.left_out = [
-            LeftOut(self._name(row), "format", "a second image of one sample")
+            LeftOut(self._name(row), "format", "a second image of one sample: names that agree up to the first dot")
             for row in table[table["label"] == SECOND]
         ]
+        where = files[0].parent if len(files) > 1 else files[0]
+        if not len(table):
+            raise InputError(f"{where} holds no images: no member's name ends with an image's suffix, such as .jpg.")
         labelled = self._samples["label"][self._samples["label"] != UNLABELLED]
         if 0 < len(labelled) < len(self._samples):
             bare = self._samples[self._samples["label"] == UNLABELLED][0]
             raise InputError(
                 f"{files[bare['file']]} has a sample without a label, {_text(bare)}: all need a `cls` member, or none."
             )
-        self.class_names = numbered(labelled.tolist(), files[0].parent if len(files) > 1 else files[0])
+        self.class_names = numbered(labelled.tolist(), where)
         self.warnings: list[str] = []
         folders = {_text(row).rpartition("/")[0] for row in self._samples[:: max(1, len(self._samples) // 1000)]}
         if not len(labelled) and len(folders) > 1:
@@ -159,26 +168,40 @@ def _text(row: np.void) -> str:
 
 
 def _samples(path: Path) -> Iterator[Sample]:
-    """The samples of a tar file that have an image, which is the first if there are several."""
-    key, image, label = "", None, UNLABELLED
-    for member, found in _members(path):
-        head, _, base = member.name.rpartition("/")
-        stem, _, suffix = base.partition(".")
-        if f"{head}/{stem}" != key:
-            if image is not None:
-                yield Sample(image.name, image.offset_data, image.size, label)
-            key, image, label = f"{head}/{stem}", None, UNLABELLED
-        if f".{suffix.lower()}" in SUFFIXES:
-            if image is None:
-                image = member
-            else:
-                yield Sample(member.name, member.offset_data, member.size, SECOND)
-        elif suffix == "cls":
+    """The images of a tar file: one for each sample, and then those that are second to it."""
+    for _, members in groupby(_members(path), lambda pair: _key(pair[0].name)):
+        images, labels = {}, {}
+        for member, found in members:
+            # A field goes by its last suffix, as WebDataset's own decoders have it: `v0.png` is an image.
+            field, _, suffix = f".{member.name.rpartition('/')[2].partition('.')[2]}".rpartition(".")
+            if f".{suffix.lower()}" in SUFFIXES:
+                images[member] = field
+            elif suffix == "cls":
+                labels[field] = member, found
+        # The image itself rather than what was derived from it, such as `depth.png` beside `jpg`; else the first.
+        for number, (image, field) in enumerate(sorted(images.items(), key=lambda pair: pair[1] != "")):
+            label = SECOND if number else _label(path, labels, field)
+            yield Sample(image.name, image.offset_data, image.size, label)
+
+
+def _key(name: str) -> str:
+    """What the members of a sample have in common: the folder, and the name up to its first dot."""
+    head, _, base = name.rpartition("/")
+    return f"{head}/{base.partition('.')[0]}"
+
+
+def _label(path: Path, labels: dict[str, tuple[tarfile.TarInfo, bytes]], field: str) -> int:
+    """The label of an image among those of its sample: that of the same field, else `cls`, else the only one."""
+    if not labels:
+        return UNLABELLED
+    for name in (field, "", *(labels if len(labels) == 1 else ())):
+        if name in labels:
+            member, found = labels[name]
             if not found.strip().isdigit() or len(found) > 18:
                 raise InputError(f"{path} has a label that is no whole number: {member.name} holds {found[:20]!r}.")
-            label = int(found)
-    if image is not None:
-        yield Sample(image.name, image.offset_data, image.size, label)
+            return int(found)
+    names = " and ".join(member.name for member, _ in labels.values())
+    raise InputError(f"{path} has several labels for one sample, {names}: call the one to use `cls`.")
 
 
 def _members(path: Path) -> Iterator[tuple[tarfile.TarInfo, bytes]]:
@@ -186,7 +209,7 @@ def _members(path: Path) -> Iterator[tuple[tarfile.TarInfo, bytes]]:
     try:
         with path.open("rb") as file:
             if file.read(2) == b"\x1f\x8b":
-                raise InputError(f"{path} is compressed by gzip: unpack it first.")
+                refuse_compressed(path)
             size = file.seek(0, os.SEEK_END)
             file.seek(-min(size, tarfile.BLOCKSIZE), os.SEEK_END)
             if any(file.read()):  # A whole tar ends with empty blocks; Python's reader does not ask for them.
