@@ -125,11 +125,46 @@ def test_shared_settings_that_cannot_work_are_refused_for_every_method(
         (MLP, {"time_scale": math.nan}, "model.time_scale is nan, but must be a finite number"),
         (DiT, {"mlp_ratio": math.inf}, "model.mlp_ratio is inf, but must be a finite number"),
         (Points, {"noise": math.nan}, "data.noise is nan"),
+        # What float32 and int32 take for another number.
+        (Points, {"noise": 1e300}, r"data.noise is 1e\+300, but must be 0 or between 1.2e-38 and 3.4e\+38 in size"),
+        (Shortcut, {"clip": 1e-50}, "objective.clip is 1e-50, but must be 0 or between"),
+        (Shortcut, {"flow_weight": 1e39}, r"objective.flow_weight is 1e\+39"),
+        (Shortcut, {"adaptive_floor": 1e-38, "adaptive_power": 0.5}, "adaptive_floor is 1e-38"),
+        (Shortcut, {"adaptive_floor": 1e-20, "adaptive_power": 2}, r"make weights of up to floor\^-power"),
+        (Shortcut, {"adaptive_power": 1000.0}, r"make weights of up to floor\^-power"),
+        (MLP, {"time_scale": 1e39}, r"model.time_scale is 1e\+39"),
+        (DiT, {"time_scale": 0.0}, "model.time_scale is 0.0, but must be above 0"),
+        (Optimizer, {"learning_rate": 1e39}, r"optimizer.learning_rate is 1e\+39"),
+        (Optimizer, {"learning_rate": 0.0}, "optimizer.learning_rate is 0.0, but must be above 0"),
+        (Optimizer, {"warmup_steps": 2**31}, "optimizer.warmup_steps is 2147483648, but must be at most 2147483647"),
+        (LiveReflow, {"levels": 2**21}, "objective.levels is 2097152, but must be a power of two from 2 to 1,048,576"),
+        (Times, {"kind": "grid", "grid": 2**25}, "objective.times.grid is 33554432, but float32 tells 16777216 times"),
+        # Words and types that Python would not ask about.
+        (Shortcut, {"split": "rand"}, "objective.split is 'rand', but must be .*random"),
+        (Shortcut, {"step_sizes": "cont"}, "objective.step_sizes is 'cont', but must be .*continuous"),
+        (Shortcut, {"longer": 1}, "objective.longer is 1, but must be True or False"),
+        (Shortcut, {"share": "0.5"}, "objective.share is '0.5', but must be a finite number"),
+        (Shortcut, {"share": None}, "objective.share is None, but must be a finite number"),
+        (Shortcut, {"clip": "4"}, "objective.clip is '4', but must be a finite number"),
+        (Optimizer, {"schedule": "linear"}, "optimizer.schedule is 'linear', but must be constant or cosine"),
     ],
 )
 def test_settings_of_parts_that_cannot_work_are_refused(part: Any, settings: dict[str, Any], sentence: str) -> None:
+    made = part()
+    for name, value in settings.items():  # As users make it, without the tests' own check of types.
+        object.__setattr__(made, name, value)
     with pytest.raises(InputError, match=sentence):
-        part(**settings)
+        made.__post_init__()
+
+
+def test_more_images_than_32_bits_count_may_be_trained_on() -> None:
+    assert Progressive(total_images=2**31).total_images == 2**31
+
+
+def test_a_word_that_there_is_not_is_refused(tiny: Config) -> None:
+    with pytest.raises(InputError, match=r"^sharding is 'x', but must be dp or fsdp"):
+        object.__setattr__(made := copy(tiny), "sharding", "x")
+        made.__post_init__()
 
 
 def test_more_levels_than_the_network_tells_apart_are_refused(tiny: Config) -> None:

@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from shortcut_models import catalogue
 from shortcut_models.data.base import Data
-from shortcut_models.errors import InputError, check_at_least, check_finite
+from shortcut_models.errors import InputError, check_at_least, check_values
 from shortcut_models.networks import Network
 from shortcut_models.objectives import Objective
 from shortcut_models.optimizer import Optimizer
@@ -57,7 +57,7 @@ class Config:
     """How."""
 
     def __post_init__(self) -> None:
-        check_finite("", self)
+        check_values("", self, wide=("seed",))
         least = {"batch_size": 1, "max_steps": 1, "seed": 0, "accumulation": 1, "log_interval": 1, "save_interval": 1}
         check_at_least("", self, least | {"keep": 1, "data_threads": 0})
         if self.seed >= 2**32:

@@ -2,9 +2,11 @@
 
 import dataclasses
 import math
+import numbers
 import operator
+import typing
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 
 class InputError(ValueError):
@@ -14,17 +16,37 @@ class InputError(ValueError):
     """
 
 
-def check_finite(section: str, choice: Any) -> None:
-    """Raise InputError if a number of a dataclass is NaN or infinite, or is to be whole and is not.
+SMALLEST, LARGEST, MOST = 1.2e-38, 3.4e38, 2**31 - 1
+"""What float32 keeps apart from 0 and from infinity, and what int32 holds: devices compute in these."""
 
-    `section` is how the flag of a field begins, such as "objective.". Nested dataclasses check their own.
+
+def check_values(section: str, choice: Any, wide: tuple[str, ...] = ()) -> None:
+    """Raise InputError if a dataclass has a word that its field does not offer, or a number that no device can take.
+
+    `section` is how the flag of a field begins, such as "objective."; `wide` are whole numbers that no device counts.
+    Nested dataclasses check their own.
     """
     for field in dataclasses.fields(choice):
-        value = getattr(choice, field.name)
-        if isinstance(value, float) and not math.isfinite(value):
-            raise InputError(f"{section}{field.name} is {value}, but must be a finite number.")
-        if field.type is int and (not isinstance(value, int) or isinstance(value, bool)):
-            raise InputError(f"{section}{field.name} is {value!r}, but must be a whole number, an int.")
+        value, kinds = getattr(choice, field.name), typing.get_args(field.type)
+        said = f"{section}{field.name} is {value!r}, but must be"
+        if typing.get_origin(field.type) is Literal and value not in kinds:
+            raise InputError(f"{said} {' or '.join(map(str, kinds))}.")
+        if field.type is bool and not isinstance(value, bool):
+            raise InputError(f"{said} True or False.")
+        if field.type is int:
+            if not isinstance(value, int) or isinstance(value, bool):
+                raise InputError(f"{said} a whole number, an int.")
+            if abs(value) > MOST and field.name not in wide:
+                raise InputError(f"{said} at most {MOST}.")
+        if field.type is float or (float in kinds and value is not None):
+            _check_float(said, value)
+
+
+def _check_float(said: str, value: Any) -> None:
+    if not isinstance(value, numbers.Real) or isinstance(value, bool) or not math.isfinite(value):
+        raise InputError(f"{said} a finite number.")
+    if value and not SMALLEST <= abs(value) <= LARGEST:
+        raise InputError(f"{said} 0 or between {SMALLEST:g} and {LARGEST:g} in size: devices compute in float32.")
 
 
 def check_at_least(section: str, choice: Any, least: Mapping[str, float]) -> None:

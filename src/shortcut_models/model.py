@@ -16,7 +16,7 @@ from tqdm import tqdm
 from shortcut_models import sampling, sharding
 from shortcut_models.codecs import Codec
 from shortcut_models.data.base import Data
-from shortcut_models.errors import InputError, check_whole
+from shortcut_models.errors import LARGEST, InputError, check_whole
 from shortcut_models.networks import Network, Params
 from shortcut_models.objectives import Objective
 
@@ -185,7 +185,7 @@ class Model:
     def check_guidance(self, guidance: float) -> None:
         """Raise InputError unless the network can be sampled with this guidance."""
         try:
-            is_finite = not isinstance(guidance, str) and np.isfinite(float(guidance))
+            is_finite = not isinstance(guidance, str) and abs(float(guidance)) <= LARGEST
         except TypeError:
             is_finite = False
         if not is_finite:

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from shortcut_models.errors import InputError, check_at_least, check_finite
+from shortcut_models.errors import InputError, check_above_zero, check_at_least, check_values
 from shortcut_models.networks import Params
 
 
@@ -37,8 +37,9 @@ class Optimizer:
     """Bound on the gradient's global norm; 0 is none."""
 
     def __post_init__(self) -> None:
-        check_finite("optimizer.", self)
-        nonnegative = ("learning_rate", "warmup_steps", "decay_steps", "weight_decay", "clip_norm")
+        check_values("optimizer.", self)
+        check_above_zero("optimizer.", self, "learning_rate")
+        nonnegative = ("warmup_steps", "decay_steps", "weight_decay", "clip_norm")
         check_at_least("optimizer.", self, dict.fromkeys(nonnegative, 0) | {"cycles": 1})
         for name in ("beta1", "beta2"):
             if not 0 <= getattr(self, name) < 1:

@@ -85,6 +85,6 @@ def check_finite(metrics: dict[str, float], step: int, saved: int) -> None:
     if not all(math.isfinite(value) for value in metrics.values()):
         last = f"the checkpoint of step {saved} is kept" if saved else "no checkpoint was written yet"
         raise InputError(
-            f"the loss or the gradient stopped being finite before step {step} ({last}): lower "
-            "--optimizer.learning-rate, add --optimizer.warmup-steps, or set --optimizer.clip-norm 1."
+            f"the loss or the gradient stopped being finite before step {step} ({last}): train into another --run-dir, "
+            "with a lower --optimizer.learning-rate, more --optimizer.warmup-steps, or --optimizer.clip-norm 1."
         )

@@ -4,7 +4,6 @@ Point i is a pure function of i and of the noise: its random draws are a hash of
 show whether a method follows a flow into several modes and along curves, and learned in seconds.
 """
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +11,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from shortcut_models.data.base import Batch, Data, View
-from shortcut_models.errors import InputError
+from shortcut_models.errors import check_at_least, check_values
 
 SHAPES = ("moons", "ring", "spiral", "blobs")
 LENGTH = len(SHAPES) * 2**28
@@ -34,8 +33,8 @@ class Points(Data):
     """Standard deviation of what is added to a point on its shape, in both directions."""
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.noise) and self.noise >= 0):
-            raise InputError(f"data.noise is {self.noise}, but must be a finite number of at least 0.")
+        check_values("data.", self)
+        check_at_least("data.", self, {"noise": 0})
 
     def open(self, split: str = "train") -> "PointSource":
         """Open a split; raises InputError for one that there is not."""

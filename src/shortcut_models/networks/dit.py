@@ -17,7 +17,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Int
 
-from shortcut_models.errors import InputError, check_at_least, check_finite
+from shortcut_models.errors import InputError, check_above_zero, check_at_least, check_values
 from shortcut_models.networks.base import Network, Params
 from shortcut_models.networks.layers import (
     FINEST_LEVEL,
@@ -96,7 +96,8 @@ class DiT(Network):
     """Recompute each block in the backward pass: less memory for about a third more time."""
 
     def __post_init__(self) -> None:
-        check_finite("model.", self)
+        check_values("model.", self)
+        check_above_zero("model.", self, "time_scale")
         sizes = ("image_size", "channels", "num_classes", "patch_size", "hidden_size", "depth", "num_heads")
         check_at_least("model.", self, dict.fromkeys(sizes, 1))
         if self.image_size % self.patch_size:

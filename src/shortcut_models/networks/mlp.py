@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from shortcut_models.errors import InputError, check_at_least, check_finite
+from shortcut_models.errors import InputError, check_above_zero, check_at_least, check_values
 from shortcut_models.networks.base import Network, Params
 from shortcut_models.networks.layers import dense, init_dense, sinusoid
 
@@ -30,7 +30,8 @@ class MLP(Network):
     """Factor on t and d before the sinusoids."""
 
     def __post_init__(self) -> None:
-        check_finite("model.", self)
+        check_values("model.", self)
+        check_above_zero("model.", self, "time_scale")
         check_at_least("model.", self, {"dimensions": 1, "hidden_size": 1, "depth": 1, "num_classes": 0})
         if self.frequencies < 2 or self.frequencies % 2:
             raise InputError(f"model.frequencies is {self.frequencies}, but must be an even number from 2 up.")

@@ -1,5 +1,6 @@
 """The seam of objectives: what one is given, what it returns, and the fields that all methods share."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal, NamedTuple, Self
@@ -7,7 +8,7 @@ from typing import ClassVar, Literal, NamedTuple, Self
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Integer
 
-from shortcut_models.errors import InputError, check_above_zero, check_at_least, check_finite
+from shortcut_models.errors import InputError, check_above_zero, check_at_least, check_values
 from shortcut_models.objectives.path import adaptive_weight
 from shortcut_models.sampling import Jumps
 
@@ -84,10 +85,16 @@ class Objective:
     decay of the original, of which a short training keeps decay^steps of the initial weights."""
 
     def __post_init__(self) -> None:
-        check_finite("objective.", self)
+        check_values("objective.", self, wide=("total_images",))
         check_fraction("objective.label_dropout", self.label_dropout)
         check_at_least("objective.", self, {"adaptive_power": 0, "noise_floor": 0})
         check_above_zero("objective.", self, "adaptive_floor")
+        if self.adaptive_power * -math.log10(self.adaptive_floor) > 30:  # Devices have numbers up to 10^38.
+            raise InputError(
+                f"objective.adaptive_floor {self.adaptive_floor:g} and objective.adaptive_power "
+                f"{self.adaptive_power:g} make weights of up to floor^-power, which is too large: raise the floor, or "
+                "lower the power, which is 1 by default."
+            )
         if self.noise_floor >= 1:
             raise InputError(f"objective.noise_floor is {self.noise_floor}, but must be below 1.")
 
@@ -197,10 +204,16 @@ def only_velocity(error: Float[Array, " batch"]) -> dict[str, Metric]:
     return {"error/d=0": Metric(error, jnp.ones_like(error))}
 
 
+MOST_LEVELS = 2**20
+"""Multiples of 1/levels are exact in float32 far beyond, but no sampler takes so many steps."""
+
+
 def check_levels(levels: int) -> None:
-    """Raise InputError unless levels is a power of two from 2 up."""
-    if levels < 2 or levels & (levels - 1):
-        raise InputError(f"objective.levels is {levels}, but must be a power of two from 2 up, such as 128.")
+    """Raise InputError unless levels is a power of two that can be counted."""
+    if not 2 <= levels <= MOST_LEVELS or levels & (levels - 1):
+        raise InputError(
+            f"objective.levels is {levels}, but must be a power of two from 2 to {MOST_LEVELS:,}, such as 128."
+        )
 
 
 def check_fraction(name: str, value: float) -> None:

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Shaped
 
-from shortcut_models.errors import InputError, check_above_zero, check_at_least, check_finite
+from shortcut_models.errors import InputError, check_above_zero, check_at_least, check_values
 
 
 @dataclass(frozen=True)
@@ -29,8 +29,10 @@ class Times:
     """Of the normal."""
 
     def __post_init__(self) -> None:
-        check_finite("objective.times.", self)
+        check_values("objective.times.", self)
         check_at_least("objective.times.", self, {"grid": 1})
+        if self.grid > 2**24:
+            raise InputError(f"objective.times.grid is {self.grid}, but float32 tells {2**24} times apart: use fewer.")
         check_above_zero("objective.times.", self, "std")
 
     def draw(self, key: Array, count: int) -> Float[Array, " batch"]:
