@@ -138,12 +138,15 @@ def test_a_finished_comparison_is_not_done_again(
     assert {path: path.read_bytes() for path in compared.glob("*.json")} == before
 
 
-def test_two_digits_of_spread() -> None:
+def test_three_digits_of_the_mean() -> None:
     assert spread([0.25]) == "0.250"
     assert spread([0.2, 0.3]) == "0.250 ± 0.071"
     assert spread([22.0, 24.0]) == "23.0 ± 1.4"
     assert spread([250.0]) == "250"
     assert spread([0.0, 0.0]) == "0.000 ± 0.000"
+    assert spread([0.0035, 0.0031]) == "0.00330 ± 0.00028"
+    assert spread([0.00021]) == "0.000210"
+    assert spread([float("nan")]) == "nan"
 
 
 def test_arithmetic_is_relative_to_the_least() -> None:
@@ -271,7 +274,12 @@ def test_a_report_is_measured_again_once_a_setting_has_changed(plan: Comparison)
     [
         ({"count": 5}, "--count is 5, but measuring takes at least 10 samples"),
         ({"pairs": 0}, "--pairs is 0, but at least 1 pair"),
+        ({"pairs": 2**32}, "pairs is 4294967296, but must be at most"),
+        ({"count": 2**32}, "count is 4294967296, but must be at most"),
         ({"guidance": float("nan")}, "guidance is nan, but must be a finite number"),
+        ({"guidance": 1e39}, r"guidance is 1e\+39, but must be 0 or between"),
+        ({"steps": (1, 2_000_000)}, "--steps is 2000000, but must be a whole number between 1 and 1000000"),
+        ({"seeds": (0, 2**32)}, "--seeds is 4294967296, but must be a whole number between 0 and 4294967295"),
         ({"guidance": 2.0, "objectives": ("consistency-original",)}, r"consistency-original drops none"),
         ({"seeds": ()}, "--seeds  must name one or more"),
         ({"steps": (1, 1)}, "--steps 1,1 must name one or more, each once"),
@@ -284,6 +292,35 @@ def test_what_cannot_be_compared_is_refused_before_anything_is_trained(
 ) -> None:
     with pytest.raises(InputError, match=message):
         replace(plan, **changes)
+
+
+def test_a_budget_that_a_method_cannot_take_is_refused_before_anything_is_trained(
+    plan: Comparison, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Shortcut, "jumps", lambda _, steps: refuse(f"no {steps} steps"))
+    with pytest.raises(InputError, match="no 4 steps"):
+        replace(plan, objectives=("flow-matching", "shortcut"), steps=(4,))
+
+
+def refuse(sentence: str) -> None:
+    raise InputError(sentence)
+
+
+def test_what_could_not_be_measured_is_not_trained(
+    plan: Comparison, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shortcut_models.compare.run", lambda *_: pytest.fail("something was trained"))
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=10**9))
+    many: dict[str, Any] = {"pairs": 10**7, "objectives": ("reflow",), "seeds": (1, 2)}
+    for changes, metrics, words in (
+        ({}, (), "no metric is chosen, and the data have none by default"),
+        ({}, ("energy",), "distances between points measure points, but the samples are 8x8x1"),
+        (many, ("frechet-pixels",), r"--pairs 10000000 take 10.3 GB over all seeds, but .* has 1.0 GB left"),
+    ):
+        monkeypatch.setattr(type(plan.base.data), "metrics", metrics)
+        with pytest.raises(InputError, match=words):
+            compare(replace(plan, **changes), tmp_path / "new" / "out", "")
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_number_of_seeds_counts_from_zero() -> None:

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from shortcut_models import catalogue, cli
@@ -95,3 +96,6 @@ def test_toy_data_and_a_toy_network(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert (config["model"]["num_classes"], config["model"]["width"]) == (2, 128)
     assert cli.main(["evaluate", str(run), "--steps", "1", "--count", "8"]) == 0
     assert 0 < json.loads((run / "report.json").read_text())["steps"]["1"]["energy-8"] < 10
+    assert cli.main(["sample", str(run), "--out", str(tmp_path / "a.npz")]) == 0
+    with np.load(tmp_path / "a.npz") as arrays:
+        assert arrays["points"].shape == (16, 2)  # Nothing named a view: it follows from the shape.

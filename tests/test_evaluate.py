@@ -11,7 +11,7 @@ from shortcut_models import InputError, catalogue
 from shortcut_models import evaluate as module
 from shortcut_models.data.base import Data
 from shortcut_models.data.pixels import to_network, to_uint8
-from shortcut_models.evaluate import evaluate, read_report, table
+from shortcut_models.evaluate import Plan, evaluate, measure_model, read_report, rounded, table
 from shortcut_models.metrics.measure import Measurement
 from shortcut_models.metrics.references import read, real_values, references
 from shortcut_models.metrics.yardstick import Wish, choose_yardstick
@@ -136,6 +136,54 @@ def test_what_cannot_be_measured_is_refused() -> None:
             evaluate(Noisy(), DIGITS, [1], count, metrics=metrics)
 
 
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"budgets": (1, 2_000_000)}, "--steps is 2000000, but must be a whole number between 1 and 1000000"),
+        ({"budgets": (1, 0)}, "--steps is 0, but must be"),
+        ({"guidance": 1e39}, r"--guidance is 1e\+39, but must be 0 or between"),
+        ({"guidance": float("nan")}, "--guidance is nan, but must be a finite number"),
+        ({"count": 2**32}, "--count is 4294967296, but must be a whole number between 0 and 4294967295"),
+        ({"seeds": 0}, "--seeds is 0"),
+        ({"seed": 2**32 - 1, "seeds": 2}, "--seed is 4294967295"),
+    ],
+)
+def test_samples_that_cannot_be_drawn_are_refused_before_any_is(changes: dict[str, Any], words: str) -> None:
+    given: dict[str, Any] = {"budgets": (1,), "count": 10}
+    with pytest.raises(InputError, match=words):
+        Plan(**(given | changes))
+
+
+@pytest.mark.parametrize(
+    ("data", "metrics", "labels", "words"),
+    [
+        ("points", ("energy",), None, "energy keeps all samples to compare them, at most 1048576, not 1000000000"),
+        ("digits", ("frechet-pixels",), "data", "count is 1000000000, but labels mixed like the data are for at most"),
+    ],
+)
+def test_more_samples_than_fit_are_refused_before_any_is_drawn(
+    data: str, metrics: tuple[str, ...], labels: Any, words: str
+) -> None:
+    class Idle:
+        num_classes = 4 if data == "points" else 10
+
+    model: Any = Idle()
+    with pytest.raises(InputError, match=words):
+        evaluate(model, data_set(data), [1], 10**9, metrics=metrics, labels=labels)
+
+
+def test_however_many_samples_are_asked_for_they_are_drawn_at_once_with_the_time_left(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    model, turns = Noisy(), iter([False, False, True])
+    yardstick = choose_yardstick(DIGITS, (8, 8, 1), Wish(metrics=("frechet-pixels",)))
+    plan = Plan(budgets=(1, 4), count=10**9)
+    assert measure_model(model, yardstick, plan, stopping=lambda: next(turns)) is None
+    # Labels are made chunk by chunk: those of all would be gigabytes, and a long wait.
+    assert [(call["first"], len(call["labels"])) for call in model.calls] == [(0, 2048), (2048, 2048)]
+    assert "/2000000000 [" in capsys.readouterr().err
+
+
 class Spread:
     """A model of the points: real ones, the further apart the fewer the steps."""
 
@@ -186,4 +234,22 @@ def test_the_table_has_a_row_per_budget_and_one_for_the_real_samples() -> None:
         "    1  12.000   3.00  0.500",
         "  128   1.234   0.75  1.000",
         " real   0.000         1.000",
+    ]
+
+
+def test_small_numbers_have_three_digits_too() -> None:
+    assert [rounded(value) for value in (0.174, 1.558, 0.99, 12.0, 0.0)] == [
+        "0.174",
+        "1.558",
+        "0.990",
+        "12.000",
+        "0.000",
+    ]
+    assert [rounded(value) for value in (0.0035, 0.000213, 0.05)] == ["0.00350", "0.000213", "0.0500"]
+    assert [rounded(value) for value in (3e-9, float("nan"), float("inf"))] == ["3.00e-09", "nan", "inf"]
+    report = {"steps": {"1": {"a": 0.00354}}, "real": {"a": 0.00249}, "deviation": {"1": {"a": 0.0004}}}
+    assert table(report).splitlines() == [
+        "steps                  a",
+        "    1  0.00354 ± 0.00040",
+        " real            0.00249",
     ]

@@ -13,6 +13,15 @@ def test_balanced_labels_go_through_the_classes_in_turn() -> None:
     assert choose_labels("balanced", 7, 3, 0).tolist() == [0, 1, 2, 0, 1, 2, 0]
 
 
+@pytest.mark.parametrize("wish", ["balanced", "random", "none", "2,0"])
+def test_labels_in_parts_are_those_of_the_whole(wish: str) -> None:
+    whole = choose_labels(wish, 20, 3, 5)
+    parts = [choose_labels(wish, count, 3, 5, first=first) for first, count in ((0, 7), (7, 1), (8, 12))]
+    np.testing.assert_array_equal(np.concatenate(parts), whole)
+    assert {part.dtype for part in parts} == {np.dtype(np.int32)}
+    assert choose_labels(wish, 2, 3, 5, first=2**32 - 3).shape == (2,)  # The last samples that a seed has.
+
+
 def test_labels_of_data_have_their_proportions() -> None:
     assert choose_labels("data", 5, 3, 0, np.array([30, 0, 20])).tolist() == [0, 2, 0, 2, 0]
 

@@ -10,6 +10,8 @@ quality.png and samples.png. Processes that share the folder share the work.
 """
 
 import json
+import math
+import shutil
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -24,11 +26,13 @@ from shortcut_models import catalogue
 from shortcut_models.config import Config, check_fits, choose
 from shortcut_models.config_json import to_json
 from shortcut_models.costs import count_flops, step_flops
-from shortcut_models.data.pairs import Pairs, read_about
-from shortcut_models.errors import InputError, check_finite
-from shortcut_models.evaluate import evaluate
+from shortcut_models.data.pairs import Pairs, is_pairs, read_about
+from shortcut_models.errors import InputError, check_values, check_whole
+from shortcut_models.evaluate import Plan, check_plan, evaluate, rounded
 from shortcut_models.figures import Line, draw_quality
 from shortcut_models.files import hold, whole_file, write_json
+from shortcut_models.metrics.references import sample_shape
+from shortcut_models.metrics.yardstick import Wish, choose_yardstick
 from shortcut_models.objectives import Objective
 from shortcut_models.pairs import make_pairs
 from shortcut_models.provenance import provenance
@@ -66,13 +70,15 @@ class Comparison:
     """Pairs that reflow learns from."""
 
     def __post_init__(self) -> None:
-        check_finite("", self)
+        check_values("", self, wide=("budget",))
         for name in self.objectives:
             catalogue.check("objective", catalogue.OBJECTIVES, name)
         for name in ("objectives", "steps", "seeds"):
             values = getattr(self, name)
             if not values or len(set(values)) < len(values):
                 raise InputError(f"--{name} {','.join(map(str, values))} must name one or more, each once.")
+        for seed in self.seeds:
+            check_whole("--seeds", seed, 0, 2**32 - 1)
         if self.pairs < 1:
             raise InputError(f"--pairs is {self.pairs}, but at least 1 pair must be made.")
         least = max(2, self.base.data.num_classes)
@@ -80,6 +86,7 @@ class Comparison:
             raise InputError(
                 f"--count is {self.count}, but measuring takes at least {least} samples, one of each class."
             )
+        self.plan()  # Raises if it cannot be sampled so.
         size = self.base.batch_size
         if self.budget < size or self.budget % size:
             near = max(self.budget // size, 1) * size
@@ -89,7 +96,10 @@ class Comparison:
             )
         check_fits(self.base)
         for name in self.objectives:
-            for config in self.stages(name, self.seeds[0], Path()).values():  # Raises if the budget is too small.
+            stages = list(self.stages(name, self.seeds[0], Path()).values())  # Raises if the budget is too small.
+            for steps in self.steps:
+                stages[-1].objective.jumps(steps)  # Raises if it cannot take as many.
+            for config in stages:
                 if self.guidance != 1 and not config.objective.trains_null_label:
                     raise InputError(
                         f"--guidance {self.guidance:g} needs models that learnt to answer without a label, but {name} "
@@ -115,6 +125,27 @@ class Comparison:
             flow: self._config(catalogue.TEACHER, steps // 2, seed),
             own: self._config(name, steps - steps // 2, seed, **changes),
         }
+
+    def plan(self) -> Plan:
+        """Which samples are measured."""
+        return Plan(budgets=self.steps, count=self.count, guidance=self.guidance)
+
+    def check_measurable(self, folder: Path) -> None:
+        """Raise InputError if what is trained could not be measured in the end, or its pairs do not fit the disk."""
+        base = self.base
+        shape = sample_shape(base.data.shows())
+        yardstick = choose_yardstick(base.data, shape, Wish(), base.objective.unconditional)
+        check_plan(base.model.num_classes, yardstick, self.plan())
+        if any(named(name).needs_pairs for name in self.objectives):
+            sets = sum(not is_pairs(folder / f"flow-seed-{seed}" / "pairs") for seed in self.seeds)
+            needed = 4 * self.pairs * (2 * math.prod(base.model.shape) + 1) * sets
+            place = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+            free = shutil.disk_usage(place).free
+            if needed > free:
+                raise InputError(
+                    f"--pairs {self.pairs} take {needed / 1e9:.1f} GB over all seeds, but {place} has "
+                    f"{free / 1e9:.1f} GB left: make fewer, or choose another --out."
+                )
 
     def settings(self) -> dict[str, Any]:
         """What decides a method's numbers, as plain values."""
@@ -157,6 +188,8 @@ def compare(comparison: Comparison, folder: Path, command: str) -> int:
     Returns the exit status: 0, or 128 + n when stopped by signal n; then the same call goes on.
     """
     todo = [(name, seed) for seed in comparison.seeds for name in comparison.objectives]
+    if not all(_read(comparison, folder, name, seed) for name, seed in todo):
+        comparison.check_measurable(folder)
     folder.mkdir(parents=True, exist_ok=True)
     # What another process has in hand is passed over first, and waited for at the end.
     for wait in (False, True):
@@ -298,10 +331,8 @@ def table(found: dict[str, list[dict[str, Any]]], steps: Sequence[int]) -> str:
 def spread(values: Sequence[float]) -> str:
     """Mean ± standard deviation over seeds, to three significant digits of the mean."""
     mean = statistics.mean(values)
-    digits = max(0, 2 - int(np.floor(np.log10(abs(mean))))) if mean else 3
-    digits = min(digits, 3)
-    deviation = f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
-    return f"{mean:.{digits}f}{deviation}"
+    deviation = f" ± {rounded(statistics.stdev(values), 0, like=mean)}" if len(values) > 1 else ""
+    return f"{rounded(mean, 0)}{deviation}"
 
 
 def line(reports: list[dict[str, Any]], metric: str, steps: Sequence[int]) -> Line:

@@ -1,6 +1,7 @@
 """Measure a model at several step budgets, with the same noise and labels for each; or images that are there."""
 
 import json
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,19 +14,25 @@ from tqdm import tqdm
 from shortcut_models import catalogue, processes
 from shortcut_models.data import choose
 from shortcut_models.data.base import Data, Source, describe, origin, remarks
-from shortcut_models.errors import InputError, check_whole
-from shortcut_models.metrics.base import Labels, Metric, Reference, to_bytes
+from shortcut_models.errors import InputError, check_values, check_whole
+from shortcut_models.metrics.base import Labels, Metric, Reference
 from shortcut_models.metrics.measure import check_count, chunk_size
 from shortcut_models.metrics.references import Real, exact, is_stored_grey, read, sample_shape
 from shortcut_models.metrics.saved import Saved, saved_in
 from shortcut_models.metrics.yardstick import Wish, Yardstick, choose_yardstick
 from shortcut_models.model_folder import is_model_folder
 from shortcut_models.outputs import choose_labels
+from shortcut_models.sampling import MOST_STEPS
 from shortcut_models.terminal import Progress
+from shortcut_models.views import View, get_view
 
 SHOWN_POINTS = 2000
 MOST_IMAGES = 2**22
 """More than this are not measured without being asked for: data that are drawn on demand have no end."""
+MOST_COMPARED = 2**20
+"""More than this are too many for metrics that keep all of them, most to compare each with each: hours, gigabytes."""
+MOST_MIXED = 2**26
+"""For more than this, labels mixed like the data, all at once, take gigabytes."""
 
 Values = dict[str, float]
 Drawn = tuple[np.ndarray, np.ndarray]
@@ -71,6 +78,10 @@ class Plan:
     """Sets of samples, of this seed and those that follow: numbers are means over them, beside their deviation."""
 
     def __post_init__(self) -> None:
+        check_values("--", self, wide=("count", "seed"))
+        for budget in self.budgets:
+            check_whole("--steps", budget, 1, MOST_STEPS)
+        check_whole("--count", self.count, 0, 2**32 - 1)  # What numbers the samples of a seed.
         if self.seeds < 1:
             raise InputError(f"--seeds is {self.seeds}, but at least one set of samples must be drawn.")
         check_whole("--seed", self.seed, 0, 2**32 - self.seeds)
@@ -123,20 +134,21 @@ def measure_model(
     Of several processes each draws its share of every chunk, and the first adds up the features of all: it alone has
     the numbers.
     """
-    _check(model, yardstick, plan)
+    check_plan(model.num_classes, yardstick, plan)
     first = processes.is_first()
     settings = [plan.count, plan.guidance, plan.seed, plan.seeds, yardstick.labels, *plan.budgets]
     turns = [(seed, steps) for seed in range(plan.seed, plan.seed + plan.seeds) for steps in plan.budgets]
     with saved_in(resume, yardstick.key() | {"settings": settings, "model": model_key}) as saved:
         given = yardstick.references() if first else {}
-        for seed, steps in tqdm(turns, unit="budget", desc="evaluating", disable=not first, leave=None):
-            name = _turn(steps, seed)
-            if processes.from_first(np.bool_(name in saved.found)):
-                continue
-            asked = choose_labels(yardstick.labels, plan.count, model.num_classes, seed, yardstick.class_counts)
-            draw = _drawing(model, plan, yardstick, asked, steps, seed, saved.shown if seed == plan.seed else {})
-            if not _measure(yardstick, saved, given, name, draw, plan.count, stopping):
-                return None
+        with _bar(plan.count * len(turns), "sample") as bar:
+            for seed, steps in turns:
+                name = _turn(steps, seed)
+                if processes.from_first(np.bool_(name in saved.found)):
+                    bar.update(plan.count)
+                    continue
+                draw = _drawing(model, plan, yardstick, steps, seed, saved.shown if seed == plan.seed else {})
+                if not _measure(yardstick, saved, given, name, draw, plan.count, bar, stopping):
+                    return None
         report = _report(yardstick, plan, saved.found, given) if first else {}
         saved.remove()
     return Evaluation(report, saved.shown)
@@ -161,13 +173,15 @@ def measure_images(
         Progress.say(remark)
     indices = _choose_images(describe(target), source, count, seed)
     check_count(yardstick.metrics, len(indices), f"images of {describe(target)}")
+    _check_most(yardstick.metrics, len(indices), "images")
     _check_colour(target, source, indices, yardstick)
     key = {"images": target.identity(), "settings": [len(indices), seed, split, yardstick.labels]}
     with saved_in(resume, yardstick.key() | key) as saved:
         given = yardstick.references() if processes.is_first() else {}
         if not processes.from_first(np.bool_("images" in saved.found)):
             draw = lambda own: read(source, indices[own])  # noqa: E731
-            _measure(yardstick, saved, given, "images", draw, len(indices), lambda: False)
+            with _bar(len(indices), "image") as bar:
+                _measure(yardstick, saved, given, "images", draw, len(indices), bar)
         if not processes.is_first():
             return {}
         real = yardstick.real(len(indices), given)
@@ -227,21 +241,40 @@ def _drawing(
     model: Sampler,
     plan: Plan,
     yardstick: Yardstick,
-    asked: np.ndarray,
     steps: int,
     seed: int,
     shown: dict[int, np.ndarray],
 ) -> Callable[[slice], Drawn]:
     """The function from places in a set of samples to these; the first of them are kept to be shown."""
+    labels_at, view = _labelling(yardstick, plan.count, model.num_classes, seed), _view(yardstick)
 
     def draw(own: slice) -> Drawn:
-        drawn = model.sample(asked[own], steps, plan.guidance, seed, first=own.start)
-        samples = np.asarray(model.decode(drawn))
+        labels = labels_at(own)
+        samples = np.asarray(model.decode(model.sample(labels, steps, plan.guidance, seed, first=own.start)))
         if own.start == 0:
-            shown[steps] = _shown(samples, yardstick.shape, max(model.num_classes, 1))
-        return samples, asked[own]
+            shown[steps] = view.to_samples(samples[: max(model.num_classes, 1) if view.SINGLE else SHOWN_POINTS])
+        return samples, labels
 
     return draw
+
+
+def _labelling(yardstick: Yardstick, count: int, classes: int, seed: int) -> Callable[[slice], np.ndarray]:
+    """The function from places in a set of samples to the labels there: only a mixture like the data's is kept."""
+    wish = yardstick.labels
+    if wish != "data":
+        return lambda own: choose_labels(wish, own.stop - own.start, classes, seed, first=own.start)
+    mixed = choose_labels(wish, count, classes, seed, yardstick.class_counts)
+    return lambda own: mixed[own]
+
+
+def _view(yardstick: Yardstick) -> View:
+    """How samples are shown; where only statistics are known, they are images."""
+    return get_view("images" if yardstick.data is None else yardstick.data.view)
+
+
+def _bar(total: int, unit: str) -> Any:
+    """A bar on the first process, with the time that is left."""
+    return tqdm(total=total, unit=unit, desc="evaluating", disable=not processes.is_first(), leave=None)
 
 
 def _measure(
@@ -251,12 +284,15 @@ def _measure(
     name: str,
     draw: Callable[[slice], Drawn],
     count: int,
-    stopping: Callable[[], bool],
+    bar: Any,
+    stopping: Callable[[], bool] = lambda: False,
 ) -> bool:
     """Draw and measure one set of samples, chunk by chunk, from where it was; False if asked to stop."""
     measurement, start = saved.measurement(yardstick.metrics, name)
     size, writes = chunk_size(yardstick.shape), processes.is_first()
-    for first in range(int(processes.from_first(np.int32(start))), count, size):
+    begin = int(processes.from_first(np.uint32(start)))
+    bar.update(begin)
+    for first in range(begin, count, size):
         if stopping():
             saved.keep(name, measurement, now=True)
             return False
@@ -271,6 +307,7 @@ def _measure(
         if writes:
             measurement.take(found, labels)
             saved.keep(name, measurement)
+        bar.update(rows)
     if writes:
         saved.found[name] = measurement.values(given)
         saved.keep("", None)
@@ -281,18 +318,36 @@ def _turn(steps: int, seed: int) -> str:
     return f"{steps} of seed {seed}"
 
 
-def _check(model: Sampler, yardstick: Yardstick, plan: Plan) -> None:
-    """Raise InputError unless the samples are as many as it takes, and their labels those of the real ones."""
+def check_plan(classes: int, yardstick: Yardstick, plan: Plan) -> None:
+    """Raise InputError unless samples of a model of so many classes can be measured so.
+
+    They are to be as many as it takes and no more than it can take, their labels those of the real ones, and of a
+    shape that can be shown.
+    """
     data, labels = yardstick.data, yardstick.labels
-    if labels != "none" and data is not None and model.num_classes != data.num_classes:
+    if labels != "none" and data is not None and classes != data.num_classes:
         raise InputError(
-            f"the model has {model.num_classes} classes, but the data set has {data.num_classes}: "
+            f"the model has {classes} classes, but the data set has {data.num_classes}: "
             "their labels mean different things; measure without labels."
         )
-    least = max(2, model.num_classes if labels in ("balanced", "random") else 0)
+    least = max(2, classes if labels in ("balanced", "random") else 0)
     if plan.count < least:
         raise InputError(f"count is {plan.count}, but measuring takes at least {least} samples.")
     check_count(yardstick.metrics, plan.count, "samples")
+    _check_most(yardstick.metrics, plan.count, "samples")
+    if labels == "data" and plan.count > MOST_MIXED:
+        raise InputError(f"count is {plan.count}, but labels mixed like the data are for at most {MOST_MIXED} samples.")
+    _view(yardstick).check_shape(yardstick.shape)
+
+
+def _check_most(metrics: Sequence[Metric], count: int, what: str) -> None:
+    """Raise InputError for more than fit a metric that keeps all of them."""
+    for metric in metrics:
+        if metric.rows and count > MOST_COMPARED:
+            raise InputError(
+                f"{metric.name} keeps all {what} to compare them, at most {MOST_COMPARED}, not {count}: lower --count, "
+                "or choose other --metrics."
+            )
 
 
 def _report(yardstick: Yardstick, plan: Plan, found: dict[str, Values], given: dict[str, Reference]) -> dict[str, Any]:
@@ -337,10 +392,6 @@ def _compare(
     return report
 
 
-def _shown(samples: np.ndarray, shape: tuple[int, ...], classes: int) -> np.ndarray:
-    return to_bytes(samples[:classes]) if len(shape) == 3 else samples[:SHOWN_POINTS]
-
-
 def _ratios(values: Values, real: Values, metrics: Sequence[Metric]) -> Values:
     """Each distance by that of as many real samples."""
     distances = tuple(f"{metric.name}-" for metric in metrics if metric.is_distance)
@@ -357,6 +408,22 @@ def read_report(path: Path) -> dict[str, Any] | None:
         return json.loads(path.read_text())
     except (OSError, ValueError):
         return None
+
+
+def rounded(value: float, least: int = 3, like: float | None = None) -> str:
+    """A number to so many decimals, or to three significant digits where these are more.
+
+    A deviation has as many as the number that it belongs to, `like`.
+
+    >>> rounded(0.13), rounded(0.00345678), rounded(0.0001, like=0.0035), rounded(23, 0)
+    ('0.130', '0.00346', '0.00010', '23.0')
+    """
+    scale = abs(value if like is None else like)
+    if not math.isfinite(scale) or not scale:
+        return f"{value:.3f}"
+    if scale < 1e-6:
+        return f"{value:.2e}"
+    return f"{value:.{max(least, 2 - math.floor(math.log10(scale)))}f}"
 
 
 def table(report: dict[str, Any]) -> str:
@@ -378,8 +445,8 @@ def table(report: dict[str, Any]) -> str:
     for title, values in [*found.items(), *others]:
         cells = [title or "images"]
         for name in names:
-            spread = f" ± {deviations[title][name]:.3f}" if title in deviations else ""
-            cells.append(f"{values[name]:.3f}{spread}" if name in values else "")
+            spread = f" ± {rounded(deviations[title][name], like=values[name])}" if title in deviations else ""
+            cells.append(f"{rounded(values[name])}{spread}" if name in values else "")
             if name in measured:
                 ratio = ratios.get(title or "images", {}).get(name)
                 cells.append("" if ratio is None else f"{ratio:.2f}")

@@ -29,24 +29,26 @@ def choose_labels(
     seed: int,
     counts: Int[np.ndarray, " classes"] | None = None,
     class_names: Callable[[], Sequence[str]] = tuple,
+    first: int = 0,
 ) -> Labels:
     """One label per sample from "balanced", "random", "data", "none" or classes such as "0,1,2", gone through in turn.
 
     A random label depends on (seed, i) alone; "data" mixes the classes in the proportions of `counts`; "none" is the
     null label, `num_classes`. A class is a number, or else one of `class_names()`, which may have to read the data.
+    They are those of samples `first`, `first` + 1, ...; but "data" mixes just these `count`.
     Raises InputError for anything else.
     """
     if wish == "data" and counts is not None:
         return proportional_labels(counts, count)
     if wish == "balanced":
-        return np.arange(count, dtype=np.int32) % num_classes
+        return (np.arange(first, first + count) % num_classes).astype(np.int32)
     if wish == "none":
         return np.full(count, num_classes, np.int32)
     if wish == "random":
         # A stream of its own: the same key must not make the noise too.
         key = jax.random.fold_in(jax.random.key(seed), 2**32 - 1)
         draw = jax.vmap(lambda i: jax.random.randint(jax.random.fold_in(key, i), (), 0, num_classes))
-        return np.asarray(draw(np.arange(count)), np.int32)
+        return np.asarray(draw(np.arange(first, first + count, dtype=np.uint32)), np.int32)
     parts = wish.split(",")
     try:
         classes = [int(part) for part in parts]
@@ -59,7 +61,7 @@ def choose_labels(
         raise InputError(
             f"label {wrong[0]} is unknown: labels go from 0 to {num_classes - 1}, and none asks for no class."
         )
-    return np.resize(np.array(classes, np.int32), count)
+    return np.array(classes, np.int32)[np.arange(first, first + count) % len(classes)]
 
 
 def _find_class(part: str, names: tuple[str, ...]) -> int:
@@ -81,6 +83,13 @@ def say_if_untrained(objective: Objective, guidance: float, budgets: Sequence[in
             f"guidance {guidance:g} in {', '.join(map(str, wrong))} step{'s' * (wrong != [1])}: jumps of this length "
             "were learnt with their labels alone, so that what guidance pushes away from was never trained."
         )
+
+
+def check_file(out: Path, picture: str) -> None:
+    """Raise InputError unless `out` is free, and a .png, for that kind of picture, or an .npz."""
+    check_new(out)
+    if out.suffix.lower() not in (".png", ".npz"):
+        raise InputError(f"--out {out} must end in .png, for {picture}, or in .npz.")
 
 
 def check_new(out: Path) -> None:

@@ -9,7 +9,8 @@ from matplotlib.axes import Axes
 from PIL import Image
 
 from shortcut_models import InputError
-from shortcut_models.views import VIEWS, get_view
+from shortcut_models.data.unavailable import Unavailable
+from shortcut_models.views import VIEWS, View, get_view
 from shortcut_models.views.canvas import Row
 from shortcut_models.views.points import (
     MOST_POINTS,
@@ -48,11 +49,14 @@ class Drawn:
 
 
 def test_every_view_of_the_data_seam_is_there() -> None:
-    assert set(VIEWS) == {"images", "points"}
+    assert set(VIEWS) == {"images", "points", "arrays"}
     for name in VIEWS:
-        assert name == get_view(name).NOUN
-        for function in ("to_samples", "check_out", "write", "examples", "draw_budgets", "draw_methods", "draw_rows"):
+        for function in [name for name, value in vars(View).items() if callable(value) and name[0] != "_"]:
             assert callable(getattr(get_view(name), function))
+        assert get_view(name).NOUN.endswith("s")
+        assert get_view(name).READABLE > 0
+    with pytest.raises(InputError, match="view 'audio' of the data set is unknown: the names are images, points, arr"):
+        get_view("audio")
 
 
 def test_points_are_kept_as_float32_and_only_points() -> None:
@@ -60,8 +64,9 @@ def test_points_are_kept_as_float32_and_only_points() -> None:
     found = to_samples(points.astype(np.float64).tolist())
     assert found.dtype == np.float32
     np.testing.assert_array_equal(found, points)
-    with pytest.raises(InputError, match=r"samples of shape \(3,\) are no points in the plane"):
-        to_samples(np.zeros((4, 3), np.float32))
+    assert to_samples(np.zeros((4, 3), np.float32)).shape == (4, 3)
+    with pytest.raises(InputError, match=r"samples of shape \(3, 5\) are no points \(coordinates,\): let `view` of"):
+        to_samples(np.zeros((4, 3, 5), np.float32))
 
 
 def test_arrays_hold_the_points_and_their_labels(tmp_path: Path) -> None:
@@ -129,10 +134,14 @@ def test_a_network_that_has_collapsed_is_drawn_too(tmp_path: Path, bad: np.ndarr
 
 def test_examples_are_the_first_points_of_the_data() -> None:
     class Data:
-        def open(self) -> list[dict[str, Any]]:
+        splits = ("all",)
+
+        def open(self, split: str) -> list[dict[str, Any]]:
+            assert split == "all"
             return [{"x": point, "label": 0} for point in some_points(5)]
 
     np.testing.assert_array_equal(examples(Data()), some_points(5))
+    assert examples(Unavailable(x_shape=(2,))) is None
 
 
 @pytest.mark.parametrize("name", ["a.jpg", "folder"])
@@ -155,6 +164,37 @@ def test_rows_stand_side_by_side_and_their_blocks_below_each_other(
         with Image.open(tmp_path / "b.png") as half:
             assert half.width == wide.width  # Nine beside each other, the others below.
             assert half.height < 0.6 * wide.height
+
+
+@pytest.mark.parametrize("dimensions", [1, 3])
+def test_of_more_coordinates_the_first_two_are_drawn_and_the_only_one_as_a_histogram(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dimensions: int
+) -> None:
+    drawn, bars, feet = Drawn(monkeypatch), [], []
+    monkeypatch.setattr(Axes, "hist", lambda _, points, **__: bars.append(points))
+    monkeypatch.setattr("shortcut_models.views.points.write_foot", lambda _, text: feet.append(text))
+    cloud = np.random.default_rng(0).uniform(-1, 1, (8, dimensions)).astype(np.float32)
+    cloud[:, 2:] *= 100  # What is not drawn does not set the scale.
+    write(tmp_path / "a.png", cloud, LABELS)
+    draw_budgets(tmp_path / "b.png", {1: cloud, 4: cloud}, (), cloud, "foot")
+    draw_methods(tmp_path / "c.png", {"flow": {1: cloud, 4: cloud}, "jump": {4: cloud}})
+    draw_rows(tmp_path / "d.png", [Row("row", (cloud, cloud))], ("upper", "lower"), "foot")
+    said = "the first two of 3 coordinates"
+    if dimensions == 1:
+        np.testing.assert_array_equal(bars[0], cloud[::2, 0])
+        assert (len(bars), feet) == (2 + 3 + 4 + 2, ["", "foot", "", "foot"])
+    else:
+        np.testing.assert_array_equal(drawn.points[0], cloud[::2, :2])
+        assert feet == [said, f"{said}; foot", said, f"{said}; foot"]
+    assert all(0.5 < limits[1] < 2 for limits in drawn.limits)
+    write(tmp_path / "a.npz", cloud, LABELS)
+    with np.load(tmp_path / "a.npz") as arrays:
+        np.testing.assert_array_equal(arrays["points"], cloud)
+
+
+def test_a_histogram_is_drawn_of_what_is_finite(tmp_path: Path) -> None:
+    draw_budgets(tmp_path / "a.png", {1: np.array([[np.nan], [np.inf], [0.5]], np.float32)}, (), None)
+    assert (tmp_path / "a.png").exists()
 
 
 def test_many_budgets_are_wrapped(tmp_path: Path) -> None:

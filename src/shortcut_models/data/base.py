@@ -5,7 +5,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import numpy as np
 from jaxtyping import Int
@@ -16,7 +16,8 @@ from shortcut_models.errors import InputError
 if TYPE_CHECKING:
     from shortcut_models.codecs.base import Codec
 
-View = Literal["images", "points"]
+View = str
+"""Name of one of the views, the modules of `views`."""
 Batch = dict[str, np.ndarray]
 
 
@@ -131,8 +132,10 @@ class Data(ABC):
 
     @property
     def view(self) -> View:
-        """How its samples are shown and written."""
-        return "images"
+        """How its samples are shown and written: images, points or arrays by their shape; of data in files, images."""
+        if hasattr(self, "path"):  # The shape may have to be read, and samples are drawn without the files too.
+            return "images"
+        return {1: "points", 3: "images"}.get(len(self.shape), "arrays")
 
     @property
     def metrics(self) -> tuple[str, ...]:

@@ -8,13 +8,18 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 import numpy as np
 from jaxtyping import Float, Int
 
+from shortcut_models.errors import InputError
 from shortcut_models.views.canvas import Row
 
 if TYPE_CHECKING:
     from shortcut_models.data.base import Data
 
-VIEWS = {"images": "shortcut_models.views.images", "points": "shortcut_models.views.points"}
-"""The module of each view; imported when it is needed."""
+VIEWS = {
+    "images": "shortcut_models.views.images",
+    "points": "shortcut_models.views.points",
+    "arrays": "shortcut_models.views.arrays",
+}
+"""The module of each view; imported when it is needed. A new one is a file and a line here."""
 
 
 class View(Protocol):
@@ -27,8 +32,12 @@ class View(Protocol):
     READABLE: int
     """How many samples a row of a picture shows, or points a panel."""
 
+    def check_shape(self, shape: tuple[int, ...]) -> None:
+        """Raise InputError unless it shows samples of this shape, that of one as the codec decodes it."""
+        ...
+
     def to_samples(self, decoded: Float[np.ndarray, "count ..."]) -> np.ndarray:
-        """Samples as they are written, from what the codec decodes: images in [-1, 1], or points."""
+        """Samples as they are written, from what the codec decodes: images in [-1, 1], or numbers as they are."""
         ...
 
     def check_out(self, out: Path) -> None:
@@ -68,5 +77,7 @@ class View(Protocol):
 
 
 def get_view(name: str) -> View:
-    """The view of that name."""
+    """The view of that name; raises InputError, listing the names, for an unknown one."""
+    if name not in VIEWS:
+        raise InputError(f"view {name!r} of the data set is unknown: the names are {', '.join(VIEWS)}.")
     return cast(Any, import_module(VIEWS[name]))

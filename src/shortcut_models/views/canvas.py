@@ -50,6 +50,17 @@ def write_foot(figure: "Figure", text: str) -> None:
         figure.supxlabel(text, x=0.01, **FOOT)
 
 
+def join_notes(*notes: str) -> str:
+    """The parts of the line below a picture, but for empty ones."""
+    return "; ".join(filter(None, notes))
+
+
+def save_arrays(path: Path, **arrays: Any) -> None:
+    """Write an .npz, whole or not at all."""
+    with whole_file(path) as aside, aside.open("wb") as file:
+        np.savez(file, **arrays)
+
+
 def save(figure: "Figure", path: Path) -> None:
     """Write a PNG, whole or not at all."""
     with whole_file(path) as aside:

@@ -14,7 +14,7 @@ from shortcut_models.data.pixels import to_uint8
 from shortcut_models.errors import InputError
 from shortcut_models.files import whole_file
 from shortcut_models.outputs import check_new
-from shortcut_models.views.canvas import FOOT, Row, new_figure, save, write_foot
+from shortcut_models.views.canvas import FOOT, Row, new_figure, save, save_arrays, write_foot
 
 NOUN = "images"
 SINGLE = True
@@ -27,8 +27,18 @@ MOST_CLASSES = 16
 Images = UInt8[np.ndarray, "count height width channels"]
 
 
-def to_samples(decoded: Float[np.ndarray, "count height width channels"]) -> Images:
-    """Bytes from images in [-1, 1], rounded to nearest and clipped; raises InputError for NaN."""
+def check_shape(shape: tuple[int, ...]) -> None:
+    """Raise InputError unless samples have a height, a width and channels."""
+    if len(shape) != 3:
+        raise InputError(
+            f"samples of shape {shape} are no images (height, width, channels): let `view` of the data set be points "
+            "for shapes of one axis, or arrays for any."
+        )
+
+
+def to_samples(decoded: Float[np.ndarray, "count ..."]) -> Images:
+    """Bytes from images in [-1, 1], rounded to nearest and clipped; raises InputError for NaN and for another shape."""
+    check_shape(decoded.shape[1:])
     return to_uint8(decoded)
 
 
@@ -46,8 +56,7 @@ def write(out: Path, samples: Images, labels: Int[np.ndarray, " count"]) -> None
         classes = len(np.unique(labels))
         draw_grid(out, samples, columns=min(len(samples), classes if 4 <= classes <= 16 else 8))
     elif out.suffix.lower() == ".npz":
-        with whole_file(out) as aside, aside.open("wb") as file:
-            np.savez(file, images=samples, labels=labels)
+        save_arrays(out, images=samples, labels=labels)
     else:
         _write_folder(out, samples, labels)
 
@@ -151,7 +160,14 @@ def draw_grid(path: Path, images: Images, columns: int) -> None:
 
 def to_image(pixels: UInt8[np.ndarray, "height width channels"]) -> Image.Image:
     """A grey or colour image."""
-    return Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
+    return Image.fromarray(_visible(pixels))
+
+
+def _visible(image: UInt8[np.ndarray, "height width channels"]) -> np.ndarray:
+    """What a screen can show: of channels that are neither grey nor colours, with or without opacity, their mean."""
+    if image.shape[-1] in (3, 4):
+        return image
+    return image.mean(axis=-1).round().astype(np.uint8)
 
 
 def _write_folder(out: Path, samples: Images, labels: Int[np.ndarray, " count"]) -> None:
@@ -169,16 +185,14 @@ def _write_folder(out: Path, samples: Images, labels: Int[np.ndarray, " count"])
 
 
 def _show(cell: Any, image: UInt8[np.ndarray, "height width channels"]) -> None:
-    cell.imshow(
-        image[..., 0] if image.shape[-1] == 1 else image, cmap="gray", vmin=0, vmax=255, interpolation="nearest"
-    )
+    cell.imshow(_visible(image), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
     cell.set(xticks=[], yticks=[])
 
 
 def _place(axes: Any, image: UInt8[np.ndarray, "height width channels"], where: tuple[float, ...]) -> None:
     """Draw an image at (left, right, bottom, top)."""
-    grey = image[..., 0] if image.shape[-1] == 1 else image
-    axes.imshow(grey, cmap="gray", vmin=0, vmax=255, interpolation="nearest", extent=where, aspect="auto")
+    shown = _visible(image)
+    axes.imshow(shown, cmap="gray", vmin=0, vmax=255, interpolation="nearest", extent=where, aspect="auto")
 
 
 def _evenly(count: int, most: int) -> Int[np.ndarray, " shown"]:
