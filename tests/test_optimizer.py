@@ -90,7 +90,7 @@ def test_every_cycle_falls_from_the_peak_and_the_last_ends_at_zero() -> None:
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
-        ({"learning_rate": -1.0}, "optimizer.learning_rate is -1.0, but must be at least 0"),
+        ({"learning_rate": -1.0}, "optimizer.learning_rate is -1.0, but must be above 0"),
         ({"learning_rate": math.nan}, "optimizer.learning_rate is nan, but must be a finite number"),
         ({"weight_decay": math.inf}, "optimizer.weight_decay is inf, but must be a finite number"),
         ({"weight_decay": -0.1}, "optimizer.weight_decay is -0.1, but must be at least 0"),
