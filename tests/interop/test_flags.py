@@ -381,13 +381,15 @@ def test_the_celeba_command_trains_goes_on_and_draws(
     assert not (tmp_path / "drawn").exists()
     monkeypatch.setattr(inception, "find_inception", lambda *_: None)
     measured: list[Any] = []
-    monkeypatch.setattr(evaluate, "run", lambda *given: measured.append(given) or 0)
+    report = json.dumps({"steps": {"1": {"fid-paper-2": 3.5, "other": 1}}})
+    write = lambda words: Path(words[words.index("--out") + 1]).write_text(report)  # noqa: E731
+    monkeypatch.setattr(evaluate, "run", lambda *given: measured.append(given) or write(given[0]) * 0)
     unread = ["--max_steps", "9", "--model.cfg_scale", "0", "--model.use_ema", "0", "--dataset_name", "lsunchurch"]
     assert main([*draw, "--fid_stats", str(tmp_path / "stats.npz"), *unread]) == 0
     assert len(list((tmp_path / "drawn").glob("*.png"))) == 2
     found = capsys.readouterr().out
     assert "--max_steps, --model.cfg_scale, --dataset_name: read in training alone." in found
-    assert "the same as: shortcut evaluate " in found
+    assert "the same as: shortcut evaluate " in found and found.endswith("\nFID is 3.5 (fid-paper-2)\n")
     ((asked, model),) = measured
     wish = parsing.parse(evaluate.Evaluate, "evaluate", asked)
     assert (wish.target, wish.steps, wish.count, wish.weights) == (str(folder), "1", 2, "raw")

@@ -191,6 +191,7 @@ def _model(
 def _generate(flags: dict[str, Any], model: "Model", name: str, out: Path, settings: dict[str, Any]) -> int:
     """PNGs of whole batches, and their FID if there is a file of statistics; `name` is how to call the model."""
     from shortcut_models.cli import evaluate, sample
+    from shortcut_models.evaluate import read_report
 
     count = flags["inference_generations"] // flags["batch_size"] * flags["batch_size"]
     if count < 1:
@@ -209,9 +210,15 @@ def _generate(flags: dict[str, Any], model: "Model", name: str, out: Path, setti
         return status
     measures = {"metrics": STATISTICS, "stats": flags["fid_stats"], "stats-protocol": PROTOCOL}
     measures |= {name.replace("_", "-"): flags[name] for name in ("inception", "any_inception") if flags[name]}
-    words = _words(source, same | measures | {"out": out.with_name(f"{out.name}.json")})
+    report = out.with_name(f"{out.name}.json")
+    words = _words(source, same | measures | {"out": report})
     print(f"the same as: {parsing.command_line('evaluate', [name, *words[1:]])}", flush=True)
-    return evaluate.run(words, model)
+    if status := evaluate.run(words, model):
+        return status
+    values = (read_report(report) or {}).get("steps", {}).get(str(settings["steps"]), {})
+    for metric in [metric for metric in values if metric.startswith(STATISTICS)]:
+        print(f"FID is {values[metric]} ({metric})")  # Where scripts look for the official code's words.
+    return 0
 
 
 def _words(source: str, options: dict[str, Any]) -> list[str]:
