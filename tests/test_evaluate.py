@@ -125,9 +125,15 @@ def test_a_model_of_other_classes_is_refused_unless_none_is_asked_for() -> None:
     assert found.report["steps"]["1"]["frechet-pixels-12"] > 0
 
 
+def test_labels_that_are_drawn_at_random_need_no_sample_of_each_class() -> None:
+    found = evaluate(Noisy(), DIGITS, [1], 5, labels="random", metrics=["frechet-pixels"])
+    assert found.report["steps"]["1"]["frechet-pixels-5"] > 0
+
+
 def test_what_cannot_be_measured_is_refused() -> None:
     for count, metrics, words in (
-        (9, None, "count is 9, but measuring takes at least 10 samples"),
+        (9, None, "--count is 9, but measuring by balanced labels takes at least 10 samples, one of each class"),
+        (1, None, "--count is 1, but measuring takes at least 2 samples"),
         (10, ["frechet-faces"], "metric 'frechet-faces' is unknown"),
         (10, ["energy"], "measure points, but the samples are 8x8x1"),
         (10, ["frechet-glyphnet1"], "glyphnet1 measures 32x32x3 images, but the samples are 8x8x1"),

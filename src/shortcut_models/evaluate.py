@@ -330,9 +330,7 @@ def check_plan(classes: int, yardstick: Yardstick, plan: Plan) -> None:
             f"the model has {classes} classes, but the data set has {data.num_classes}: "
             "their labels mean different things; measure without labels."
         )
-    least = max(2, classes if labels in ("balanced", "random") else 0)
-    if plan.count < least:
-        raise InputError(f"count is {plan.count}, but measuring takes at least {least} samples.")
+    check_samples("--count", plan.count, labels, classes)
     check_count(yardstick.metrics, plan.count, "samples")
     _check_most(yardstick.metrics, plan.count, "samples")
     if labels == "data" and plan.count > MOST_MIXED:
@@ -408,6 +406,16 @@ def read_report(path: Path) -> dict[str, Any] | None:
         return json.loads(path.read_text())
     except (OSError, ValueError):
         return None
+
+
+def check_samples(flag: str, count: int, labels: Labels, classes: int) -> None:
+    """Raise InputError if so many samples are too few to be measured, or for their labels to be balanced."""
+    if count < 2:
+        raise InputError(f"{flag} is {count}, but measuring takes at least 2 samples.")
+    if labels == "balanced" and count < classes:
+        raise InputError(
+            f"{flag} is {count}, but measuring by balanced labels takes at least {classes} samples, one of each class."
+        )
 
 
 def rounded(value: float, least: int = 3, like: float | None = None) -> str:

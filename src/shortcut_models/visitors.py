@@ -13,7 +13,7 @@ from shortcut_models import processes
 from shortcut_models.config import Config
 from shortcut_models.during import During
 from shortcut_models.errors import InputError
-from shortcut_models.evaluate import Plan, measure_model, read_report
+from shortcut_models.evaluate import Plan, check_samples, measure_model, read_report
 from shortcut_models.figures import draw_figures
 from shortcut_models.files import write_json
 from shortcut_models.metrics.measure import check_count
@@ -82,11 +82,7 @@ class Evaluations:
         )
         data, objective = config.data.shows(), config.objective
         self._yardstick = choose_yardstick(data, sample_shape(data), wish, objective.unconditional)
-        least = max(2, config.model.num_classes)
-        if during.evaluate_count < least:
-            raise InputError(
-                f"--evaluate-count is {during.evaluate_count}, but measuring takes at least {least} samples."
-            )
+        check_samples("--evaluate-count", during.evaluate_count, self._yardstick.labels, config.model.num_classes)
         check_count(self._yardstick.metrics, during.evaluate_count, "samples (--evaluate-count)")
         if during.evaluate_guidance != 1 and not (objective.trains_null_label and not objective.unconditional):
             raise InputError(
