@@ -77,6 +77,13 @@ def test_help_names_every_command_preset_and_objective(capsys: pytest.CaptureFix
         assert max(map(len, capsys.readouterr().out.splitlines())) <= 108
 
 
+def test_a_recipe_is_shown_with_its_cost_and_the_quality_to_expect(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["presets", "imagenet256-b"]) == 0
+    page, shown = capsys.readouterr().out.split("\n\nIts settings:\n\n")
+    assert all(words in page for words in ("shortcut train imagenet256-b", "22 hours", "FID of 15.5 in 128 steps"))
+    assert "  --max-steps 810000\n" in shown
+
+
 def test_every_command_has_its_module() -> None:
     for name in cli.COMMANDS:
         assert callable(importlib.import_module(f"shortcut_models.cli.{name}").run)

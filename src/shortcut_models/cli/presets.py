@@ -5,7 +5,8 @@ from shortcut_models.cli import parsing, settings
 HELP = """\
 usage: shortcut presets [PRESET]
 
-List the recipes, or show all settings of one as the flags that would set them.
+List the recipes, or show what one says of its cost and quality, and all its settings as the flags that would
+set them.
 
 {presets}
 """
@@ -27,8 +28,11 @@ def run(words: list[str]) -> int:
 
 
 def _show(name: str) -> None:
+    from importlib import import_module
+
     from shortcut_models.presets import get_preset
 
-    print(f"{name}: {settings.catalogue.PRESETS[name].about}")
+    page = import_module(f"shortcut_models.{settings.catalogue.PRESETS[name].where.partition(':')[0]}")
+    print(f"{name}: {(page.__doc__ or '').strip()}\n\nIts settings:\n")
     for flag in settings.flags(get_preset(name)):
         print(f"  {flag}")
