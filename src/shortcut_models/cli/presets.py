@@ -5,7 +5,7 @@ from shortcut_models.cli import parsing, settings
 HELP = """\
 usage: shortcut presets [PRESET]
 
-List the recipes, or show what one says of its cost and quality, and all its settings as the flags that would
+List the recipes, or show one: what it costs, what to expect, and all its settings, as the flags that would
 set them.
 
 {presets}
