@@ -54,6 +54,27 @@ def test_singular_covariances_have_the_closed_form() -> None:
     assert frechet_distance(a, point) == pytest.approx(u @ u + 8, rel=1e-10)
 
 
+@pytest.mark.parametrize("scale", [1, 10])
+def test_features_of_low_rank_have_the_distance_of_their_own_space(scale: float) -> None:
+    # Eigenvalues of 1e-16 that should be 0 would take 3e-6 of 40 off, or 3e-4 of 4,000 at ten times the scale.
+    mixing, basis = RNG.standard_normal((40, 40)) / 12, np.linalg.qr(RNG.standard_normal((256, 40)))[0].T
+    a, b = scale * RNG.standard_normal((2, 300, 40))
+    expected = frechet_distance(fit_gaussian(a), fit_gaussian(b @ mixing))
+    found = [fit_gaussian(vectors @ basis) for vectors in (a, b @ mixing)]
+    assert all(gaussian.factor is None for gaussian in found)
+    assert frechet_distance(found[0], found[1]) == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("least", [1e-4, 1e-8, 1e-12])
+def test_small_variances_count_as_far_as_they_are_known(least: float) -> None:
+    # All 128 roots count: those of the smallest 40 at 1e-12 come to 3e-4, and none is taken for rounding.
+    p = np.geomspace(1, least, 128)
+    basis = np.linalg.qr(RNG.standard_normal((128, 128)))[0]
+    for q in (1.3 * p, p[::-1]):
+        a, b = (Gaussian(np.zeros(128), (basis * values) @ basis.T) for values in (p, q))
+        assert frechet_distance(a, b) == pytest.approx(np.sum((np.sqrt(p) - np.sqrt(q)) ** 2), rel=1e-10)
+
+
 @pytest.mark.parametrize("rank", [2, 30])
 def test_a_gaussian_is_at_no_distance_from_itself(rank: int) -> None:
     same = Gaussian(RNG.standard_normal(20), random_covariance(20, rank))

@@ -88,6 +88,32 @@ def test_duplicates_tie_exactly_far_from_zero() -> None:
     assert density_coverage(fake, real, k=3) == (0, 0)
 
 
+@pytest.mark.parametrize("k", [1, 3, 5])
+def test_equal_vectors_count_as_often_as_they_are_given(k: int) -> None:
+    # Whole numbers, so that every distance and every tie is exact in a slow count too.
+    for _ in range(20):
+        fake, real = (RNG.integers(-2, 3, (size, 3)).astype(float) for size in RNG.integers(9, 60, 2))
+        fake[: len(fake) // 2] = fake[0]
+        distances = cdist(fake, real, "sqeuclidean")
+        of_fake, of_real = (np.sort(cdist(a, a, "sqeuclidean"))[:, k] for a in (fake, real))
+        surface, inside = distances <= of_real, distances < of_real
+        expected = surface.any(axis=1).mean(), (distances <= of_fake[:, None]).any(axis=0).mean()
+        assert precision_recall(fake, real, k) == expected
+        assert density_coverage(fake, real, k) == (inside.sum() / (k * len(fake)), inside.any(axis=0).mean())
+
+
+@pytest.mark.parametrize("noise", [0, 1e-7])
+def test_a_collapsed_model_is_measured_by_few_pairs(noise: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Equal rows, and rows that differ as float32 rounds, once took the sum of squares of every pair.
+    pairs, exact = [], neighbours._exact
+    monkeypatch.setattr(neighbours, "_exact", lambda *given: pairs.append(len(given[1])) or exact(*given))
+    fake = 20 + RNG.standard_normal(64) * np.ones((1000, 1)) + noise * RNG.standard_normal((1000, 64))
+    real = 20 + RNG.standard_normal((200, 64))
+    assert precision_recall(np.concatenate([fake, real[:10]]), real)[1] >= 10 / 200
+    density_coverage(fake, real)
+    assert sum(pairs) < 20_000
+
+
 def test_nearest_centres_are_those_of_all_distances() -> None:
     a, b = RNG.standard_normal((30, 5)), RNG.standard_normal((20, 5))
     expected = np.sort(cdist(a, b, "sqeuclidean"))[:, :2]

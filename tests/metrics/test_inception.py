@@ -17,7 +17,7 @@ from shortcut_models.data.pixels import to_network
 from shortcut_models.metrics import Inception
 from shortcut_models.metrics.features import inception
 from shortcut_models.metrics.features.inception import SHA256, InceptionFeatures, find_inception
-from shortcut_models.metrics.features.inception_net import TENSORS
+from shortcut_models.metrics.features.inception_shapes import SHAPES
 from shortcut_models.metrics.features.protocols import find_protocol, resize_matrix
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -54,7 +54,7 @@ def network(file: Path) -> Inception:
 
 
 def test_the_tensors_are_those_of_the_published_file() -> None:
-    assert set(TENSORS) == set(LAYOUT)
+    assert {name: tuple(shape) for name, shape in LAYOUT.items()} == SHAPES
 
 
 @pytest.mark.parametrize(("protocol", "golden"), [("paper", "original"), ("adm", "adm"), ("clean", "clean")])
@@ -159,16 +159,34 @@ def test_files_that_are_not_inceptions_are_refused(tmp_path: Path, tensors: dict
         ({"fc.bias": None}, "lacks Inception's tensor fc.bias: give the published file"),
         ({"fc.bias": None, "fc.weight": None}, "lacks Inception's tensor fc.weight and 1 more"),
         ({"fc.bias": np.full(1008, np.nan, np.float32)}, "holds NaN or infinite numbers in fc.bias"),
-        ({"fc.weight": np.zeros((1008, 9), np.float32)}, "tensors of other shapes than the network"),
+        (
+            {"fc.weight": np.zeros((1000, 2048), np.float32)},
+            r"has fc.weight of shape \(1000, 2048\), but Inception's is",
+        ),
+        (
+            {"fc.bias": np.zeros(1000, np.float32)},
+            r"has fc.bias of shape \(1000,\), but Inception's is \(1008,\): give",
+        ),
+        (
+            {"Mixed_7b.branch1x1.bn.bias": np.zeros(1, np.float32)},
+            r"has Mixed_7b.branch1x1.bn.bias of shape \(1,\), but",
+        ),
+        (
+            {"Mixed_6a.branch3x3.bn.running_var": np.full(384, -1, np.float32)},
+            "variances below zero in Mixed_6a.branch3x3.bn.running_var: it is damaged",
+        ),
     ):
         save_file({name: a for name, a in {**tensors, **changed}.items() if a is not None}, path)
         with pytest.raises(InputError, match=words):
             Inception.load(path, check_hash=False)
     weights = path.with_suffix(".pth")
     weights.write_bytes(pickle.dumps({"fc.bias": Removes(path)}, 2))
-    with pytest.raises(InputError, match=r"cannot be read: .*: download pt_inception-2015-12-05-6726825d.pth again"):
+    with pytest.raises(InputError, match=r"cannot be read \(.*\): download pt_inception-2015-12-05-6726825d.pth again"):
         Inception.load(weights, check_hash=False)
     assert path.exists()
+    weights.write_bytes(b"")
+    with pytest.raises(InputError, match=f"^{weights} is empty: download pt_inception-2015-12-05-6726825d.pth again.$"):
+        Inception.load(weights, check_hash=False)
     path.write_bytes(b"nothing of the kind")
     with pytest.raises(InputError, match="is damaged or no safetensors file"):
         Inception.load(path, check_hash=False)
@@ -211,6 +229,20 @@ def test_images_that_are_not_rgb_are_refused_and_grey_samples_become_so(network:
         InceptionFeatures(protocol="adm")(grey)
 
 
+def test_images_may_lie_in_memory_in_any_way(network: Inception) -> None:
+    images = IMAGES["images"][:2]
+    turned, floats = np.ascontiguousarray(images[:, ::-1, :, ::-1])[:, ::-1, :, ::-1], to_network(images)
+    for protocol in ("paper", "adm"):
+        whole = network.features(images, protocol)["pool"]
+        for same in (turned, np.asfortranarray(images), list(images), floats.astype(float), floats.astype(">f4")):
+            np.testing.assert_array_equal(network.features(same, protocol)["pool"], whole)
+        np.testing.assert_array_equal(network.features(images[:1], protocol)["pool"], whole[:1])
+        half = floats.astype(np.float16)
+        np.testing.assert_array_equal(
+            network.features(half, protocol)["pool"], network.features(half.astype(np.float32), protocol)["pool"]
+        )
+
+
 def test_what_are_no_images_is_refused(network: Inception) -> None:
     images = IMAGES["images"][:2]
     nan = to_network(images)
@@ -222,6 +254,8 @@ def test_what_are_no_images_is_refused(network: Inception) -> None:
         (nan, "hold NaN or infinite numbers"),
         (images[:, :0], r"images have shape \(2, 0, 40, 3\), but Inception takes one or more"),
         (images[0], r"images have shape \(40, 40, 3\), but"),
+        (images[:0], r"images have shape \(0, 40, 40, 3\), but"),
+        (images[..., [0, 1, 2, 0]], r"images have shape \(2, 40, 40, 4\), but"),
         ([images[0], images[1, :9]], "images of several sizes are no array"),
     ):
         for protocol in ("paper", "adm"):

@@ -27,7 +27,7 @@ from shortcut_models.metrics.features.inception import Inception, InceptionFeatu
 from shortcut_models.metrics.gaussian import bias, fit_gaussian, frechet_distance, frechet_infinity
 from shortcut_models.metrics.inception import IS_ADM, IS_FIDELITY, MEMORISATION
 from shortcut_models.metrics.measure import Measurement
-from shortcut_models.metrics.statistics import read_stats, reference_of, stats
+from shortcut_models.metrics.statistics import read_stats, reference_images, reference_of, stats
 
 RNG = np.random.default_rng(0)
 
@@ -173,6 +173,7 @@ def test_statistics_of_other_programs_are_read_under_the_protocol_that_is_said(t
     ):
         read_stats(path)
     for changed, words in (
+        ({"mu": np.full(POOL, 1e200)}, r"holds numbers beyond 1e\+30 in mu"),
         ({"mu": np.zeros(5)}, r"has mu of shape \(5,\), but Inception's is \(12,\): give statistics of its"),
         ({"sigma": np.full((POOL, POOL), np.nan)}, "holds NaN or infinite numbers in sigma"),
         ({"sigma": None}, "lacks the array sigma"),
@@ -183,7 +184,9 @@ def test_statistics_of_other_programs_are_read_under_the_protocol_that_is_said(t
         with pytest.raises(InputError, match=words):
             read_stats(path, "adm")
     path.write_bytes(b"no archive")
-    with pytest.raises(InputError, match=r"is damaged or no \.npz of statistics"):
+    with pytest.raises(
+        InputError, match=r"cannot be read \(it is no zip, or a damaged one\): make or download it again"
+    ):
         read_stats(path, "adm")
     for name, words in (("none.npz", "No such file"), ("", "it is a folder")):
         with pytest.raises(InputError, match=f"cannot be read for statistics: {words}"):
@@ -282,3 +285,50 @@ def test_what_is_no_covariance_is_refused(tmp_path: Path, kind: str) -> None:
     np.savez(tmp_path / "stats.npz", mu=np.zeros(POOL), sigma=sigma)
     with pytest.raises(InputError, match=f"stats.npz has a sigma that {kind}, so it is no covariance"):
         read_stats(tmp_path / "stats.npz", "adm")
+
+
+@pytest.mark.parametrize(
+    ("fact", "words"),
+    [
+        ({"inception": 5}, "its inception is 5, but must be text"),
+        ({"protocol": "foo"}, 'its protocol is "foo", but must be one of paper, adm, clean'),
+        ({"count": -3}, "its count is -3, but must be a whole number from 2 up"),
+        ({"count": True}, "its count is true, but"),
+        ({"grey": "no"}, 'its grey is "no", but must be true or false'),
+        ({"data": [1]}, r"its data is \[1\], but must be text"),
+    ],
+)
+def test_what_a_file_says_of_itself_is_checked(tmp_path: Path, fact: dict[str, Any], words: str) -> None:
+    path = tmp_path / "stats.npz"
+    about = json.dumps({"protocol": "adm", "count": 3} | fact)
+    np.savez(path, mu=np.zeros(POOL), sigma=np.eye(POOL), about=np.array(about))
+    with pytest.raises(InputError, match=rf"^{path} does not say of itself what .* writes \({words}.*\): make it anew"):
+        read_stats(path, "adm")
+
+
+def test_damaged_images_in_a_file_of_statistics_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "adm.npz"
+    images = RNG.integers(0, 256, (3, 40, 40, 3), dtype=np.uint8)
+    np.savez(path, mu=np.zeros(POOL), sigma=np.eye(POOL), arr_0=images)
+    found = reference_images(path)
+    assert found is not None
+    np.testing.assert_array_equal(found[2]["image"], images[2])
+    whole = path.read_bytes()
+    at = whole.index(images.tobytes()) + 5000
+    path.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
+    with pytest.raises(
+        InputError, match=rf"^{path} cannot be read \(it is no zip, or a damaged one\): make or download"
+    ):
+        reference_images(path)
+    assert read_stats(path, "adm").protocol == "adm"  # What it does not touch is whole.
+    for wrong, words in (
+        (
+            np.array([{}, None]),
+            rf"^{path} cannot be read \(its array 'arr_0.npy' holds neither numbers nor text.*\): make",
+        ),
+        (images[:0], r"arr_0 of .* is uint8 \(0, 40, 40, 3\), but images are uint8 \(N, H, W, 3\), at least one"),
+        (images[..., :1], r"arr_0 of .* is uint8 \(3, 40, 40, 1\), but images are"),
+    ):
+        np.savez(path, mu=np.zeros(POOL), sigma=np.eye(POOL), arr_0=wrong)
+        with pytest.raises(InputError, match=words):
+            reference_images(path)

@@ -115,6 +115,10 @@ def test_images_in_a_file_of_statistics_serve_precision_and_recall(foreign: Path
         np.savez(tmp_path / "odd.npz", **known, arr_0=images[..., 0])
     with pytest.raises(InputError, match=r"arr_0 of .*odd.npz is uint8 \(40, 4, 4\), but images are uint8"):
         measure(Wish(protocol="fid-adm", stats=tmp_path / "odd.npz"))
+    with np.load(foreign) as known:
+        np.savez(tmp_path / "few.npz", **known, arr_0=images[:3])
+    with pytest.raises(InputError, match=r"pr-adm takes at least 4 real images to compare with, but .*few.npz has 3"):
+        measure(Wish(protocol="fid-adm", stats=tmp_path / "few.npz"))
 
 
 def test_several_seeds_give_the_mean_and_the_deviation() -> None:

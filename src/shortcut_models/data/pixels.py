@@ -14,7 +14,9 @@ def to_network(images: UInt8[np.ndarray, "batch height width channels"]) -> np.n
 def to_uint8(samples: np.ndarray) -> np.ndarray:
     """The network's range back to uint8, rounded to nearest and clipped; raises InputError for NaN."""
     check_finite_samples(samples)
-    return np.clip(np.round((np.asarray(samples) + 1) * 127.5), 0, 255).astype(np.uint8)
+    # Half precision steps by more than a level near white, so that whole levels would be missed.
+    samples = np.asarray(samples, np.result_type(samples, np.float32))
+    return np.clip(np.round((samples + 1) * 127.5), 0, 255).astype(np.uint8)
 
 
 def check_finite_samples(samples: np.ndarray) -> None:

@@ -4,12 +4,13 @@ Dowson & Landau (1982); Heusel et al. (arXiv 1706.08500) use it on Inception fea
 
     || m1 - m2 ||^2 + tr(S1 + S2 - 2 (S1 S2)^(1/2))
 
-All in float64. The trace of the root is that of the eigenvalues of the symmetric S1^(1/2) S2 S1^(1/2), which
-stays exact for singular covariances, where a general matrix square root does not. With fewer samples than
-features it is the sum of the singular values of A S2^(1/2), where S1 = A^T A and A are the centred samples:
-more exact still, since the small eigenvalues of S1 are never squared.
+All in float64. With S1 = A^T A and S2 = B^T B the trace of the root is the sum of the singular values of A B^T.
+A and B are the centred samples themselves where these are fewer than features, else Cholesky factors, or of
+singular covariances what the eigenvalues above their rounding give: the square roots of hundreds of eigenvalues of
+1e-16 that should be 0 would be seen in the sixth digit.
 """
 
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -155,15 +156,7 @@ def frechet_infinity(fake: Vectors, real: Gaussian, sizes: int = 15, seed: int =
 
 def root_trace(a: Gaussian, b: Gaussian) -> float:
     """The trace of (S1 S2)^(1/2)."""
-    if a.factor is not None and b.factor is not None:
-        return _nuclear_norm(a.factor @ b.factor.T)
-    if a.factor is not None:
-        return _nuclear_norm(a.factor @ _root(covariance(b)))
-    if b.factor is not None:
-        return _nuclear_norm(b.factor @ _root(covariance(a)))
-    root = _root(covariance(a))
-    product = root @ covariance(b) @ root
-    return float(np.sum(np.sqrt(np.clip(np.linalg.eigvalsh(product), 0, None))))
+    return float(np.sum(np.linalg.svd(_factor(a) @ _factor(b).T, compute_uv=False)))
 
 
 def covariance(gaussian: Gaussian) -> Float[np.ndarray, "features features"]:
@@ -174,13 +167,19 @@ def covariance(gaussian: Gaussian) -> Float[np.ndarray, "features features"]:
     return gaussian.covariance
 
 
-def _root(matrix: np.ndarray) -> np.ndarray:
+def _factor(gaussian: Gaussian) -> Float[np.ndarray, "rank features"]:
+    """A with A^T A the covariance, up to its rounding."""
+    if gaussian.factor is not None:
+        return gaussian.factor
+    matrix = covariance(gaussian)
+    noise = len(matrix) * np.finfo(np.float64).eps
+    with suppress(np.linalg.LinAlgError):
+        lower = np.linalg.cholesky(matrix)
+        if lower.diagonal().min() ** 2 > noise * matrix.diagonal().max():
+            return lower.T
     values, vectors = np.linalg.eigh(matrix)
-    return (vectors * np.sqrt(np.clip(values, 0, None))) @ vectors.T
-
-
-def _nuclear_norm(matrix: np.ndarray) -> float:
-    return float(np.sum(np.linalg.svd(matrix, compute_uv=False)))
+    kept = values > noise * max(values[-1], 0)
+    return (vectors[:, kept] * np.sqrt(values[kept])).T
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,14 +3,17 @@
 Precision and recall as in Kynkäänniemi et al. (arXiv 1904.06991): a sample on the surface of a ball is inside.
 Density and coverage as in Naeem et al. (arXiv 2002.09797) and their program: it is outside.
 
-Distances come from a product of matrices in float64; where that leaves a decision open, and so for every tie and
-duplicate, it is taken by the sum of squared differences, which is the same for a pair whatever stands around it.
+Distances come from a product of matrices in float64; where that leaves a decision open, and so for every tie, it is
+taken by the sum of squared differences, which is the same for a pair whatever stands around it. Equal vectors, of
+which a collapsed model makes many, are taken once and counted.
 """
 
+import hashlib
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 
 from shortcut_models.errors import check_whole
 from shortcut_models.metrics.checks import Given, check_vectors
@@ -25,15 +28,29 @@ Vectors = Float[np.ndarray, "count features"]
 Others = Float[np.ndarray, "others length"]
 
 
+class Distinct(NamedTuple):
+    """Vectors without duplicates, and how often each was given."""
+
+    vectors: Vectors
+    counts: Int[np.ndarray, " count"]
+
+    def share(self, chosen: Bool[np.ndarray, " count"]) -> float:
+        """Share of the vectors as they were given that are chosen."""
+        return float(self.counts[chosen].sum() / self.counts.sum())
+
+
 def precision_recall(fake: Given, real: Given, k: int = 3) -> tuple[float, float]:
     """Share of fake vectors inside some ball of real ones, and share of real ones inside some ball of fake ones.
 
     Raises InputError unless both have more than `k` vectors.
     """
-    fake, real = _check(fake, real, k)
-    precision = np.concatenate([ball.any(axis=1) for ball in _inside(fake, real, squared_radii(real, k), False)])
-    recall = np.concatenate([ball.any(axis=1) for ball in _inside(real, fake, squared_radii(fake, k), False)])
-    return float(precision.mean()), float(recall.mean())
+    fake, real = (distinct(vectors) for vectors in _check(fake, real, k))
+
+    def covered(points: Distinct, centres: Distinct) -> float:
+        inside = _inside(points.vectors, centres.vectors, squared_radii(centres, k), strict=False)
+        return points.share(np.concatenate([some.any(axis=1) for some in inside]))
+
+    return covered(fake, real), covered(real, fake)
 
 
 def density_coverage(fake: Given, real: Given, k: int = 5) -> tuple[float, float]:
@@ -41,26 +58,40 @@ def density_coverage(fake: Given, real: Given, k: int = 5) -> tuple[float, float
 
     Raises InputError unless both have more than `k` vectors.
     """
-    fake, real = _check(fake, real, k)
-    balls, covered = 0, np.zeros(len(real), bool)
-    for inside in _inside(fake, real, squared_radii(real, k), True):
-        balls += np.count_nonzero(inside)
+    fake, real = (distinct(vectors) for vectors in _check(fake, real, k))
+    around, covered = [], np.zeros(len(real.vectors), bool)
+    for inside in _inside(fake.vectors, real.vectors, squared_radii(real, k), strict=True):
+        around.append(inside @ real.counts)
         covered |= inside.any(axis=0)
-    return float(balls / (k * len(fake))), float(covered.mean())
+    balls = np.concatenate(around) @ fake.counts
+    return float(balls / (k * fake.counts.sum())), real.share(covered)
 
 
-def squared_radii(points: Vectors, k: int) -> Float[np.ndarray, " count"]:
-    """Squared distance from each vector to its k-th neighbour, itself not counted."""
+def distinct(vectors: Vectors) -> Distinct:
+    """The vectors, each once, in the order of their first."""
+    groups: dict[bytes, int] = {}
+    # Adding 0 makes -0 equal to it in every bit. A digest is as good as the row, and does not take its room.
+    own = [groups.setdefault(hashlib.blake2b(row + 0.0).digest(), len(groups)) for row in vectors]
+    _, first, counts = np.unique(own, return_index=True, return_counts=True)
+    return Distinct(vectors if len(first) == len(vectors) else vectors[first], counts)
+
+
+def squared_radii(points: Distinct, k: int) -> Float[np.ndarray, " count"]:
+    """Squared distance from each vector to its k-th neighbour, itself not counted but its duplicates."""
+    vectors, counts = points
+    last = min(k, len(vectors) - 1)  # The k-th but itself, if no other is there twice: none lies farther.
     found = []
-    for start, squared, bound in _rough(points, points):
-        own = np.arange(len(squared))
-        squared[own, start + own] = np.inf
-        kth = np.partition(squared, k - 1)[:, k - 1 : k]
-        rows, columns = np.nonzero(squared <= kth + 2 * bound.max(axis=1, keepdims=True))
-        exact = _exact(points, start + rows, points, columns)
+    for start, squared, bound in _rough(vectors, vectors):
+        squared += bound
+        farthest = np.partition(squared, last)[:, last, None]
+        bound *= 2
+        squared -= bound
+        rows, columns = np.nonzero(squared <= farthest)
+        exact = _exact(vectors, start + rows, vectors, columns)
         order = np.lexsort((exact, rows))
-        first = np.searchsorted(rows, own)
-        found.append(exact[order][first + k - 1])
+        near = np.cumsum((counts[columns] - (columns == start + rows))[order])  # Neighbours up to this far.
+        before = np.concatenate([[0], near])[np.searchsorted(rows, np.arange(len(squared)))]
+        found.append(exact[order][np.searchsorted(near, before + k)])
     return np.concatenate(found)
 
 
@@ -87,10 +118,18 @@ def _inside(
 
 def _rough(points: np.ndarray, centres: np.ndarray) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
     """Where rows start, their squared distances up to rounding, and a bound on that."""
+    # From where most are, their bound is narrower: nearly equal ones, as of a collapsed model, need no second look.
+    middle = np.median(points[:: len(points) // 100 + 1], axis=0)
+    same, points = points is centres, points - middle
+    centres = points if same else centres - middle
     ours, theirs = (np.einsum("ij,ij->i", vectors, vectors) for vectors in (points, centres))
     for start in range(0, len(points), ROWS):
         total = ours[start : start + ROWS, None] + theirs
-        yield start, total - 2 * (points[start : start + ROWS] @ centres.T), ROUNDING * total
+        squared = points[start : start + ROWS] @ centres.T
+        squared *= -2
+        squared += total
+        total *= ROUNDING
+        yield start, squared, total
 
 
 def _exact(points: np.ndarray, rows: np.ndarray, centres: np.ndarray, columns: np.ndarray) -> np.ndarray:

@@ -141,16 +141,21 @@ def references(data: Data, metrics: Sequence[Metric]) -> dict[str, Reference]:
             split, indices = _reference_indices(data, in_full)
             for metric in group:
                 if len(indices) < metric.least:
-                    raise InputError(
-                        f"{metric.name} takes at least {metric.least} real images to compare with, but the {split} "
-                        f"split of {describe(data)} has {len(indices)}: take other data, or leave this metric out."
-                    )
+                    raise too_few(metric, len(indices), f"the {split} split of {describe(data)}")
             summed = {metric: metric if in_full else replace(metric, rows=()) for metric in group}
             measured = measure_source(exact(data, data.open(split)), indices, list(summed.values()))
             what = f"{len(indices)} examples of the {split} split"
             for metric in group:
                 _REFERENCES[identity, metric] = Reference(what, len(indices), measured.sums(summed[metric]))
     return {metric.name: _REFERENCES[identity, metric] for metric in metrics}
+
+
+def too_few(metric: Metric, count: int, where: str) -> InputError:
+    """The error for fewer real images than a metric can compare with."""
+    return InputError(
+        f"{metric.name} takes at least {metric.least} real images to compare with, but {where} has {count}: "
+        "take other data, or leave this metric out."
+    )
 
 
 def real_values(data: Data, metrics: Sequence[Metric], count: int, given: dict[str, Reference] | None = None) -> Real:

@@ -6,6 +6,7 @@ of images, the precision, and hashes of the network and the data.
 """
 
 import json
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,10 @@ from shortcut_models.errors import InputError
 from shortcut_models.files import whole_file
 from shortcut_models.interop.npz_file import read_npz
 from shortcut_models.metrics.base import Metric, Reference, Statistics, Sums
+from shortcut_models.metrics.checks import LARGEST
+from shortcut_models.metrics.damaged import refused
 from shortcut_models.metrics.features.inception import InceptionFeatures, find_inception
-from shortcut_models.metrics.features.protocols import find_protocol
+from shortcut_models.metrics.features.protocols import PROTOCOLS, find_protocol
 from shortcut_models.metrics.gaussian import Frechet, covariance, gaussian_of
 from shortcut_models.metrics.references import exact, is_grey, measure_source
 from shortcut_models.terminal import Progress
@@ -26,6 +29,15 @@ from shortcut_models.terminal import Progress
 ARRAYS = {"pool": ("mu", "sigma", 2048), "spatial": ("mu_s", "sigma_s", 2023)}
 MOST_TEXT = 1_000_000
 """Bytes of "about"."""
+MOST_IMAGES = 2**34
+"""Bytes of "arr_0": 50,000 images at 256x256, or 10,000 at 512x512, and room."""
+FACTS: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "protocol": (f"one of {', '.join(PROTOCOLS)}", lambda value: type(value) is str and value in PROTOCOLS),
+    "count": ("a whole number from 2 up", lambda value: type(value) is int and value >= 2),
+    "grey": ("true or false", lambda value: type(value) is bool),
+    **{name: ("text", lambda value: type(value) is str) for name in ("precision", "inception", "data", "split")},
+}
+"""What "about" says, each with what it must be."""
 
 
 def stats(
@@ -106,14 +118,16 @@ def read_stats(path: Path, protocol: str | None = None) -> Statistics:
 def reference_images(path: Path) -> Source | None:
     """The real images in a file of statistics, of which ADM's have 10,000 for precision and recall; None without.
 
-    Raises InputError unless they are colour images as bytes.
+    Raises InputError unless they are colour images as bytes, or for a damaged file.
     """
-    with path.open("rb") as opened, np.load(opened) as file:
-        if "arr_0" not in file.files:
-            return None
-        images = file["arr_0"]
-    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3:
-        raise InputError(f"arr_0 of {path} is {images.dtype} {images.shape}, but images are uint8 (N, H, W, 3).")
+    images = _read(path, {"arr_0": MOST_IMAGES}).get("arr_0")
+    if images is None:
+        return None
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3 or not images.size:
+        raise InputError(
+            f"arr_0 of {path} is {images.dtype} {images.shape}, but images are uint8 (N, H, W, 3), at least one: make "
+            "or download it again."
+        )
     return ArraySource({"image": images, "label": np.zeros(len(images), np.int32)})
 
 
@@ -143,29 +157,39 @@ def _arrays(path: Path) -> dict[str, np.ndarray]:
     limits = {"about": MOST_TEXT}
     for mean, sigma, size in ARRAYS.values():
         limits |= {mean: 8 * size, sigma: 8 * size**2}
+    found = _read(path, limits)
+    if any(array.dtype.kind != "f" for name, array in found.items() if name != "about"):
+        raise InputError(f"{path} has statistics that are no floating-point numbers: make or download it again.")
+    return found
+
+
+def _read(path: Path, limits: Mapping[str, int]) -> dict[str, np.ndarray]:
+    """The arrays that `limits` names, with the most bytes of each."""
     if not path.is_file():
         reason = "it is a folder" if path.is_dir() else "No such file or directory"
         raise InputError(f"{path} cannot be read for statistics: {reason}; `shortcut stats` makes an .npz of images.")
     try:
-        found = read_npz(path, limits)
+        return read_npz(path, limits)
     except InputError as error:
-        raise InputError(f"{str(error).rstrip('.')}; it is damaged or no .npz of statistics.") from None
-    if any(array.dtype.kind != "f" for name, array in found.items() if name != "about"):
-        raise InputError(f"{path} has statistics that are no floating-point numbers: make or download it again.")
-    return found
+        raise refused(path, error, "make or download it again") from None
 
 
 def _about(path: Path, found: dict[str, np.ndarray]) -> dict[str, Any]:
     """What a file says of itself; {} for those of other programs."""
     if "about" not in found:
         return {}
+    wrong = "that is no list of facts"
     try:
         about = json.loads(found["about"].item())
-        if type(about) is dict and type(about.get("count", 0)) is int and type(about.get("protocol", "")) is str:
-            return about
+        if type(about) is dict:
+            false = [name for name, (_, is_right) in FACTS.items() if name in about and not is_right(about[name])]
+            if not false:
+                return about
+            value = json.dumps(about[false[0]])[:60]
+            wrong = f"its {false[0]} is {value}, but must be {FACTS[false[0]][0]}"
     except (TypeError, ValueError, RecursionError):
         pass
-    raise InputError(f"{path} does not say of itself what `shortcut stats` writes: make it anew.")
+    raise InputError(f"{path} does not say of itself what `shortcut stats` writes ({wrong}): make it anew.")
 
 
 def _gaussian(path: Path, found: dict[str, np.ndarray], mean: str, sigma: str, size: int) -> Sums:
@@ -179,6 +203,8 @@ def _gaussian(path: Path, found: dict[str, np.ndarray], mean: str, sigma: str, s
             )
         if not np.isfinite(found[name]).all():
             raise InputError(f"{path} holds NaN or infinite numbers in {name}: make or download it again.")
+        if np.abs(found[name]).max() > LARGEST:
+            raise InputError(f"{path} holds numbers beyond {LARGEST:g} in {name}: make or download it again.")
     _check_covariance(path, sigma, found[sigma])
     return {"mean": np.asarray(found[mean], np.float64), "covariance": np.asarray(found[sigma], np.float64)}
 

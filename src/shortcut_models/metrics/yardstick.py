@@ -25,6 +25,7 @@ from shortcut_models.metrics.references import (
     measure_source,
     real_values,
     references,
+    too_few,
     unreadable,
 )
 from shortcut_models.metrics.statistics import read_stats, reference_images, reference_of
@@ -183,6 +184,10 @@ def choose_yardstick(data: Data | None, shape: tuple[int, ...], wish: Wish, unco
     no_real = "no data were named by --data." if data is None else unreadable(data)
     wanting = [m for m in chosen if m.needs_reference and m.name not in known and m.name not in left_out]
     images = reference_images(statistics.path) if statistics and wanting else None
+    if statistics and images is not None:
+        for metric in wanting:
+            if len(images) < metric.least:
+                raise too_few(metric, len(images), str(statistics.path))
     if images is None and no_real and wanting:
         reason = f"there are no real images to compare with: {no_real}"
         if not suite or wanting[0] is chosen[0]:  # A protocol without its FID is none.

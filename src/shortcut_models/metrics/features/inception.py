@@ -19,6 +19,8 @@ import numpy as np
 from shortcut_models.data.pixels import check_finite_samples
 from shortcut_models.errors import InputError
 from shortcut_models.metrics.base import Arrays, Features, check_image, to_bytes, to_floats
+from shortcut_models.metrics.damaged import refused
+from shortcut_models.metrics.features.inception_shapes import SHAPES
 from shortcut_models.metrics.features.protocols import Name, Protocol, find_protocol, resize_matrix
 
 SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
@@ -43,11 +45,6 @@ class Inception:
         self.sha256 = sha256
         self._mesh = sharding.make_mesh(jax.local_devices())
         self._weights = jax.device_put(inception_net.fold(weights), sharding.replicated(self._mesh))
-        try:
-            jax.eval_shape(inception_net.features, self._weights, jax.ShapeDtypeStruct((1, 299, 299, 3), np.float32))
-        except TypeError as error:
-            reason = str(error).splitlines()[0]
-            raise InputError(f"the Inception weights have tensors of other shapes than the network: {reason}") from None
         # Apart: sizes and protocols are many, and the network is what takes long to compile.
         self._prepare = jax.jit(partial(_prepare, inception_net.resize), static_argnums=3)
         self._spread = partial(sharding.spread, self._mesh)
@@ -57,7 +54,8 @@ class Inception:
     def load(cls, file: str | Path, check_hash: bool = True) -> "Inception":
         """Read `.safetensors`, or a file of PyTorch's; without `check_hash`, any file with all the tensors.
 
-        Raises InputError for a file that is not the published one, cannot be read, lacks a tensor or holds NaN.
+        Raises InputError for a file that is not the published one, cannot be read, lacks a tensor, has one of another
+        shape, or holds NaN.
         """
         path = Path(file)
         sha256 = _hash(path)
@@ -102,7 +100,7 @@ def _checked_images(given: Any) -> np.ndarray:
     if images.ndim != 4 or images.shape[-1] != 3 or not images.size:
         raise InputError(
             f"images have shape {images.shape}, but Inception takes one or more as (n, height, width, 3): "
-            "turn grey ones into RGB."
+            "turn grey or transparent ones into RGB."
         )
     if images.dtype != np.uint8 and images.dtype.kind != "f":
         raise InputError(f"images have the type {images.dtype}, but must be uint8, or floats in [-1, 1].")
@@ -195,7 +193,7 @@ def _read(path: Path) -> dict[str, np.ndarray]:
         try:
             return import_module("shortcut_models.interop.torch_file").read_state_dict(path)
         except InputError as error:
-            raise InputError(f"{str(error).rstrip('.')}: download {PUBLISHED[0]} again.") from None
+            raise refused(path, error, f"download {PUBLISHED[0]} again") from None
     from safetensors import SafetensorError
     from safetensors.numpy import load_file
 
@@ -206,14 +204,19 @@ def _read(path: Path) -> dict[str, np.ndarray]:
 
 
 def _checked(path: Path, tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The tensors that the network has, all there and finite; `num_batches_tracked` and others are passed over."""
-    from shortcut_models.metrics.features.inception_net import TENSORS
-
-    missing = [name for name in TENSORS if name not in tensors]
+    """The tensors that the network has, all there, of its shapes and finite; others are passed over."""
+    missing = [name for name in SHAPES if name not in tensors]
     if missing:
         others = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
         raise InputError(f"{path} lacks Inception's tensor {missing[0]}{others}: give the published file.")
-    for name in TENSORS:
+    for name, shape in SHAPES.items():
+        found = tensors[name].shape
+        if found != shape:
+            raise InputError(
+                f"{path} has {name} of shape {found}, but Inception's is {shape}: give the published file."
+            )
         if not np.isfinite(np.asarray(tensors[name], np.float64)).all():
             raise InputError(f"{path} holds NaN or infinite numbers in {name}: it is damaged; download it again.")
-    return {name: tensors[name] for name in TENSORS}
+        if name.endswith("running_var") and tensors[name].min() < 0:
+            raise InputError(f"{path} holds variances below zero in {name}: it is damaged; download it again.")
+    return {name: tensors[name] for name in SHAPES}

@@ -14,6 +14,8 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
+from shortcut_models.metrics.features.inception_shapes import BLOCKS, CONVOLUTIONS, PARTS, STEM
+
 Weights = dict[str, Array]
 Images = Float[Array, "batch height width channels"]
 Branch = Callable[..., Array]
@@ -23,24 +25,8 @@ EXACT = lax.Precision.HIGHEST
 DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 SPATIAL_CHANNELS = 7  # Of sFID: the first of 192, at 17 x 17 places.
 
-A = ("branch1x1", "branch5x5_1", "branch5x5_2", "branch3x3dbl_1", "branch3x3dbl_2", "branch3x3dbl_3", "branch_pool")
-B = ("branch3x3", "branch3x3dbl_1", "branch3x3dbl_2", "branch3x3dbl_3")
-C = (
-    "branch1x1",
-    *(f"branch7x7_{i}" for i in (1, 2, 3)),
-    *(f"branch7x7dbl_{i}" for i in (1, 2, 3, 4, 5)),
-    "branch_pool",
-)
-D = ("branch3x3_1", "branch3x3_2", *(f"branch7x7x3_{i}" for i in (1, 2, 3, 4)))
-E = (
-    *("branch1x1", "branch3x3_1", "branch3x3_2a", "branch3x3_2b"),
-    *("branch3x3dbl_1", "branch3x3dbl_2", "branch3x3dbl_3a", "branch3x3dbl_3b", "branch_pool"),
-)
-STEM = ("Conv2d_1a_3x3", "Conv2d_2a_3x3", "Conv2d_2b_3x3", "Conv2d_3b_1x1", "Conv2d_4a_3x3")
-BLOCKS = {"5b": A, "5c": A, "5d": A, "6a": B, "6b": C, "6c": C, "6d": C, "6e": C, "7a": D, "7b": E, "7c": E}
-CONVOLUTIONS = (*STEM, *(f"Mixed_{block}.{branch}" for block, branches in BLOCKS.items() for branch in branches))
-PARTS = ("conv.weight", "bn.weight", "bn.bias", "bn.running_mean", "bn.running_var")
-TENSORS = (*(f"{name}.{part}" for name in CONVOLUTIONS for part in PARTS), "fc.weight", "fc.bias")
+A, B, C, D, E = (tuple(BLOCKS[name]) for name in ("5b", "6a", "6b", "7a", "7b"))
+"""The names of the branches, in the order in which the blocks of a kind take them."""
 
 
 def fold(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -60,10 +46,10 @@ def features(weights: Weights, images: Images) -> dict[str, Array]:
     "pool" (n, 2048): means of the last block; "spatial" (n, 2023): 17 x 17 x 7 in the order row, column, channel, of
     the first branch of block 6d; "logits" and "logits_unbiased" (n, 1008): outputs with and without their bias.
     """
-    conv = partial(_conv, weights)
-    x = conv(images, STEM[0], 2, "VALID")
-    x = _max_pool(conv(conv(x, STEM[1], 1, "VALID"), STEM[2]))
-    x = _max_pool(conv(conv(x, STEM[3], 1, "VALID"), STEM[4], 1, "VALID"))
+    conv, stem = partial(_conv, weights), tuple(STEM)
+    x = conv(images, stem[0], 2, "VALID")
+    x = _max_pool(conv(conv(x, stem[1], 1, "VALID"), stem[2]))
+    x = _max_pool(conv(conv(x, stem[3], 1, "VALID"), stem[4], 1, "VALID"))
     for block in ("5b", "5c", "5d"):
         x = _block_a(partial(_within, conv, block), x)
     x = _block_b(partial(_within, conv, "6a"), x)
