@@ -45,7 +45,7 @@ def check_values(section: str, choice: Any, wide: tuple[str, ...] = ()) -> None:
 def _check_float(said: str, value: Any) -> None:
     if not isinstance(value, numbers.Real) or isinstance(value, bool) or not math.isfinite(value):
         raise InputError(f"{said} a finite number.")
-    if value and not SMALLEST <= abs(value) <= LARGEST:
+    if value and not SMALLEST <= abs(float(value)) <= LARGEST:
         raise InputError(f"{said} 0 or between {SMALLEST:g} and {LARGEST:g} in size: devices compute in float32.")
 
 
