@@ -1,6 +1,7 @@
-"""Fill docs/results.md with the comparison on Fashion-MNIST: `python -m benchmarks.publish_fashion time|write`.
+"""Fill docs/results.md with the comparisons on Fashion-MNIST: `python -m benchmarks.publish_fashion time|write|whole`.
 
-Reads what `shortcut compare fashion` left in runs/compare-fashion, and gathers it in benchmarks/results/fashion.json.
+`write` reads what `shortcut compare fashion` left in runs/compare-fashion, and gathers it in
+benchmarks/results/fashion.json; `whole` does the same of runs/fashion-whole, the preset at its whole length.
 `time` measures the methods' steps in turns, on an idle machine, as publish_results does.
 """
 
@@ -14,7 +15,8 @@ from shortcut_models import catalogue
 from shortcut_models.compare import table
 from shortcut_models.files import write_json
 
-RUN, DOCS, RESULTS = Path("runs/compare-fashion"), Path("docs"), Path("benchmarks/results")
+RUN, WHOLE = Path("runs/compare-fashion"), Path("runs/fashion-whole")
+DOCS, RESULTS = Path("docs"), Path("benchmarks/results")
 TIME = "fashion-time.json"
 
 
@@ -25,22 +27,24 @@ def read(run: Path = RUN) -> Reports:
     return {name: own for name, own in named.items() if own}
 
 
-def publish(run: Path = RUN, docs: Path = DOCS, results: Path = RESULTS) -> None:
-    """Write table, picture and numbers; the text around the table is written by hand."""
+def publish(run: Path = RUN, docs: Path = DOCS, results: Path = RESULTS, name: str = "fashion") -> None:
+    """Write table, picture and numbers, all called `name`; the text around the table is written by hand."""
     found = read(run)
     charge(found, results / TIME)
     steps = [int(n) for n in next(iter(found.values()))[0]["steps"]]
     page = docs / "results.md"
-    page.write_text(fill(page.read_text(), "fashion", table(found, steps).strip()))
-    write_json(results / "fashion.json", found)
-    shutil.copy(run / "samples.png", docs / "results-fashion-samples.png")
+    page.write_text(fill(page.read_text(), name, table(found, steps).strip()))
+    write_json(results / f"{name}.json", found)
+    shutil.copy(run / "samples.png", docs / f"results-{name}-samples.png")
 
 
 if __name__ == "__main__":
-    if sys.argv[1:] not in (["time"], ["write"]):
+    if sys.argv[1:] not in (["time"], ["write"], ["whole"]):
         sys.exit(__doc__)
     if sys.argv[1] == "time":
         found = read()
         measure_time(next(iter(found.values()))[0]["settings"], list(found), RESULTS / TIME, turns=5, steps=4)
+    elif sys.argv[1] == "whole":
+        publish(WHOLE, name="fashion-whole")
     else:
         publish()

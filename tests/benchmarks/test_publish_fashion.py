@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from benchmarks.publish_fashion import publish
 from shortcut_models.compare import table
 
@@ -24,26 +26,27 @@ def report(name: str, seed: int, value: float) -> dict[str, Any]:
     }
 
 
-def test_the_page_gets_the_table_of_all_reports(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["fashion", "fashion-whole"])
+def test_the_page_gets_the_table_of_all_reports(tmp_path: Path, name: str) -> None:
     run, docs, results = (tmp_path / name for name in ("run", "docs", "results"))
     for folder in (run, docs, results):
         folder.mkdir()
     found = {name: [report(name, seed, 1.0 + seed) for seed in (0, 1)] for name in ("flow-matching", "shortcut")}
-    for name, reports in found.items():
+    for method, reports in found.items():
         for one in reports:
-            (run / f"{name}-seed-{one['seed']}.json").write_text(json.dumps(one))
+            (run / f"{method}-seed-{one['seed']}.json").write_text(json.dumps(one))
     (run / "samples.png").write_bytes(b"samples")
     per_step = {"flow-matching": 20.0, "shortcut": 40.0}
     (results / "fashion-time.json").write_text(json.dumps({"seconds_per_step": per_step}))
-    (docs / "results.md").write_text("Before\n<!-- fashion -->\nold\n<!-- /fashion -->\nAfter\n")
-    publish(run, docs, results)
+    (docs / "results.md").write_text(f"Before\n<!-- {name} -->\nold\n<!-- /{name} -->\nAfter\n")
+    publish(run, docs, results, name)
     page = (docs / "results.md").read_text()
-    shown = page.removeprefix("Before\n<!-- fashion -->\n").removesuffix("\n<!-- /fashion -->\nAfter\n")
-    for name, reports in found.items():
+    shown = page.removeprefix(f"Before\n<!-- {name} -->\n").removesuffix(f"\n<!-- /{name} -->\nAfter\n")
+    for method, reports in found.items():
         for one in reports:
-            one["cost"][0]["seconds"] = one["seconds"] = 3 * per_step[name]
+            one["cost"][0]["seconds"] = one["seconds"] = 3 * per_step[method]
     assert shown == table(found, [1]).strip()
     assert "1.0 min" in shown
     assert "2.0 min" in shown
-    assert json.loads((results / "fashion.json").read_text()) == found
-    assert (docs / "results-fashion-samples.png").read_bytes() == b"samples"
+    assert json.loads((results / f"{name}.json").read_text()) == found
+    assert (docs / f"results-{name}-samples.png").read_bytes() == b"samples"
