@@ -190,7 +190,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_checkpoint(
 ) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(Pixels, "encode", lambda *given: jnp.full(given[1]["image"].shape, value, jnp.float32))
-        with pytest.raises(InputError, match=r"before step 10 \(the checkpoint of step 8 is kept\): train into another"):
+        with pytest.raises(InputError, match=r"before step 10 \(the checkpoint of step 8 is kept\): train into"):
             train(replace(tiny, max_steps=16, data_threads=0), trained_copy)
     assert last_saved(trained_copy) == 8
     assert_same(saved_state(tiny, trained_copy), saved_state(tiny, trained))
