@@ -27,6 +27,7 @@ from shortcut_models.objectives.flow_matching import FlowMatching
 from shortcut_models.objectives.progressive import Progressive
 from shortcut_models.state import init_state
 from shortcut_models.train import train
+from tests.figures.known import Known
 from tests.interop.pickling import write_torch
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -215,9 +216,13 @@ def test_a_network_forgets_the_step_and_its_classes(network: Network) -> None:
     assert close(answers(other, found, x, t, 0.5, [0, 4, 5]), answers(network, params, x, t, 0.5, [3, 3, 3]))
 
 
-def test_a_custom_network_says_that_its_classes_are_fixed() -> None:
+def test_a_custom_network_says_that_its_shape_and_classes_are_fixed() -> None:
+    network = Known(shape=(2,), num_classes=2)
     with pytest.raises(InputError, match="cannot be given 3 classes in place of 2"):
-        Network(num_classes=2).with_classes({}, 3)
+        network.with_classes({}, 3)
+    assert network.sized((2,), 2) == network
+    with pytest.raises(InputError, match=r"Known is for inputs of shape \(2,\) in 2 classes, but the data have shape"):
+        network.sized((3,), 2)
 
 
 @pytest.fixture(scope="module")

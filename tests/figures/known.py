@@ -35,6 +35,10 @@ class Known(Network):
     num_classes: int = 3
     answer: Callable[["Asked"], jax.Array] = lambda at: 0 * at.x
 
+    def init(self, key: jax.Array) -> dict[str, Any]:
+        del key
+        return {}
+
     def apply(self, params: Any, x: jax.Array, t: jax.Array, d: jax.Array, label: jax.Array) -> jax.Array:
         del params
         t, d, label = (part.reshape(-1, *(1,) * (x.ndim - 1)) for part in (t, d, label.astype(jnp.float32)))

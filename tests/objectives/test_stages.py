@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from shortcut_models.errors import InputError
+from shortcut_models.objectives.flow_matching import FlowMatching
 from shortcut_models.objectives.stages import Staged, Stages
 
 
@@ -20,7 +21,7 @@ def test_a_stage_is_an_equal_share_of_the_images(count: int, total: int) -> None
     assert int(stages.at(10 * total)) == count - 1
 
 
-class Three(Staged):
+class Three(Staged, FlowMatching):
     """A method with three stages."""
 
     @property

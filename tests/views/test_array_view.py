@@ -46,6 +46,10 @@ class Still(Network):
     shape: tuple[int, ...] = (5, 7)
     num_classes: int = 2
 
+    def init(self, key: Any) -> dict[str, Any]:
+        del key
+        return {}
+
     def apply(self, params: Any, x: Any, t: Any, d: Any, label: Any) -> Any:
         del params, t, d, label
         return 0 * x

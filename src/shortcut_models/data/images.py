@@ -3,6 +3,7 @@
 import hashlib
 import math
 import os
+from abc import abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -108,13 +109,13 @@ class Images(Data):
         check_first(self.first)
 
     @classmethod
+    @abstractmethod
     def recognise(cls, place: str) -> list[Self]:
         """The data of this kind that lie at a path, or have this name, if any."""
-        raise NotImplementedError
 
+    @abstractmethod
     def records(self, split: str) -> Records:
         """The records of a split; raises InputError if they are missing, damaged or have no such split."""
-        raise NotImplementedError
 
     def open(self, split: str = "train") -> "ImageSource":
         """Open a split; raises InputError if it is missing, damaged or empty."""
@@ -173,9 +174,9 @@ class Images(Data):
         """Over 8x8 averaged pixels, which need no other network."""
         return ("frechet-pixels8x8",)
 
+    @abstractmethod
     def fingerprint(self) -> Iterable[str]:
         """What tells these files from others: names and sizes, but not the times of copies."""
-        raise NotImplementedError
 
     def identity(self) -> str:
         """A digest of the files and of what is made of them."""

@@ -1,5 +1,6 @@
 """The seam of figures: what one is drawn from, and what it says about itself."""
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -130,7 +131,7 @@ class Given:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Figure:
+class Figure(ABC):
     """One kind of picture. A new one is a file with a class derived from this one, and a line in the catalogue."""
 
     how: str
@@ -156,6 +157,6 @@ class Figure:
             return str(error)
         return None
 
+    @abstractmethod
     def draw(self, given: Given, path: Path) -> None:
         """Write the PNG, whole or not at all."""
-        raise NotImplementedError

@@ -4,6 +4,7 @@ Samples are streamed: a metric adds up what it needs of each chunk and forgets t
 not grow with the number of samples, but for the metrics that say which features they need in full.
 """
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple
@@ -21,28 +22,29 @@ Labels = Literal["balanced", "random", "data", "none"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Features:
+class Features(ABC):
     """From samples to named arrays whose first axis counts the samples."""
 
     takes: ClassVar[Literal["bytes", "floats", "raw"]] = "bytes"
     """Images as uint8, as they are written to disk; as float32 in about [-1, 1]; or samples of any kind as they are."""
 
     @property
+    @abstractmethod
     def name(self) -> str:
         """What stands for these features in the name of a number."""
-        raise NotImplementedError
 
     @property
     def prepared_by(self) -> str | None:
         """The protocol that prepares images for these features, which statistics must share; None if there is none."""
         return None
 
+    @abstractmethod
     def __call__(self, samples: np.ndarray) -> Arrays:
         """The features of samples with one leading axis, in float32."""
-        raise NotImplementedError
 
     def check(self, shape: tuple[int, ...]) -> None:
         """Raise InputError unless samples of this shape have such features."""
+        del shape
 
     def ready(self, weights: Path | None, any_weights: bool) -> "Features":  # noqa: ARG002
         """These features with the network that they need, from a file of weights where the package has none."""

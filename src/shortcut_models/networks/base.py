@@ -1,5 +1,6 @@
 """The seam of networks: a frozen dataclass of sizes, and the pure functions that they define."""
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar, Self
 
@@ -12,7 +13,7 @@ Params = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Network:
+class Network(ABC):
     """A network without its parameters; whatever derives from this can be trained, sampled and measured.
 
     A new network is a file with a class that fills in `shape`, `init` and `apply`, a line in the
@@ -33,9 +34,9 @@ class Network:
     """Number of labels; label `num_classes` is the null label of guidance."""
 
     @property
+    @abstractmethod
     def shape(self) -> tuple[int, ...]:
         """Shape of one input x, without the batch."""
-        raise NotImplementedError
 
     @property
     def null_label(self) -> int:
@@ -52,10 +53,11 @@ class Network:
         """Whether `apply` has a forward-mode derivative."""
         return True
 
+    @abstractmethod
     def init(self, key: Array) -> Params:
         """Draw float32 parameters, a nested dict of arrays."""
-        raise NotImplementedError
 
+    @abstractmethod
     def apply(
         self,
         params: Params,
@@ -69,7 +71,6 @@ class Network:
         t and d lie in [0, 1], t=0 is noise, d=0 asks for the instantaneous velocity. `label` lies
         in [0, num_classes]. The result is float32.
         """
-        raise NotImplementedError
 
     def prepare(self, params: Params) -> Params:
         """The parameters as `apply` reads them fastest when it is called many times over."""
@@ -81,7 +82,12 @@ class Network:
 
     def sized(self, shape: tuple[int, ...], num_classes: int) -> Self:
         """The same network for data of this shape with so many classes; raises InputError if it cannot be."""
-        raise NotImplementedError
+        if (shape, num_classes) != (self.shape, self.num_classes):
+            raise InputError(
+                f"network {type(self).__name__} is for inputs of shape {self.shape} in {self.num_classes} classes, but "
+                f"the data have shape {shape} and {num_classes}: choose other data, or another network."
+            )
+        return self
 
     def without_step(self, params: Params, d: float = 0.0) -> Params:
         """The parameters of a network that answers, whatever the step size, what these answer for `d`.

@@ -1,6 +1,7 @@
 """The seam of objectives: what one is given, what it returns, and the fields that all methods share."""
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal, NamedTuple, Self
@@ -55,7 +56,7 @@ class Loss(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Objective:
+class Objective(ABC):
     """A method: its constants, and how it turns a batch into a loss.
 
     It knows nothing of images, devices, files or flags. A new method is a file with a class derived
@@ -144,19 +145,20 @@ class Objective:
 
     def check(self, batch_size: int, images: int) -> None:
         """Raise InputError, with the arithmetic, if this batch size or a training on so many images cannot work."""
+        del batch_size, images
 
+    @abstractmethod
     def jumps(self, steps: int) -> Jumps:
         """The jumps that a network trained with this objective takes for a budget of `steps` calls."""
-        raise NotImplementedError
 
     def supports(self, steps: int) -> bool:
         """Whether the method is made for budgets of `steps` calls; tables put the others in parentheses."""
         del steps
         return True
 
+    @abstractmethod
     def __call__(self, velocity: Velocity, batch: Batch, key: Array, given: Context) -> Loss:
         """Loss of the network `velocity` on a batch; all randomness comes from `key`."""
-        raise NotImplementedError
 
     def weight(self, error: Float[Array, " batch"]) -> Float[Array, " batch"]:
         """The adaptive weight of each example's error, without gradient."""
