@@ -33,7 +33,7 @@ PRESET = Config(
         scan=False,  # On a CPU the unrolled blocks are faster, and so few compile quickly.
     ),
     objective=Shortcut(
-        levels=16, step_sizes="continuous", split="random", share=0.5, flow_weight=8.0, target_decay=0.95
+        levels=16, step_sizes="continuous", split="random", share=0.25, flow_weight=8.0, target_decay=0.95
     ),
     optimizer=Optimizer(learning_rate=2e-3, warmup_steps=200, schedule="cosine", decay_steps=8000),
 )
