@@ -1,16 +1,29 @@
 """Draw samples with a file that `shortcut export RUN FILE.onnx` wrote: NumPy and onnxruntime are all it takes.
 
-Run it with `python examples/serve_onnx.py FILE.onnx OUT.npz [COUNT]`.
+Run it with `python examples/serve_onnx.py FILE.onnx OUT.npz [COUNT [RUN]]`. With the RUN, and shortcut-models, it
+draws the same with that, and says which is faster.
 """
 
 import sys
 import time
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import onnxruntime
 
 
-def main(file: str, out: str, count: int) -> None:
+def timed(draw: Callable[[], Any], name: str) -> tuple[np.ndarray, float]:
+    """Samples, and the seconds that they took; the first time sets things up."""
+    draw()
+    began = time.perf_counter()
+    samples = np.asarray(draw())
+    seconds = time.perf_counter() - began
+    print(f"{name}: {len(samples)} samples in {seconds:.3f} s")
+    return samples, seconds
+
+
+def main(file: str, out: str, count: int, run: str = "") -> None:
     """Draw the classes in turn, say how fast, and keep images as bytes, points or latents as floats."""
     try:
         session = onnxruntime.InferenceSession(file, providers=onnxruntime.get_available_providers())
@@ -19,16 +32,18 @@ def main(file: str, out: str, count: int) -> None:
     told = session.get_modelmeta().custom_metadata_map
     if "num_classes" not in told:
         sys.exit(f"{file} is no sampler that `shortcut export` wrote: it does not say its num_classes.")
-    classes, draw = int(told["num_classes"]), np.random.default_rng(0)
-    # Noise at the start, and for some models between the steps.
-    noises = {port.name: port.shape for port in session.get_inputs() if port.name != "label"}
-    shapes = {name: [count if length == "n" else length for length in shape] for name, shape in noises.items()}
-    feed = {name: draw.standard_normal(shape, np.float32) for name, shape in shapes.items()}
-    labels = np.arange(count) % max(classes, 1)
-    session.run(None, {**feed, "label": labels})  # The first run sets things up.
-    began = time.perf_counter()
-    samples = np.asarray(session.run(None, {**feed, "label": labels})[0])
-    print(f"{count} samples in {time.perf_counter() - began:.3f} s")
+    labels = np.arange(count) % max(int(told["num_classes"]), 1)
+    noise = np.random.default_rng(0).standard_normal((count, *session.get_inputs()[0].shape[1:]), np.float32)
+    samples, seconds = timed(lambda: session.run(None, {"noise": noise, "label": labels})[0], "onnxruntime")
+    if run:
+        import shortcut_models
+
+        model, steps, guidance = shortcut_models.load(run, told["weights"]), int(told["steps"]), float(told["guidance"])
+        ours, other = timed(lambda: model.sample(labels, steps, guidance, noise=noise), "shortcut-models")
+        ours = model.decode(ours) if told["decoded"] == "true" else ours
+        print(
+            f"onnxruntime takes {seconds / other:.2f} of its time; largest difference {abs(samples - ours).max():.1e}"
+        )
     if samples.shape[-1] in (1, 3):
         np.savez(out, images=np.clip(np.round(127.5 * (samples + 1)), 0, 255).astype(np.uint8), labels=labels)
     else:
@@ -36,6 +51,6 @@ def main(file: str, out: str, count: int) -> None:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) not in (3, 4) or not all(word.isdecimal() and int(word) for word in sys.argv[3:]):
+    if len(sys.argv) not in (3, 4, 5) or not all(word.isdecimal() and int(word) for word in sys.argv[3:4]):
         sys.exit(__doc__)
-    main(sys.argv[1], sys.argv[2], int(sys.argv[3]) if len(sys.argv) > 3 else 16)
+    main(sys.argv[1], sys.argv[2], int(sys.argv[3]) if len(sys.argv) > 3 else 16, *sys.argv[4:])

@@ -109,6 +109,13 @@ def noise(
     return jax.vmap(lambda key: jax.random.normal(key, shape))(image_keys(seed, indices))
 
 
+def fresh_noise(
+    keys: Key[Array, " batch"], number: Int[Array, ""], shape: tuple[int, ...]
+) -> Float[Array, "batch ..."]:
+    """Standard normal noise to follow the first of `noise`, from the same `image_keys`: number 1, 2, ..."""
+    return jax.vmap(lambda key: jax.random.normal(jax.random.fold_in(key, number), shape))(keys)
+
+
 def guided(
     velocity: Callable[[Array, Array, Array, Array], Array], guidance: float, null_label: int | None
 ) -> Callable[[Array, Array, Array, Array], Array]:
@@ -200,8 +207,6 @@ def make_jump(
         x = x + length * velocity(x, jnp.full(x.shape[:1], t), jnp.full(x.shape[:1], d), label)
         if keys is None:
             return x
-        # The image's own key made its first noise, so what is folded in starts at 1.
-        fresh = jax.vmap(lambda key: jax.random.normal(jax.random.fold_in(key, index + 1), x.shape[1:]))(keys)
-        return jnp.where(back < 1, back * x + (1 - back) * fresh, x)
+        return jnp.where(back < 1, back * x + (1 - back) * fresh_noise(keys, index + 1, x.shape[1:]), x)
 
     return jump

@@ -9,17 +9,19 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import onnx
 import onnxruntime
 import pytest
 
-from shortcut_models import InputError, cli, load
+from shortcut_models import InputError, cli, load, sampling
 from shortcut_models.data.digits import Digits
 from shortcut_models.data.unavailable import Unavailable
-from shortcut_models.interop import exporting
+from shortcut_models.interop import exporting, onnx_noise
 from shortcut_models.interop.epsilon_dit import EpsilonDiT
 from shortcut_models.interop.onnx_file import export_onnx
+from shortcut_models.interop.onnx_graph import Graph, Port, Tensor, assemble, constant, write
 from shortcut_models.interop.samplers import Ddim, FewStep
 from shortcut_models.interop.stablehlo_file import export_stablehlo
 from shortcut_models.model import Model
@@ -132,18 +134,32 @@ def test_labels_of_a_model_without_labels_are_ignored(tmp_path: Path) -> None:
     assert [about[name] for name in ("num_classes", "labels", "class_names")] == ["0", "none", "[]"]
 
 
-def test_fresh_noise_between_jumps_is_an_input(tmp_path: Path) -> None:
-    objective = Consistency()
-    model = model_of(MLP(num_classes=3), objective)
-    export_onnx(model, tmp_path / "x.onnx", steps=3)
-    noise, labels = noise_of(model, 3), np.array([0, 1, 2])
-    fresh = np.random.default_rng(9).standard_normal((2, 3, 2)).astype(np.float32)
-    x = noise
-    for i, t in enumerate([0, 1 / 3, 2 / 3]):
-        x = x + (1 - t) * np.asarray(model.velocity(x, t, 1 - t if objective.tell_step else 0.0, labels))
-        if i < 2:
-            x = (i + 1) / 3 * x + (2 - i) / 3 * fresh[i]
-    near(draw(tmp_path / "x.onnx", noise=noise, label=labels, fresh=fresh), x)
+def test_fresh_noise_between_jumps_follows_from_the_seed_which_is_0_unless_given(tmp_path: Path) -> None:
+    model = model_of(objective=Consistency())
+    agree(model, tmp_path / "x.onnx", steps=3)
+    session = onnxruntime.InferenceSession(tmp_path / "x.onnx")
+    assert [port.name for port in session.get_inputs()] == ["noise", "label"]
+    noise, labels = noise_of(model, 300), np.arange(300) % 10
+    for seed in (0, 7, 2**32 - 1):
+        feed = {"noise": noise, "label": labels, "seed": np.array(seed)}
+        near(draw(tmp_path / "x.onnx", **feed), model.sample(labels, 3, seed=seed, noise=noise))
+
+
+def test_noise_drawn_in_a_graph_is_that_of_jax(tmp_path: Path) -> None:
+    (batch,) = jax.export.symbolic_shape("n")
+    graph = Graph(batch, rows="count")
+    keys = onnx_noise.image_keys(graph, Tensor("seed", (), np.dtype(np.int64)))
+    drawn = onnx_noise.normal(graph, keys, constant(np.int64(2)), (batch, 40, 50))
+    inputs = [Port("seed", (), np.dtype(np.int64)), Port("count", (1,), np.dtype(np.int64))]
+    proto = assemble(graph, "noise", inputs, [Port(drawn.name, ("n", 40, 50), drawn.dtype)])
+    write(tmp_path / "x.onnx", proto, graph, {})
+    for seed in (0, 5, 2**32 - 1):
+        found = draw(tmp_path / "x.onnx", seed=np.array(seed), count=np.array([100]))
+        keys = sampling.image_keys(jnp.uint32(seed), jnp.arange(100, dtype=jnp.uint32))
+        expected = np.asarray(sampling.fresh_noise(keys, jnp.int32(2), (40, 50)))
+        # The same bits: what differs is the rounding of a logarithm and of a polynomial.
+        np.testing.assert_allclose(found, expected, atol=5e-6, rtol=0)
+        assert np.abs(expected).max() > 4  # The tail too: beyond 2.9 it is another polynomial.
 
 
 def test_the_decoder_comes_along(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -220,16 +236,14 @@ def test_nothing_is_left_of_what_fails(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize(("objective", "guidance", "renoises"), [(Shortcut(), 2.0, False), (Consistency(), 1.0, True)])
-def test_stablehlo_answers_as_onnx_does(objective: Any, guidance: float, renoises: bool, tmp_path: Path) -> None:
+def test_stablehlo_answers_as_the_model_does(objective: Any, guidance: float, renoises: bool, tmp_path: Path) -> None:
     model = model_of(MLP(num_classes=3), objective)
-    export_onnx(model, tmp_path / "x.onnx", steps=3, guidance=guidance)
     export_stablehlo(model, tmp_path / "x.stablehlo", steps=3, guidance=guidance)
     program = jax.export.deserialize(bytearray((tmp_path / "x.stablehlo").read_bytes()))
     assert program.platforms == ("cpu", "cuda", "tpu")
     noise, labels = noise_of(model, 5), np.arange(5) % 3
-    fresh = {"fresh": np.random.default_rng(9).standard_normal((2, 5, 2)).astype(np.float32)} if renoises else {}
-    found = program.call(noise, labels.astype(np.int32), *fresh.values())
-    near(np.asarray(found), draw(tmp_path / "x.onnx", noise=noise, label=labels, **fresh))
+    found = program.call(noise, labels.astype(np.int32), *([np.uint32(9)] if renoises else []))
+    near(np.asarray(found), model.sample(labels, 3, guidance, seed=9, noise=noise))
     with pytest.raises(InputError, match=r"x\.stablehlo is there already"):
         export_stablehlo(model, tmp_path / "x.stablehlo")
 
@@ -262,7 +276,7 @@ def test_the_example_draws_what_the_model_does_without_it(tmp_path: Path) -> Non
     model = model_of()
     export_onnx(model, tmp_path / "x.onnx", steps=2)
     done = serve(tmp_path / "x.onnx", tmp_path / "out.npz", 12)
-    assert re.fullmatch(r"12 samples in \d+\.\d+ s\n\[\]\n", done.stdout), done
+    assert re.fullmatch(r"onnxruntime: 12 samples in \d+\.\d+ s\n\[\]\n", done.stdout), done
     found = np.load(tmp_path / "out.npz")
     labels = np.arange(12) % 10
     noise = np.random.default_rng(0).standard_normal((12, 8, 8, 1), np.float32)
@@ -271,9 +285,18 @@ def test_the_example_draws_what_the_model_does_without_it(tmp_path: Path) -> Non
     np.testing.assert_allclose(found["images"], expected, atol=0.51)
 
 
+def test_the_example_measures_itself_against_the_run_that_it_is_of(trained: Path, tmp_path: Path) -> None:
+    export_onnx(load(trained, "raw"), tmp_path / "x.onnx", steps=2, guidance=1.5)
+    done = serve(tmp_path / "x.onnx", tmp_path / "out.npz", 3, trained)
+    *_, ours, told, _ = done.stdout.splitlines() or [done.stderr]
+    assert ours.startswith("shortcut-models: 3 samples in "), done
+    found = re.fullmatch(r"onnxruntime takes \d+\.\d\d of its time; largest difference (.+)", told)
+    assert found and float(found[1]) < 1e-4, told
+
+
 def test_the_example_says_how_it_is_run_and_what_it_cannot_read(tmp_path: Path) -> None:
     for words in ([], ["x.onnx", "out.npz", "many"], ["x.onnx", "out.npz", "0"]):
-        assert "FILE.onnx OUT.npz [COUNT]" in serve(*words).stderr
+        assert "FILE.onnx OUT.npz [COUNT [RUN]]" in serve(*words).stderr
     done = serve(tmp_path / "x.onnx", tmp_path / "out.npz")
     assert done.returncode == 1 and "x.onnx cannot be read: " in done.stderr and "Traceback" not in done.stderr
     export_onnx(model_of(), tmp_path / "x.onnx", steps=1)

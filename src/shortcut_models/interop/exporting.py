@@ -61,7 +61,7 @@ class Sampler(NamedTuple):
 
     @property
     def renoises(self) -> bool:
-        """Whether it takes fresh noise between jumps."""
+        """Whether it adds fresh noise between jumps, which follows from a seed."""
         return bool(np.any(self.jumps.renoise < 1))
 
     def jump(
@@ -70,9 +70,9 @@ class Sampler(NamedTuple):
         label: Int[Array, " batch"],
         index: Int[Array, ""],
         x: Float[Array, "batch ..."],
-        fresh: Float[Array, "jumps batch ..."] | None,
+        fresh: Float[Array, "batch ..."] | None,
     ) -> Float[Array, "batch ..."]:
-        """Jump number `index`, as `sampling.make_jump` has it, but for the fresh noise, which is given."""
+        """Jump number `index`, as `sampling.make_jump` has it, but for the noise to add after it, which is given."""
         model, back = self.model, self.jumps.renoise
         if model.unconditional:
             label = jnp.full_like(label, model.null_label)
@@ -81,8 +81,7 @@ class Sampler(NamedTuple):
         if fresh is None:
             return x
         kept = jnp.asarray(back)[index]
-        drawn = jax.lax.dynamic_index_in_dim(fresh, jnp.minimum(index, len(back) - 2), keepdims=False)
-        return jnp.where(kept < 1, kept * x + (1 - kept) * drawn, x)
+        return jnp.where(kept < 1, kept * x + (1 - kept) * fresh, x)
 
     @staticmethod
     def decode(codec: Codec, x: Float[Array, "batch ..."]) -> Float[Array, "batch ..."]:
@@ -105,20 +104,10 @@ class Sampler(NamedTuple):
         }
 
     def example(self) -> tuple[dict[str, np.ndarray], Samples]:
-        """Inputs, and what our own sampler answers."""
+        """Inputs, and what our own sampler answers, with seed 0."""
         noise, labels = self.model.noise(0, 0, CHECKED), self.model.balanced_labels(CHECKED)
         expected = self.model.sample(labels, self.steps, self.guidance, noise=noise)
-        feed = {"noise": noise, "label": labels}
-        if self.renoises:
-            feed["fresh"] = _fresh(self.steps, noise)
-        return feed, expected if self.codec is None else self.model.decode(expected)
-
-
-def _fresh(steps: int, noise: Samples) -> Float[np.ndarray, "jumps count ..."]:
-    """The noise between jumps that `Model.sample` draws for seed 0, (steps - 1, count, ...)."""
-    keys = sampling.image_keys(0, jnp.arange(len(noise), dtype=jnp.uint32))
-    draw = jax.vmap(lambda key, jump: jax.random.normal(jax.random.fold_in(key, jump), noise.shape[1:]), (0, None))
-    return np.stack([draw(keys, jump) for jump in range(1, steps)])
+        return {"noise": noise, "label": labels}, expected if self.codec is None else self.model.decode(expected)
 
 
 def check(found: Samples, expected: Samples) -> float:

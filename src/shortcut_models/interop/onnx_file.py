@@ -14,11 +14,10 @@ def export_onnx(
 ) -> float:
     """Write the sampler of so many steps to an ONNX file, whole or not at all.
 
-    Its inputs are `noise`, float32 (n, *model.network.shape), standard normal, and `label`, int64 (n,), for any n;
-    methods that are noised back between jumps also need `fresh`, float32 (steps - 1, n, *model.network.shape),
-    standard normal. Its output, `image`, or `points` of data that are no images, is what
-    `model.sample(label, steps, guidance, noise=noise)` returns, or with `decode` what `model.decode` makes of it.
-    A model without labels takes some and ignores them.
+    Its inputs are `noise`, float32 (n, *model.network.shape), standard normal, and `label`, int64 (n,), for any n.
+    Methods that are noised back between jumps take `seed` too, int64 (), which is 0 if it is not given. Its output,
+    `image`, or `points` of data that are no images, is what `model.sample(label, steps, guidance, seed, noise=noise)`
+    returns, or with `decode` what `model.decode` makes of it. A model without labels takes some and ignores them.
 
     Args:
         model: The model, as `load` returns it.

@@ -94,6 +94,11 @@ class Graph:
             self.constants[self.known[key]] = tensor.array
         return self.known[key]
 
+    def default(self, name: str, value: Any) -> Tensor:
+        """An input that need not be given: a constant by that name, which is not computed with here."""
+        self.constants[name] = np.asarray(value)
+        return constant(value)._replace(name=name, array=None)
+
     def fresh(self, kind: str) -> str:
         """A name that is not taken."""
         self.count[0] += 1

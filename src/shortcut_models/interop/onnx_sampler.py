@@ -7,6 +7,7 @@ import numpy as np
 import onnx
 from jax import export
 
+from shortcut_models.interop import onnx_noise
 from shortcut_models.interop.exporting import Sampler, named
 from shortcut_models.interop.onnx_graph import Graph, Port, Tensor, assemble, constant
 from shortcut_models.interop.onnx_lowering import lower
@@ -23,25 +24,31 @@ def build(asked: Sampler) -> tuple[Graph, onnx.GraphProto]:
     graph = Graph(batch)
     noise = Tensor("noise", (batch, *asked.model.network.shape), FLOAT)
     label = Tensor("label", (batch,), WHOLE)
-    fresh = Tensor("fresh", (asked.steps - 1, *noise.shape), FLOAT) if asked.renoises else None
+    inputs = [_port(noise), _port(label)]
+    keys = None
     graph.rows = graph.add("Shape", [noise], start=0, end=1)[0]
-    x = _sample(graph, asked, noise, _checked(graph, label, asked.labels), fresh)
+    if asked.renoises:
+        seed = graph.default("seed", np.int64(0))
+        inputs.append(_port(seed))
+        keys = onnx_noise.image_keys(graph, seed)
+    x = _sample(graph, asked, noise, _checked(graph, label, asked.labels), keys)
     if asked.codec is not None:
         (x,) = lower(graph, asked.decode, (_constants(asked.codec, "decoder."), x))
     name = "image" if len(noise.shape) == 4 else "points"
     graph.add("Identity", [x], names=(name,))
-    inputs = [_port(x) for x in (noise, label, fresh) if x is not None]
     return graph, assemble(graph, "sampler", inputs, [_port(x._replace(name=name))])
 
 
-def _sample(graph: Graph, asked: Sampler, noise: Tensor, label: Tensor, fresh: Tensor | None) -> Tensor:
+def _sample(graph: Graph, asked: Sampler, noise: Tensor, label: Tensor, keys: onnx_noise.Words | None) -> Tensor:
     """The samples: one jump as it is, several as a loop over one."""
     params = _constants(asked.model.params)
     if asked.steps == 1:
-        (x,) = lower(graph, asked.jump, (params, label, constant(np.int32(0)), noise, fresh))
+        (x,) = lower(graph, asked.jump, (params, label, constant(np.int32(0)), noise, None))
         return graph.whole(x, noise.shape)
     index, go_on, x = Tensor("index", (), WHOLE), Tensor("go_on", (), TRUTH), noise._replace(name="x")
     body = graph.within()
+    number = body.make("Add", [index, constant(np.int64(1))], (), WHOLE)
+    fresh = None if keys is None else onnx_noise.normal(body, keys, number, noise.shape)
     (after,) = lower(body, asked.jump, (params, label, cast(body, index, np.int32), x, fresh))
     after = body.whole(after, noise.shape)
     still = body.make("Identity", [go_on], (), TRUTH)

@@ -10,6 +10,7 @@ import numpy as np
 from jax import export
 from jaxtyping import Array
 
+from shortcut_models import sampling
 from shortcut_models.interop.exporting import Sampler, check, need, placed
 from shortcut_models.model import Model
 
@@ -22,17 +23,20 @@ def export_stablehlo(
     """Write the sampler of so many steps as `jax.export` serialises it, weights included, whole or not at all.
 
     `jax.export.deserialize(bytearray(data)).call(noise, label)` answers as the file that `export_onnx` writes, but
-    takes its labels as int32, and answers NaN for one that there is not; `fresh`, if it is needed, comes third. JAX
-    reads such files for six months at least.
+    takes its labels as int32, and answers NaN for one that there is not; `seed`, if there is one, is a uint32 that
+    has to be given, third. JAX reads such files for six months at least.
 
     Returns the largest difference between its samples and ours. Raises InputError as `export_onnx` does.
     """
     need("stablehlo", "flatbuffers")
     asked = Sampler.of(model, steps, guidance, decode)
 
-    def sample(noise: Array, label: Array, *fresh: Array) -> Array:
+    def sample(noise: Array, label: Array, *seed: Array) -> Array:
+        keys = sampling.image_keys(seed[0], jnp.arange(noise.shape[0], dtype=jnp.uint32)) if seed else None
+
         def jump(index: Array, x: Array) -> Array:
-            return asked.jump(model.params, label, index, x, fresh[0] if fresh else None)
+            fresh = None if keys is None else sampling.fresh_noise(keys, index + 1, x.shape[1:])
+            return asked.jump(model.params, label, index, x, fresh)
 
         if asked.labels:  # A program cannot refuse, and JAX takes the nearest label for one that there is not.
             known = (label >= 0) & (label < asked.labels)
@@ -44,7 +48,8 @@ def export_stablehlo(
         program = export.export(jax.jit(sample), platforms=PLATFORMS)(*_shapes(asked))
         path.write_bytes(program.serialize())
         feed, expected = asked.example()
-        found = export.deserialize(bytearray(path.read_bytes())).call(*feed.values())
+        seed = [np.uint32(0)] if asked.renoises else []
+        found = export.deserialize(bytearray(path.read_bytes())).call(*feed.values(), *seed)
         return check(np.asarray(found), expected)
 
 
@@ -54,5 +59,5 @@ def _shapes(asked: Sampler) -> Sequence[Any]:
     noise = (batch, *asked.model.network.shape)
     given = [jax.ShapeDtypeStruct(noise, np.float32), jax.ShapeDtypeStruct((batch,), np.int32)]
     if asked.renoises:
-        given.append(jax.ShapeDtypeStruct((asked.steps - 1, *noise), np.float32))
+        given.append(jax.ShapeDtypeStruct((), np.uint32))
     return given
