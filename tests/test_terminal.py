@@ -112,9 +112,10 @@ def test_a_mistake_of_the_programs_is_not_hidden() -> None:
         terminal.run(lambda: 1 // 0)
 
 
-def program(code: str, **streams: Any) -> subprocess.Popen[str]:
-    """A process that runs `code` as the program's command."""
-    script = f"import sys, time, threading\nfrom shortcut_models import terminal\ndef command():\n{code}\n"
+def program(code: str, before: str = "", **streams: Any) -> subprocess.Popen[str]:
+    """A process that runs `code` as the program's command, and a line before that starts."""
+    script = f"import signal, sys, time, threading\n{before}\n"
+    script += f"from shortcut_models import terminal\ndef command():\n{code}\n"
     script += "sys.exit(terminal.run(command, program=True))"
     return subprocess.Popen([sys.executable, "-c", script], text=True, **streams)
 
@@ -145,6 +146,24 @@ def test_the_program_stops_at_once_although_something_is_still_being_written() -
     with program(code, stderr=subprocess.PIPE) as process:
         assert process.communicate(timeout=30)[1] == "shortcut: stopped.\n"
         assert process.returncode == 130
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_whatever_stops_the_program_has_it_clean_up_first(number: signal.Signals) -> None:
+    code = (
+        "    try:\n        print('here', flush=True)\n        time.sleep(60)\n    finally:\n        print('cleaned up')"
+    )
+    with program(code, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None and process.stdout.readline() == "here\n"
+        process.send_signal(number)
+        out, said = process.communicate(timeout=30)
+    assert (out, said, process.returncode) == ("cleaned up\n", "shortcut: stopped.\n", 128 + number)
+
+
+def test_a_hang_up_that_nohup_ignores_stops_nothing() -> None:
+    code = "    signal.raise_signal(signal.SIGHUP)\n    return 7"
+    with program(code, "signal.signal(signal.SIGHUP, signal.SIG_IGN)") as process:
+        assert process.wait() == 7
 
 
 def test_what_runs_commands_imports_no_jax() -> None:

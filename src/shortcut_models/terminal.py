@@ -91,7 +91,7 @@ def telling(remarks: Callable[[], list[str]]) -> Iterator[None]:
 class StopSignal:
     """Turns the first Ctrl-C, termination or hang-up into a request to stop after the step.
 
-    A second one stops at once, by KeyboardInterrupt. A signal that was ignored when this begins, as
+    A second one stops at once, by KeyboardInterrupt of its number. A signal that was ignored when this begins, as
     `nohup` ignores the hang-up, stays ignored.
     """
 
@@ -121,7 +121,7 @@ class StopSignal:
     def _request(self, number: int, frame: FrameType | None) -> None:
         del frame
         if self.asked:
-            raise KeyboardInterrupt
+            raise KeyboardInterrupt(number)
         self.signal = number
         with contextlib.suppress(OSError):  # Whoever is told may be gone, which is no reason not to save.
             Progress.say("stopping after this step and saving; once more to stop at once.")
@@ -130,9 +130,11 @@ class StopSignal:
 def run(command: Callable[[], int], program: bool = False) -> int:
     """Run a command and return its exit status, with one sentence on the terminal where it failed.
 
-    2 for bad input and for what goes wrong with files and pipes, 130 when stopped at once. As the
+    2 for bad input and for what goes wrong with files and pipes, 128 + n when signal n stopped it at once. As the
     program itself it does not come back from that: it ends without waiting for what is still being written.
     """
+    if program:
+        _end_cleanly()
     try:
         with explained():
             status = command()
@@ -141,13 +143,26 @@ def run(command: Callable[[], int], program: bool = False) -> int:
     except InputError as error:
         _tell(f"shortcut: {error}")
         return 2
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stopped:
         _tell("shortcut: stopped.")
+        status = 128 + (stopped.args[0] if stopped.args else signal.SIGINT)
         if program:
-            os._exit(130)
-        return 130
+            os._exit(status)
+        return status
     finally:
         _forget_closed_pipes()
+
+
+def _end_cleanly() -> None:
+    """Have a termination or a hang-up end what has no use for it as Ctrl-C does: what is half written goes."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        del frame
+        raise KeyboardInterrupt(number)
+
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) == signal.SIG_DFL:  # One that is ignored, as by nohup, stays so.
+            signal.signal(number, stop)
 
 
 def _is_first_process() -> bool:
