@@ -37,6 +37,11 @@ def describe(config: Config) -> str:
         f"devices      {layout.mesh.size} ({jax.devices()[0].device_kind}), {config.sharding}",
         "memory       per device: of weights, averages and optimiser, and what a step takes besides",
         *(f"  {line}" for line in memory_table(config, shapes)),
+        *(
+            ["encoder      the VAE in front of every step is not in these numbers"]
+            if getattr(config.data, "vae", "")
+            else []
+        ),
         f"arithmetic   {flops:.4g} FLOP per step, {flops / config.batch_size:.4g} per image "
         "(matrix products and convolutions)",
         f"length       {config.max_steps:,} steps x {config.batch_size} images = "

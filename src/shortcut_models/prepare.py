@@ -87,8 +87,9 @@ def prepare(
     _check(size, part, most_left_out, threads)
     task = _Task(_files(source, size), split, vae, mirror and vae is not None)
     _check_apart(out, task.data)
+    fresh = task.manifest()
     with _writing(out, shared=part[1] > 1):
-        _start(out, task, part[0])
+        _start(out, task, fresh, part)
         mine = range(part[0] - 1, task.num_shards, part[1])
         waiting = [number for number in mine if not _is_done(out, task, number)]
         indices = [len(task.indices(number)) for number in mine]
@@ -121,10 +122,11 @@ def _check(size: int, part: tuple[int, int], most_left_out: float, threads: int 
 
 def _check_apart(out: Path, data: Images | Latents) -> None:
     """Refuse to write among the source's own files, where the next scan would find a folder more."""
-    if data.path and Path(data.path).resolve() in out.resolve().parents:
-        raise InputError(f"{out} lies within {data.path}, which is only read: choose an OUT elsewhere.")
-    if out.exists() and not out.is_dir():
-        raise InputError(f"{out} is a file: choose another OUT.")
+    place = data.place if isinstance(data, Images) else data.path
+    if place and Path(place).resolve() in out.resolve().parents:
+        raise InputError(f"{out} lies within {place}, which is only read: choose an OUT elsewhere.")
+    if os.path.lexists(out) and not out.is_dir():
+        raise InputError(f"{out} is a {'link to nothing' if out.is_symlink() else 'file'}: choose another OUT.")
 
 
 def _files(source: Images | Latents | str, size: int | None) -> Images | Latents:
@@ -268,9 +270,8 @@ def _writing(out: Path, shared: bool) -> Iterator[None]:
         ) from error
 
 
-def _start(out: Path, task: _Task, part: int) -> None:
-    """Write the first manifest; raises InputError if `out` holds something else."""
-    fresh = task.manifest()
+def _start(out: Path, task: _Task, fresh: dict[str, Any], part: tuple[int, int]) -> None:
+    """Write the first manifest, `fresh`; raises InputError if `out` holds something else."""
     # Listed before the manifest is looked for, which another part may write at any moment.
     strange = [entry.name for entry in out.iterdir() if not entry.name.startswith(f".{MANIFEST}")]
     if (out / MANIFEST).exists():
@@ -279,16 +280,34 @@ def _start(out: Path, task: _Task, part: int) -> None:
         lines = "".join(
             f"\n  {name}: {there.get(name)} there, {now[name]} now" for name in now if there.get(name) != now[name]
         )
-        if lines:
+        if old["class_names"] != fresh["class_names"]:
+            lines += f"\n  classes: {_differing(old['class_names'], fresh['class_names'])}"
+        # Of which nothing is done: its settings were refused. Another part, though, may be about to do some.
+        is_bare = part[1] == 1 and not [name for name in strange if name != MANIFEST and not name.startswith(".")]
+        if lines and not is_bare:
             raise InputError(
                 f"{out} holds data prepared from other files or with other settings; choose another OUT:{lines}"
             )
-        return
-    if strange:
+        if not lines:
+            return
+    elif strange:
         raise InputError(f"{out} exists but holds no prepared data: choose another OUT, or empty it.")
     size = _told(len(task.records) * task.item_bytes)
     tqdm.write(f"{len(task.records)} {task.kind} of {describe(task.data)} become up to {size} in {out}")
-    _save_json(out / MANIFEST, fresh, f".{part}")
+    _save_json(out / MANIFEST, fresh, f".{part[0]}")
+
+
+def _differing(old: Sequence[str], new: Sequence[str]) -> str:
+    """How two lists of classes differ, in words."""
+    only = [
+        f"{name!r} {where} alone"
+        for names, others, where in ((old, new, "there"), (new, old, "now"))
+        for name in names
+        if name not in others
+    ]
+    return (
+        ", ".join(only[:NAMED]) + (f" and {len(only) - NAMED} more" if len(only) > NAMED else "") or "in another order"
+    )
 
 
 def _told(size: int) -> str:

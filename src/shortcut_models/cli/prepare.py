@@ -47,6 +47,8 @@ class Prepare:
     """Threads that read and resize; by default one a core."""
 
 
+OF_DATA = ("data.image", "data.label", "data.labels")
+"""Settings of some sources that have no flag of their own here."""
 LISTED = 20
 """Images left out that a check names."""
 CHECK = """
@@ -63,12 +65,13 @@ def run(words: list[str]) -> int:
         return 0
     if "--check" in words:
         return _check([word for word in words if word != "--check"])
+    words, more = _of_data(words)
     given = parsing.parse(Prepare, "prepare", _positional(words))
 
     from shortcut_models.prepare import prepare
 
     manifest = prepare(
-        _source(given.source, given.latents, crop=given.crop, alpha=given.alpha, labels=given.labels),
+        _source(given.source, more, given.latents, crop=given.crop, alpha=given.alpha, labels=given.labels),
         given.out,
         size=given.size,
         split=given.split,
@@ -105,7 +108,15 @@ def _positional(words: list[str]) -> list[str]:
     return [*line.arguments, size, *flags]
 
 
-def _source(place: str, latents: str = "", **settings: Any) -> Any:
+def _of_data(words: list[str]) -> tuple[list[str], parsing.Line]:
+    """The words without flags such as --data.label, which the sources' own errors advise, and those flags."""
+    line = parsing.split(words, ["labels"])
+    more = parsing.Line([], {name: value for name, value in line.flags.items() if name in OF_DATA})
+    flags = [f"{parsing.flag(name)}={value}" for name, value in line.flags.items() if name not in more.flags]
+    return [*flags, "--", *line.arguments], more
+
+
+def _source(place: str, more: parsing.Line, latents: str = "", **settings: Any) -> Any:
     """The data, with these settings; raises InputError for one that is no default and that they do not have."""
     from shortcut_models.data import choose
 
@@ -114,7 +125,11 @@ def _source(place: str, latents: str = "", **settings: Any) -> Any:
     for name, value in settings.items():
         if name not in known and value != getattr(Prepare, name):
             raise InputError(f"{parsing.flag(name)} {value} does not fit {place!r}: leave it out.")
-    return dataclasses.replace(data, **{name: value for name, value in settings.items() if name in known})
+    for name in more.flags:
+        if name.removeprefix("data.") not in known:
+            raise InputError(f"{parsing.flag(name)} does not fit {place!r}: leave it out.")
+    data = dataclasses.replace(data, **{name: value for name, value in settings.items() if name in known})
+    return parsing.override(data, more, "data.")
 
 
 def _vae(path: Path | None, dtype: str) -> Any:
@@ -135,6 +150,7 @@ def _part(text: str) -> tuple[int, int]:
 
 
 def _check(words: list[str]) -> int:
+    words, more = _of_data(words)
     line = parsing.split(words)
     split, latents = line.take("split") or "train", line.take("latents") or ""
     parsing.check_known(line, ["split", "latents"])
@@ -145,7 +161,7 @@ def _check(words: list[str]) -> int:
 
     from shortcut_models.prepare import check
 
-    found = check(_source(line.arguments[0], latents), split)
+    found = check(_source(line.arguments[0], more, latents), split)
     heights, widths = found["heights"], found["widths"]
     sizes = f", {widths[0]}x{heights[0]} to {widths[2]}x{heights[2]}" if found["count"] else ""
     print(f"{found['count']} usable images{sizes}")
@@ -165,7 +181,9 @@ def _check(words: list[str]) -> int:
     for warning in found["warnings"]:
         print(warning)
     left, total = len(found["left_out"]), found["count"] + len(found["left_out"])
-    if left > Prepare.most_left_out * total:
+    if not total:
+        print("`shortcut prepare` would not accept this: there is nothing to prepare.")
+    elif left > Prepare.most_left_out * total:
         print(
             f"`shortcut prepare` would not accept this: {left} of {total} are left out, more than the share "
             f"{Prepare.most_left_out:g}; allow more by --most-left-out."

@@ -1,8 +1,8 @@
 """From the bytes of an image file to its pixels, or to the reason why it has none.
 
-Files go by their content, never by their suffix. What the original's loader ignores is ignored here
-too: EXIF orientation, colour profiles, gamma, all frames but the first. Nothing here depends on
-the thread or changes Pillow's settings.
+Files go by their content, never by their suffix. What the original's loader ignores is ignored here too: EXIF
+orientation (but not TIFF's own tag, which Pillow applies), colour profiles, gamma, all frames but the first.
+Nothing here depends on the thread or changes Pillow's settings.
 """
 
 import io

@@ -5,6 +5,7 @@ is ignored as everywhere here.
 """
 
 import json
+import re
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
@@ -17,9 +18,12 @@ import numpy as np
 
 from shortcut_models.data.decode import BadImage
 from shortcut_models.data.images import Images, LeftOut
-from shortcut_models.data.layout import SPLITS, canonical
+from shortcut_models.data.layout import SPLITS, canonical, numbered
 from shortcut_models.data.parquet_files import check_all_there, is_partial, parquet_folders, parquet_splits
 from shortcut_models.errors import InputError
+
+LABELS = ("label", "labels")
+"""What columns of whole numbers are called that are taken for labels unasked."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +74,8 @@ class HuggingFace(Images):
     def fingerprint(self) -> Iterable[str]:
         """Names and sizes of the files."""
         for split in self.splits:
-            for file in self._parquet.get(split) or sorted(self._arrow[split].iterdir()):
+            # `datasets` leaves what it computes beside the files of a data set.
+            for file in self._parquet.get(split) or _state(self._arrow[split])[1]:
                 yield f"{split} {file.name} {file.stat().st_size}"
 
 
@@ -86,9 +91,23 @@ def _arrow_splits(path: Path) -> dict[str, Path]:
         raise InputError(f"{path / 'dataset_dict.json'} is damaged: save the data set again.") from error
 
 
+def _state(folder: Path) -> tuple[dict[str, Any], list[Path]]:
+    """What `save_to_disk` says of a split, and its files; raises InputError if they are not there."""
+    at = folder
+    try:
+        state = json.loads((folder / "state.json").read_text())
+        files = [folder / file["filename"] for file in state["_data_files"]]
+        for at in files:
+            at.stat()
+        return state, files
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise InputError(f"{at} cannot be read ({error}): save the data set again.") from error
+
+
 def _pyarrow(path: Path) -> Any:
     try:
-        import pyarrow.parquet  # pyrefly: ignore[missing-import]  # Large, and needed here only.
+        import pyarrow.compute  # pyrefly: ignore[missing-import]  # Large, and needed here only.
+        import pyarrow.parquet  # pyrefly: ignore[missing-import]
     except ImportError:
         raise InputError(f"{path} needs the package pyarrow: pip install 'shortcut-models[hf]'.") from None
     return pyarrow
@@ -104,8 +123,18 @@ class TableRecords(ABC):
         self.left_out, self.warnings = [], []
         self.image = _column(data, features, "Image", data.image, "image")
         self.label = _column(data, features, "ClassLabel", data.label, "label", needed=False)
-        names = features[self.label].get("names") if self.label else None
-        self.class_names: tuple[str, ...] = tuple(map(str, names)) if names and data.labels else ()
+        self.class_names: tuple[str, ...] = ()
+        about = features[self.label] if self.label and data.labels else {}
+        if names := about.get("names"):
+            self.class_names = tuple(map(str, names))
+        elif count := about.get("num_classes"):
+            self.class_names = numbered([int(count) - 1], data.path)
+        elif about:
+            self.class_names = numbered(self.bounds(), f"column {self.label!r} of {data.path}")
+
+    @abstractmethod
+    def bounds(self) -> list[int]:
+        """The smallest and the largest label; [] if there is none."""
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -144,7 +173,9 @@ def _column(
         if not _is_of_kind(features[wanted], kind):
             raise InputError(f"column {wanted!r} of {data.path} is not of type {kind}: choose another --data.{option}.")
         return wanted
-    fit = [name for name, about in features.items() if _is_of_kind(about, kind)]
+    fit = [name for name, about in features.items() if about.get("_type") == kind]
+    if kind == "ClassLabel" and not fit:  # Whoever writes parquet without `datasets` has no other labels than numbers.
+        fit = [name for name in LABELS if _is_of_kind(features.get(name), kind)]
     if len(fit) == 1 or (not fit and not needed):
         return fit[0] if fit else ""
     raise InputError(
@@ -153,7 +184,10 @@ def _column(
 
 
 def _is_of_kind(about: Any, kind: str) -> bool:
-    return isinstance(about, dict) and about.get("_type") == kind
+    """Whether a column is of this kind; whole numbers do for labels."""
+    about = about if isinstance(about, dict) else {}
+    is_whole = about.get("_type") == "Value" and re.fullmatch(r"u?int\d+", str(about.get("dtype")))
+    return about.get("_type") == kind or (kind == "ClassLabel" and bool(is_whole))
 
 
 class ArrowRecords(TableRecords):
@@ -163,22 +197,27 @@ class ArrowRecords(TableRecords):
         arrow, at = _pyarrow(folder), folder
         tables = []
         try:
-            state = json.loads((folder / "state.json").read_text())
-            super().__init__(data, json.loads((folder / "dataset_info.json").read_text())["features"])
+            state, files = _state(folder)
+            features = json.loads((folder / "dataset_info.json").read_text())["features"]
             if state.get("_indices_data_files"):
                 raise InputError(
                     f"{folder} was saved with a selection of rows apart: flatten_indices() and save it again."
                 )
-            files = [folder / file["filename"] for file in state["_data_files"]]
             for at in files:
                 tables.append(arrow.ipc.open_stream(arrow.memory_map(str(at))).read_all())
             table = arrow.concat_tables(tables)
+            at, self._table, self._compute = folder, table, arrow.compute
+            super().__init__(data, features)
             self._images = table.column(self.image)
             self._labels = table.column(self.label) if self.label else None
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             if isinstance(error, InputError):
                 raise
             raise InputError(f"{at} cannot be read ({error}): save the data set again.") from error
+
+    def bounds(self) -> list[int]:
+        """From the mapped column."""
+        return _bounds(self._compute, [self._table.column(self.label)])
 
     def __len__(self) -> int:
         return len(self._images)
@@ -197,6 +236,7 @@ class ParquetRecords(TableRecords):
         if not Path(data.path).is_file():  # Which is then all that is wanted.
             check_all_there(files)
         arrow, at = _pyarrow(files[0]), files[0]
+        self._compute = arrow.compute
         self._files: list[Any] = []
         try:
             for at in files:
@@ -216,6 +256,10 @@ class ParquetRecords(TableRecords):
         self._path = data.path
         self._kept: dict[int, tuple[Any, Any]] = {}
         self._lock = threading.Lock()
+
+    def bounds(self) -> list[int]:
+        """From that column alone of all files."""
+        return _bounds(self._compute, [file.read(columns=[self.label]).column(self.label) for file in self._files])
 
     def __len__(self) -> int:
         return int(self._ends[-1]) if len(self._ends) else 0
@@ -241,7 +285,16 @@ class ParquetRecords(TableRecords):
         return images[at].as_py(), labels[at].as_py() if labels is not None else 0
 
 
+def _bounds(compute: Any, columns: Iterable[Any]) -> list[int]:
+    found = [value for column in columns for value in compute.min_max(column).as_py().values() if value is not None]
+    return [min(found), max(found)] if found else []
+
+
 def _guess(schema: Any) -> dict[str, Any]:
     """Features of parquet files that another tool wrote: structs with bytes are images."""
     names = [field.name for field in schema if hasattr(field.type, "get_field_index") and field.type.num_fields]
-    return {name: {"_type": "Image"} for name in names if schema.field(name).type.get_field_index("bytes") >= 0}
+    images = {name for name in names if schema.field(name).type.get_field_index("bytes") >= 0}
+    return {
+        field.name: {"_type": "Image"} if field.name in images else {"_type": "Value", "dtype": str(field.type)}
+        for field in schema
+    }

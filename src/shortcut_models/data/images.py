@@ -174,6 +174,11 @@ class Images(Data):
         """Over 8x8 averaged pixels, which need no other network."""
         return ("frechet-pixels8x8",)
 
+    @property
+    def place(self) -> str:
+        """Where the files lie, of data that are named too."""
+        return self.path
+
     @abstractmethod
     def fingerprint(self) -> Iterable[str]:
         """What tells these files from others: names and sizes, but not the times of copies."""

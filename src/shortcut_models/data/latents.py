@@ -89,8 +89,15 @@ class Latents(Data):
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Height, width and channels of a latent."""
-        return self.open()[0]["mean"].shape
+        """Height, width and channels of the first latent that can be read."""
+        records = self.records("train")
+        for index in range(len(records)):
+            try:
+                height, width, channels = self.decode(records.read(index)[0]).image.shape
+            except BadImage:
+                continue
+            return height, width, channels // 2
+        raise InputError(f"{self.path} holds no latent that can be read: encode the images again.")
 
     @property
     def size(self) -> int:

@@ -90,6 +90,14 @@ def lay_out(names: Iterable[str], folders: Iterable[str] = (), labels: bytes | N
     if labels is not None:
         return {"train": _labelled(names, labels)}
     tops = {name.split("/", 1)[0] for name in names if "/" in name}
+    splits, others = (
+        sorted(top for top in tops if (canonical(top) in SPLITS) == is_split) for is_split in (True, False)
+    )
+    if others and {"train"} < set(map(canonical, splits)):
+        raise InputError(
+            f"the folders {' and '.join(splits)} are called as splits are, but {others[0]!r} beside them is not: move "
+            f"it away, name one split's folder, such as {splits[-1]}, or rename them if they are classes."
+        )
     if not tops or any(canonical(top) not in SPLITS for top in tops):
         return {"train": _classes(names, "", [folder for folder in folders if "/" not in folder])}
     classes = sorted({name.split("/")[1] for name in names if name.count("/") > 1})
@@ -171,4 +179,7 @@ def _labelled(names: list[str], text: bytes) -> Listing:
     if not all(type(label) is int for label in given.values()):
         raise InputError(f"{LABELS} has labels that are no whole numbers: label vectors are not supported.")
     class_names = numbered(given.values(), LABELS)
-    return Listing(names, np.array([given[name] for name in names], np.int32), class_names)
+    absent = [
+        LeftOut(name, "missing", f"named in {LABELS}, but not there") for name in sorted(given.keys() - set(names))
+    ]
+    return Listing(names, np.array([given[name] for name in names], np.int32), class_names, absent)

@@ -13,6 +13,7 @@ from shortcut_models.data.compressed import compressed_tars, refuse_compressed
 from shortcut_models.data.crop import Crop
 from shortcut_models.data.images import check_crop, check_size
 from shortcut_models.errors import InputError
+from shortcut_models.files import explained
 
 OWN = {"path", "names", "prefix", "flip"}
 """Fields that say which data they are, or what is right for those alone: other data do not take them over."""
@@ -141,7 +142,8 @@ def open_data(
     encoded them, "edm2" or "repa", where the files do not. Raises InputError for data that are missing or
     damaged, or that have a size of their own other than `size`.
     """
-    data = choose(name_or_path, latents=latents)
+    with explained():
+        data = choose(name_or_path, latents=latents)
     known = {field.name for field in dataclasses.fields(data)}
     check_crop(crop)
     if "crop" not in known and crop != "center":

@@ -58,6 +58,11 @@ class Tfds(Images):
         except InputError:
             return False
 
+    @property
+    def place(self) -> str:
+        """The folder of the version."""
+        return str(self._folder)
+
     @cached_property
     def _folder(self) -> Path:
         if self.path:

@@ -116,11 +116,10 @@ class TarRecords:
         self.class_names = numbered(labelled.tolist(), where)
         self.warnings: list[str] = []
         folders = {_text(row).rpartition("/")[0] for row in self._samples[:: max(1, len(self._samples) // 1000)]}
-        if not len(labelled) and len(folders) > 1:
-            self.warnings.append(
-                "no sample has a label, a `cls` member, and the folders in a tar are not taken for classes: unpack it "
-                "if they are"
-            )
+        if not len(labelled):
+            told = "no sample has a label, which is a `cls` member and nothing else"
+            in_folders = "; the folders in a tar are not taken for classes: unpack it if they are"
+            self.warnings.append(told + in_folders * (len(folders) > 1))
 
     def __len__(self) -> int:
         return len(self._samples)

@@ -39,7 +39,7 @@ class Zip(Images):
         """A zip that holds image files."""
         if not zipfile.is_zipfile(place):
             return []
-        return [cls(path=place)] if any(map(_is_image, Archive(Path(place)).names)) else []
+        return [cls(path=place)] if any(map(Archive(Path(place)).is_image, Archive(Path(place)).names)) else []
 
     @cached_property
     def _archive(self) -> "Archive":
@@ -47,12 +47,16 @@ class Zip(Images):
 
     @cached_property
     def _listings(self) -> dict[str, Listing]:
-        names, labels = self._archive.names, self._archive.labels()
+        names = self._archive.names
         folders = [
             name.rstrip("/") for name in names if name.endswith("/") and not any(map(is_ignored, name.split("/")))
         ]
-        images = list(filter(_is_image, names))
-        above = common_folder(images) if labels is None else ""
+        images = list(filter(self._archive.is_image, names))
+        tops = {f"{name.split('/', 1)[0]}/" for name in images}
+        inner = next(iter(tops)) if len(tops) == 1 else ""
+        above = inner if LABELS not in names and f"{inner}{LABELS}" in names else ""
+        labels = self._archive.labels(above)
+        above = above or (common_folder(images) if labels is None else "")
         inside, below = ([n.removeprefix(above) for n in all_ if n.startswith(above)] for all_ in (images, folders))
         listings = lay_out(inside, below, labels)
         if above:
@@ -60,6 +64,8 @@ class Zip(Images):
                 listing.names = [above + name for name in listing.names]
                 listing.left_out = [left._replace(name=above + left.name) for left in listing.left_out]
             told = f"all lies in one folder, {above[:-1]!r}: it is no class, the folders in it are"
+            if labels is not None:
+                told = f"all lies in one folder, {above[:-1]!r}, whose {LABELS} has the labels"
             next(iter(listings.values())).warnings.append(told)
         return listings
 
@@ -78,18 +84,18 @@ class Zip(Images):
         return self._archive.lines()
 
 
-def _is_image(name: str) -> bool:
-    parts = name.split("/")
-    return bool(parts[-1]) and not any(map(is_ignored, parts)) and looks_like_image(parts[-1])
-
-
 @lru_cache(maxsize=1)
 def _members(path: Path, size: int, changed: int) -> dict[str, zipfile.ZipInfo]:
     """The table at a zip's end, read once for all who ask what the file is: with many members, that takes seconds."""
     del size, changed  # Another size or time of change is another file.
     with zipfile.ZipFile(path) as archive:
-        # As unpacking would place them: a name may begin with / or ./.
-        return {info.filename.lstrip("/").removeprefix("./"): info for info in archive.infolist()}
+        return {_unpacked(info): info for info in archive.infolist()}
+
+
+def _unpacked(info: zipfile.ZipInfo) -> str:
+    """A member's name as unpacking would have it: it may begin with / or ./, and Windows may write backslashes."""
+    name = info.filename.replace("\\", "/") if info.create_system == 0 else info.filename
+    return name.lstrip("/").removeprefix("./")
 
 
 class Archive:
@@ -151,10 +157,22 @@ class Archive:
             raise BadImage("corrupt", "member of the zip: checksum")
         return data
 
-    def labels(self) -> bytes | None:
-        """EDM2's file of labels, None without one; raises InputError if it is damaged."""
+    def is_image(self, name: str) -> bool:
+        """Whether a member is an image file: by its suffix, or, if it has none, by its first bytes."""
+        *folders, base = name.split("/")
+        if not base or any(map(is_ignored, (*folders, base))):
+            return False
+        if "." in base:
+            return looks_like_image(base)
         try:
-            return self.read(LABELS) if LABELS in self.members else None
+            return looks_like_image(base, self.read(name)[:16])
+        except BadImage:
+            return False
+
+    def labels(self, above: str = "") -> bytes | None:
+        """EDM2's file of labels in a folder, None without one; raises InputError if it is damaged."""
+        try:
+            return self.read(above + LABELS) if above + LABELS in self.members else None
         except BadImage as bad:
             raise InputError(f"{LABELS} in {self.path} cannot be read ({bad}): copy the zip again.") from bad
 
