@@ -32,14 +32,17 @@ def main(file: str, out: str, count: int, run: str = "") -> None:
     told = session.get_modelmeta().custom_metadata_map
     if "num_classes" not in told:
         sys.exit(f"{file} is no sampler that `shortcut export` wrote: it does not say its num_classes.")
-    labels = np.arange(count) % max(int(told["num_classes"]), 1)
+    classes = int(told["num_classes"])
+    labels = np.arange(count) % max(classes, 1)
     noise = np.random.default_rng(0).standard_normal((count, *session.get_inputs()[0].shape[1:]), np.float32)
     samples, seconds = timed(lambda: session.run(None, {"noise": noise, "label": labels})[0], "onnxruntime")
     if run:
         import shortcut_models
 
-        model, steps, guidance = shortcut_models.load(run, told["weights"]), int(told["steps"]), float(told["guidance"])
-        ours, other = timed(lambda: model.sample(labels, steps, guidance, noise=noise), "shortcut-models")
+        model = shortcut_models.load(run, "raw" if told["weights"] == "raw" else "ema")
+        own = labels if classes else np.full(count, model.null_label)
+        steps, guidance = int(told["steps"]), float(told["guidance"])
+        ours, other = timed(lambda: model.sample(own, steps, guidance, noise=noise), "shortcut-models")
         ours = model.decode(ours) if told["decoded"] == "true" else ours
         print(
             f"onnxruntime takes {seconds / other:.2f} of its time; largest difference {abs(samples - ours).max():.1e}"

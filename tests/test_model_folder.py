@@ -164,6 +164,15 @@ def test_a_hub_id_is_found_by_its_two_files(exported: Path, monkeypatch: pytest.
         ({"network": {"kind": "x" * 1000}}, r"network\.kind is 'x{59}, but this version knows"),
         ({"network": {"kind": "mlp", "\x1b[2J": 1}}, r"the fields network\.'\\x1b\[2J', network\.depth, "),
         ({"objective": {"kind": "magic"}}, "objective.kind is 'magic'"),
+        ({"format": True}, "its format is not 1"),
+        ({"step": 10**30}, "its field step is '10{30}', but must be a whole number"),
+        ({"dtype": "int3"}, "its field dtype is 'int3', but must be one of float32, bfloat16"),
+        ({"license": 5}, "its field license is missing, or of another kind"),
+        ({"about": []}, "its field about is missing, or of another kind"),
+        ({"class_names": ["a", "b"]}, "class_names must be a text for each of the network's 10 classes, or none"),
+        ({"class_names": list(range(10))}, "class_names must be a text for each"),
+        ({"shows": {"kind": "glyphs"}}, r"items of shape \(8, 8, 1\), and what it shows of \(28, 28, 1\)"),
+        ({"codec": {"identity": "other"}}, "its field codec is not that of what it shows"),
     ],
 )
 def test_damage_is_told(exported: Path, tmp_path: Path, change: dict[str, Any], told: str) -> None:
@@ -281,12 +290,30 @@ def test_a_model_goes_to_the_hub_and_comes_back(exported: Path, own_hub: Hub, tm
     assert load("someone/digits").step == 8 and not own_hub.asked  # The cache goes first.
 
     made = push_to_hub(
-        load(exported), "digits", branch="half", create_pr=True, commit_message="Half", dtype="bfloat16", token="hf_t"
+        load(exported),
+        "digits",
+        branch="half",
+        create_pr=True,
+        commit_message="Half",
+        dtype="bfloat16",
+        license="mit",
+        about={"from": "here"},
+        token="hf_t",
+    )
+    told = own_hub.files["me/digits", "half"]["README.md"].decode()
+    assert (
+        "\n# digits\n" in told and 'load("me/digits")' in told and "license: mit" in told and "| from | here |" in told
     )
     assert made == f"{own_hub.address}/me/digits/discussions/1"
     assert own_hub.commits[-1] == {"query": "create_pr=1", "summary": "Half", "description": ""}
     half = from_pretrained("me/digits", revision="half", cache_dir=tmp_path / "another cache")
     assert same(half.params, jax.tree.map(rounded, jax.device_get(load(exported).params)))
+
+    moved = Path(shutil.copytree(exported, tmp_path / "moved"))
+    push_to_hub(moved, "me/moved", token="hf_t")
+    assert 'load("me/moved")' in own_hub.files["me/moved", "main"]["README.md"].decode()
+    with pytest.raises(InputError, match=r"license 'mit' is for a model, but .*moved is uploaded as it is"):
+        push_to_hub(moved, "me/moved", license="mit")
 
     with pytest.raises(InputError, match=r"nobody/digits cannot be had from the hub \(RepositoryNotFoundError"):
         load("nobody/digits")
@@ -328,9 +355,22 @@ def test_the_card_tells_measured_quality_of_the_same_weights_alone(exported: Pat
     text = (tmp_path / "a/README.md").read_text()
     assert "| 1 | 0.1235 |" in text and "20 samples a budget, guidance 1, seed 3" in text
     assert text.startswith("---\nlibrary_name: shortcut-models\nlicense: mit\n")
-    save_pretrained(model, tmp_path / "b", report={**report, "protocol": {**protocol, "step": 1}})
-    assert json.loads((tmp_path / "b/config.json").read_text())["quality"] == {}
-    assert "None is recorded here" in (tmp_path / "b/README.md").read_text()
+    for number, other in enumerate(({"step": 1}, {"model": "of another model"})):
+        out = tmp_path / f"b{number}"
+        save_pretrained(model, out, report={**report, "protocol": {**protocol, **other}})
+        assert json.loads((out / "config.json").read_text())["quality"] == {}
+        assert "None is recorded here" in (out / "README.md").read_text()
+    # Of the same model: without what is known on this machine alone, and with what was done to it since.
+    own = protocol | {"model": model.fingerprint(), "target": "/home/me/digits", "stats": "/home/me/stats.npz"}
+    save_pretrained(model, tmp_path / "c", report={**report, "protocol": own}, dtype="bfloat16")
+    text = (tmp_path / "c/README.md").read_text() + (tmp_path / "c/config.json").read_text()
+    assert "weights ema, before they were rounded to bfloat16." in text and "/home" not in text
+
+
+def test_a_path_that_no_folder_can_have_is_refused(exported: Path) -> None:
+    for wrong in ("x" * 300, "a\0b"):
+        with pytest.raises(InputError, match=r"name too long|is no path"):
+            save_pretrained(load(exported), wrong)
 
 
 def test_a_model_without_labels_has_no_classes(exported: Path, tmp_path: Path) -> None:
@@ -398,7 +438,7 @@ def test_a_model_is_used_where_its_data_are_not(tiny: Config, own_hub: Hub, tmp_
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        ({"class_names": "cats"}, "shows.names is 'cats', but must be a list, each a text"),
+        ({"class_names": "cats"}, "its field class_names is missing, or of another kind"),
         ({"codec": 1}, "its field codec is missing, or of another kind"),
         ({"codec": {"scale": -1.0, "identity": ""}}, r"data\.latent_scale is -1\.0, but must be a number above 0"),
         ({"codec": {"scale": 1.0, "identity": 5}}, "shows.vae_identity is 5, but must be a text"),

@@ -25,6 +25,7 @@ from shortcut_models.networks.dit import DiT
 from shortcut_models.networks.mlp import MLP
 from shortcut_models.objectives.flow_matching import FlowMatching
 from shortcut_models.objectives.progressive import Progressive
+from shortcut_models.objectives.shortcut import Shortcut
 from shortcut_models.state import init_state
 from shortcut_models.train import train
 from tests.figures.known import Known
@@ -174,6 +175,47 @@ def test_a_flow_of_ours_answers_at_first_the_same_for_every_step_size(
     assert same(started(replace(config, start_from=str(save_pretrained(model, tmp_path / "model")))), params)
 
 
+@pytest.mark.parametrize(
+    ("names", "dropout", "rows", "told"),
+    [
+        (("dog", "cat", "eel"), 0.1, [1, 0, 2, 3], ""),
+        (("cat", "dog", "eel"), 0.1, None, ""),
+        (("cat", "cow", "dog", "eel"), 0.1, [0, 3, 1, 2, 3], "3 of the 4 here go on from the one of their name, and"),
+        (
+            ("cow", "ant", "bee"),
+            0.1,
+            [3, 3, 3, 3],
+            "other classes: the 3 here all start from its answer without a label",
+        ),
+        (("cow", "cat"), 0.0, [-1, 0, -1], "the others start from the mean of its classes, as it never learnt to"),
+    ],
+)
+def test_classes_go_by_their_names(
+    tiny: Config,
+    tmp_path: Path,
+    names: tuple[str, ...],
+    dropout: float,
+    rows: list[int] | None,
+    told: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    old = Unavailable(x_shape=(8, 8, 1), classes=3, names=("cat", "dog", "eel"))
+    network = replace(tiny.model, num_classes=3)
+    params = jax.tree.map(lambda leaf: leaf + 0.05, network.init(jax.random.key(3)))
+    model = Model(network, params, Shortcut(label_dropout=dropout), old, step=9, weights="ema")
+    new = Unavailable(x_shape=(8, 8, 1), classes=len(names), names=names)
+    here = replace(tiny.model, num_classes=len(names))
+    config = replace(tiny, data=new, model=here, start_from=str(save_pretrained(model, tmp_path / "model")))
+    table, found = params["label"]["table"], started(config)["label"]["table"]
+    table = np.concatenate([table, np.mean(table[:-1], axis=0, keepdims=True)])
+    np.testing.assert_allclose(found, table[:4] if rows is None else table[rows], atol=1e-6)
+    assert told in capsys.readouterr().err
+    if rows and len(names) == 3:
+        teacher = replace(config, objective=Progressive())
+        with pytest.raises(InputError, match=r"other classes than the data have, '\w+' there, '\w+' here: a teacher"):
+            starting.check_start(teacher)
+
+
 @pytest.mark.parametrize(("there", "here"), [("a" * 64, "b" * 64), ("a" * 64, "a" * 64), ("", "b" * 64)])
 def test_a_start_on_latents_of_another_vae_is_told(
     tiny: Config, tmp_path: Path, there: str, here: str, capsys: pytest.CaptureFixture[str]
@@ -211,7 +253,7 @@ def test_a_network_forgets_the_step_and_its_classes(network: Network) -> None:
     slopes = [slope(jnp.full(3, d)) for d in (0.1, 1.0)]
     assert not same(*slopes)  # The step size can be learnt from there.
     other = replace(network, num_classes=5)
-    found = network.with_classes(params, 5)
+    found = network.with_classes(params, [3] * 6)
     assert jax.tree.map(jnp.shape, found) == jax.tree.map(jnp.shape, jax.eval_shape(other.init, jax.random.key(0)))
     assert close(answers(other, found, x, t, 0.5, [0, 4, 5]), answers(network, params, x, t, 0.5, [3, 3, 3]))
 
@@ -219,7 +261,7 @@ def test_a_network_forgets_the_step_and_its_classes(network: Network) -> None:
 def test_a_custom_network_says_that_its_shape_and_classes_are_fixed() -> None:
     network = Known(shape=(2,), num_classes=2)
     with pytest.raises(InputError, match="cannot be given 3 classes in place of 2"):
-        network.with_classes({}, 3)
+        network.with_classes({}, [0, 1, 2, 2])
     assert network.sized((2,), 2) == network
     with pytest.raises(InputError, match=r"Known is for inputs of shape \(2,\) in 2 classes, but the data have shape"):
         network.sized((3,), 2)

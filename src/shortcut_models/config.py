@@ -1,6 +1,6 @@
 """Everything that decides a training run, as frozen dataclasses."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal
 
 from shortcut_models import catalogue
@@ -162,13 +162,20 @@ def check_fits(config: Config) -> None:
     if data.num_classes != model.num_classes and not config.objective.unconditional:
         raise InputError(
             f"the data have {data.num_classes} classes, but model.num_classes is {model.num_classes}: set "
-            f"--model.num-classes {data.num_classes}, or --objective.label-dropout 1 to train without labels."
+            f"--model.num-classes {data.num_classes}, or {_without_labels(config.objective)} to train without labels."
         )
     if config.objective.needs_pairs and not data.paired:
         raise InputError(
             "this objective learns pairs of noise and sample, which these data do not have: make them "
             "with `shortcut pairs RUN --out FOLDER`, and train on --data FOLDER."
         )
+
+
+def _without_labels(objective: Objective) -> str:
+    """The flags that drop every label: of the official recipes, those of jumps or pairs have one of their own."""
+    without, names = objective.without_labels(), (own.name for own in fields(objective))
+    different = [name for name in names if getattr(without, name) != getattr(objective, name)]
+    return " ".join(f"--objective.{name.replace('_', '-')} {getattr(without, name):g}" for name in different)
 
 
 def _by(shape: tuple[int, ...]) -> str:

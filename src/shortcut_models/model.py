@@ -71,9 +71,13 @@ class Model:
         """What the labels that it knows are called, in order; () if nothing says so, or it was trained without."""
         return () if self.unconditional else self.data.class_names
 
-    def fingerprint(self) -> str:
-        """A digest of network, objective and weights, by which models of the same step are told apart."""
-        digest = hashlib.sha256(repr((self.network, self.objective)).encode())
+    def fingerprint(self, exact: bool = False) -> str:
+        """A digest of network, objective and weights, by which models of the same step are told apart.
+
+        With `exact`, that of the same model computing in float32.
+        """
+        network = self.network.exact() if exact else self.network
+        digest = hashlib.sha256(repr((network, self.objective)).encode())
         for leaf in jax.tree.leaves(self.params):
             digest.update(np.ascontiguousarray(leaf).tobytes())
         return digest.hexdigest()[:16]

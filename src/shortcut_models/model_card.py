@@ -1,6 +1,7 @@
 """The model card of a model folder, and what it tells beyond the configuration: measured quality, and rounding."""
 
 import json
+from pathlib import PurePath
 from typing import Any
 
 import jax
@@ -13,6 +14,9 @@ from shortcut_models.model import Model
 
 SAMPLED_BY = catalogue.OBJECTIVES | catalogue.SAMPLERS
 PROBES = 8
+
+HERE = "  # This folder, or its owner/name on the hub."
+"""What the card says beside the call that loads its model."""
 
 CARD_TEXT = """\
 ---
@@ -34,7 +38,7 @@ A generative model that is sampled in any number of network calls.
 
 ```python
 from shortcut_models import load
-model = {load}  # This folder, or its owner/name on the hub.
+model = {load}{here}
 images = model.decode(model.sample(model.balanced_labels(8), steps=4))
 ```
 
@@ -69,29 +73,44 @@ def card(config: dict[str, Any], name: str) -> str:
     rows |= {name: value for name, value in config["about"].items() if name not in rows}
     licence = config["license"]
     return CARD_TEXT.format(
-        name=name,
+        name=_cell(name),
         load=load_line(name),
+        here=HERE,
         front=f"license: {licence}\n" if licence else "",
-        table="\n".join(f"| {key} | {_cell(value)} |" for key, value in rows.items()),
+        table="\n".join(f"| {_cell(key)} | {_cell(value)} |" for key, value in rows.items()),
         quality=_quality(config["quality"]),
         licence=f"{licence}." if licence else "Not stated: it follows from that of the data and of earlier weights.",
     )
 
 
-def quality_of(model: Model, report: dict[str, Any] | None) -> dict[str, Any]:
-    """What of a report of `shortcut evaluate` is worth keeping; nothing if it is of other weights than the model's."""
+def quality_of(model: Model, report: dict[str, Any] | None, dtype: str = "float32") -> dict[str, Any]:
+    """What of a report of `shortcut evaluate` is worth keeping; nothing if it is of other weights than the model's.
+
+    `dtype` is what the weights are rounded to, which the card says.
+    """
     try:
         protocol = (report or {}).get("protocol", {})
         if not report or (protocol.get("step"), protocol.get("weights")) != (model.step, model.weights):
             return {}
+        if protocol.get("model", "") not in ("", model.fingerprint(), model.fingerprint(exact=True)):
+            return {}
         found = {name: report[name] for name in ("protocol", "steps", "real", "commit", "device") if name in report}
         found = json.loads(json.dumps(found), parse_constant=lambda _: None)  # JSON has no NaN, which may be measured.
+        found["protocol"] = without_paths(found["protocol"])
+        if dtype != "float32":
+            found["protocol"]["rounded_since"] = dtype
         _quality(found)
     except (AttributeError, LookupError, StopIteration, TypeError, ValueError):
         raise InputError(
             "the report of its quality is not as `shortcut evaluate` writes it: evaluate again, or remove report.json."
         ) from None
     return found
+
+
+def without_paths(protocol: dict[str, Any]) -> dict[str, Any]:
+    """The protocol of a report without what only its own machine knows: where the run lay, and the statistics."""
+    kept = {name: value for name, value in protocol.items() if name != "target"}
+    return kept | ({"stats": PurePath(kept["stats"]).name} if isinstance(kept.get("stats"), str) else {})
 
 
 def rounding_effect(model: Model, dtype: np.dtype) -> str:
@@ -116,7 +135,8 @@ def rounding_effect(model: Model, dtype: np.dtype) -> str:
         return moved / jnp.maximum(largest, 1e-30)
 
     share = float(distance(model.params))
-    return f"rounding moves velocities by up to {100 * share:.2g} % of the largest ({PROBES} inputs, d=0 and d={d:g})"
+    told = f"d=0 and d={d:g}" if d else "d=0"
+    return f"rounding moves velocities by up to {100 * share:.2g} % of the largest ({PROBES} inputs, {told})"
 
 
 def _quality(found: dict[str, Any]) -> str:
@@ -131,7 +151,8 @@ def _quality(found: dict[str, Any]) -> str:
         for steps, values in rows
     ]
     told = f"{protocol['count']} samples a budget, guidance {protocol['guidance']:g}, seed {protocol['seed']}"
-    return "\n".join([*lines, "", f"By `shortcut evaluate`: {told}, weights {protocol['weights']}."])
+    since = f", before they were rounded to {protocol['rounded_since']}" if protocol.get("rounded_since") else ""
+    return "\n".join([*lines, "", f"By `shortcut evaluate`: {told}, weights {protocol['weights']}{since}."])
 
 
 def _classes(config: dict[str, Any]) -> Any:

@@ -21,7 +21,7 @@ import numpy as np
 
 from shortcut_models import catalogue, choice_json
 from shortcut_models.data.base import Data
-from shortcut_models.data.unavailable import what_is_known
+from shortcut_models.data.unavailable import Unavailable, what_is_known
 from shortcut_models.errors import InputError
 from shortcut_models.files import absolute, explained, make_folder, naming, remove_empty, write_json, write_text
 from shortcut_models.interop import hub
@@ -29,7 +29,7 @@ from shortcut_models.interop.file_bytes import bytes_of, reading
 from shortcut_models.interop.pickle_reader import shown
 from shortcut_models.interop.safetensors_file import parse_json, read_safetensors
 from shortcut_models.model import Model
-from shortcut_models.model_card import card, load_line, quality_of, rounding_effect
+from shortcut_models.model_card import HERE, card, load_line, quality_of, rounding_effect, without_paths
 from shortcut_models.networks import Network, Params
 from shortcut_models.objectives import Objective
 
@@ -39,6 +39,18 @@ TENSORS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
 DTYPES = {"float32": np.dtype(np.float32), "bfloat16": np.dtype(ml_dtypes.bfloat16)}
 CODES = {"float32": "F32", "bfloat16": "BF16"}
 """What safetensors calls them."""
+FIELDS = {
+    "step": int,
+    "weights": str,
+    "sha256": str,
+    "dtype": str,
+    "class_names": list,
+    "codec": dict,
+    "license": str,
+    "about": dict,
+    "quality": dict,
+}
+"""Of config.json, and their kinds; the last three may be missing."""
 WEIGHTS = ("ema", "raw", "as saved")
 """Averaged, the last ones, or of a file that does not say."""
 LARGEST_CONFIG = 10_000_000
@@ -93,19 +105,20 @@ def save_pretrained(
         raise InputError(f"about must be a dict of plain values that JSON has ({error}).") from None
     folder = _path(save_directory)
     with explained():
-        if os.path.lexists(folder) and (not folder.is_dir() or any(folder.iterdir())):
+        is_there = folder.is_dir()
+        if os.path.lexists(folder) and (not is_there or any(folder.iterdir())):
             raise InputError(f"{folder} is there already: choose another folder, or empty it.")
     if dtype != "float32" and dtype not in facts:  # What was rounded before is not moved again.
         facts[dtype] = rounding_effect(model, DTYPES[dtype])
     # In a folder that is there: it may be a link, a volume or the working directory, whose place none can take.
-    aside = (folder if folder.is_dir() else folder.parent) / f".aside-{secrets.token_hex(6)}"
+    aside = (folder if is_there else folder.parent) / f".aside-{secrets.token_hex(6)}"
     with explained(), naming(folder, instead_of=aside):
         made = make_folder(aside.parent)
         try:
             aside.mkdir()
             _write_tensors(aside / TENSORS, model.params, DTYPES[dtype])
             config = _describe(model, dtype, _sha256(aside / TENSORS), facts)
-            config |= {"license": license, "quality": quality_of(model, report)}
+            config |= {"license": license, "quality": quality_of(model, report, dtype)}
             write_json(aside / CONFIG, config)
             write_text(aside / CARD, card(config, Path(absolute(folder)).name))
             if aside.parent == folder:
@@ -163,16 +176,20 @@ def push_to_hub(
     branch: str | None = None,
     create_pr: bool = False,
     dtype: str = "float32",
+    license: str = "",  # noqa: A002 - the hub's word
+    about: dict[str, Any] | None = None,
+    report: dict[str, Any] | None = None,
 ) -> str:
     """Upload a model, or a model folder, to the hub, without the paths where its data lie here.
 
-    Returns the commit's address. The arguments are those of huggingface_hub's own `push_to_hub`; `dtype` is what a
-    model is saved in, and refused for a folder. Raises InputError for a folder that is no model folder, when
-    HF_HUB_OFFLINE is set, and if the hub refuses.
+    Returns the commit's address. The arguments are those of huggingface_hub's own `push_to_hub`; the last four are
+    what `save_pretrained` takes of a model, and refused for a folder, which has its own. Raises InputError for a
+    folder that is no model folder, when HF_HUB_OFFLINE is set, and if the hub refuses.
     """
+    facts: dict[str, Any] = {"dtype": dtype, "license": license, "about": about, "report": report}
     if isinstance(source, Model):
         with tempfile.TemporaryDirectory() as aside:
-            folder = save_pretrained(source, Path(aside) / "model", dtype=dtype)
+            folder = save_pretrained(source, Path(aside) / repo_id.rpartition("/")[2], **facts)
             return push_to_hub(
                 folder,
                 repo_id,
@@ -185,12 +202,17 @@ def push_to_hub(
     folder = _path(source)
     if not is_model_folder(folder):
         raise InputError(f"{folder} is no model folder: write one with save_pretrained or `shortcut export`.")
-    if dtype != "float32":
-        raise InputError(f"dtype {dtype!r} is for a model, but {folder} is uploaded as it is: leave dtype out.")
+    for name, value in facts.items():
+        if value and value != "float32":
+            raise InputError(f"{name} {value!r} is for a model, but {folder} is uploaded as it is: leave {name} out.")
     from_pretrained(folder)  # Nobody is to download what does not load.
-    name = Path(absolute(folder)).name
-    text = (folder / CARD).read_text(encoding="utf-8").replace(load_line(name), load_line(repo_id))
-    files: dict[str, Any] = {CARD: text.encode(), CONFIG: _public(folder / CONFIG), TENSORS: folder / TENSORS}
+    text, config = (folder / CARD).read_text(encoding="utf-8"), _public(folder / CONFIG)
+
+    def files(repository: str) -> dict[str, bytes | Path]:
+        # Whatever the folder was called when its card was written.
+        told = re.sub(rf"load\(.*\)(?={re.escape(HERE)})", lambda _: load_line(repository), text)
+        return {CARD: told.encode(), CONFIG: config, TENSORS: folder / TENSORS}
+
     return hub.upload(
         repo_id,
         files,
@@ -208,6 +230,8 @@ def _public(path: Path) -> bytes:
     if any(about["shows"].get(name) for name in ("path", "vae")):
         data = what_is_known(network.shape, network.num_classes, about)
         about = about | {"shows": choice_json.to_json(catalogue.DATA, data)}
+    if (quality := about.get("quality")) and isinstance(quality.get("protocol"), dict):
+        about = about | {"quality": quality | {"protocol": without_paths(quality["protocol"])}}
     return json.dumps(about, indent=2).encode()
 
 
@@ -258,21 +282,40 @@ def read_config(path: Path) -> tuple[Network, Objective, Data, dict[str, Any]]:
         about = parse_json(bytes(raw))
         if about.get("library") != LIBRARY:
             raise InputError("it is not the config.json of a model folder, which `shortcut export` and `import` write")
-        if about.get("format") != FORMAT:
+        if type(about.get("format")) is not int or about["format"] != FORMAT:
             raise InputError(f"its format is not {FORMAT}, the one that this version of {LIBRARY} reads")
-        for name, kind in (("step", int), ("weights", str), ("sha256", str), ("dtype", str)):
-            if type(about.get(name)) is not kind:
+        for name, kind in FIELDS.items():
+            if type(about.get(name, "" if name == "license" else {} if kind is dict else None)) is not kind:
                 raise InputError(f"its field {name} is missing, or of another kind")
+        if about["dtype"] not in DTYPES:
+            raise InputError(f"its field dtype is {shown(about['dtype'])}, but must be one of {', '.join(DTYPES)}")
         if about["weights"] not in WEIGHTS:
             raise InputError(f"its field weights is {shown(about['weights'])}, but must be one of {', '.join(WEIGHTS)}")
-        if about["step"] < 0:
+        if not 0 <= about["step"] < 2**53:
             raise InputError(f"its field step is {shown(str(about['step']))}, but must be a whole number from 0 up")
         network = choice_json.from_json(catalogue.NETWORKS, about.get("network"), "network")
         objective = choice_json.from_json(SAMPLED_BY, about.get("objective"), "objective")
         data = choice_json.from_json(catalogue.DATA, about.get("shows"), "shows")
+        _check_agreement(network, objective, data, about)
         if not data.is_here:  # It was trained elsewhere, or they have moved.
             data = what_is_known(network.shape, network.num_classes, about)
     return network, objective, data, about
+
+
+def _check_agreement(network: Network, objective: Objective, data: Data, about: dict[str, Any]) -> None:
+    """Raise InputError if the parts of a configuration contradict each other."""
+    names, classes = about["class_names"], network.num_classes
+    if not all(type(name) is str for name in names) or len(names) not in (0, classes):
+        raise InputError(f"its field class_names must be a text for each of the network's {classes} classes, or none")
+    if not (data.is_here or isinstance(data, Unavailable)):
+        return  # Where they are is not for this machine to say.
+    if data.shape != network.shape:
+        raise InputError(f"its network has items of shape {network.shape}, and what it shows of {data.shape}")
+    # Classes of files would have to be looked up in them.
+    if not (getattr(data, "path", "") or objective.unconditional) and data.num_classes != classes:
+        raise InputError(f"its network has {classes} classes, and what it shows {data.num_classes}")
+    if about["codec"].get("identity") != data.codec.identity:
+        raise InputError("its field codec is not that of what it shows")
 
 
 def _describe(model: Model, dtype: str, sha256: str, about: dict[str, Any]) -> dict[str, Any]:
@@ -352,7 +395,7 @@ def _sha256(path: Path) -> str:
 
 
 def _path(given: Any) -> Path:
-    if not isinstance(given, str | Path) or not str(given):
+    if not isinstance(given, str | Path) or not str(given) or "\0" in str(given):
         raise InputError(f"{given!r} is no path: name a folder.")
     return Path(given)
 

@@ -126,18 +126,17 @@ def to_start_from(config: Config, placed: Any) -> Params | None:
 
     None if it starts from nothing.
 
-    A source that was never told step sizes answers the same for all of them, and the labels of other classes all
-    start from its null label; a line says so.
+    A source that was never told step sizes answers the same for all of them; classes of other names start from its
+    null label, and a line says so.
     """
     if not config.start_from:
         return None
-    network, objective, data, file = _start(config)
-    here, classes = placed, config.model.num_classes
-    if classes != network.num_classes:
-        Progress.say(
-            f"{config.start_from} was trained on {network.num_classes} classes: the {classes} here all start from its "
-            "answer without a label."
-        )
+    start = _start(config)
+    network, _, data, file = start
+    here = placed
+    if (labels := _labels(config, start)) is not None:
+        Progress.say(_about_classes(config, start, labels))
+    if config.model.num_classes != network.num_classes:
         # Its own table need not divide over the devices as ours does.
         here = jax.tree.map(lambda own: sharding.replicated(own.mesh), placed)
     theirs, ours = (getattr(of, "vae_identity", "") for of in (data, config.data.shows()))
@@ -155,7 +154,7 @@ def to_start_from(config: Config, placed: Any) -> Params | None:
         given = jax.device_put(model_folder.read_params(config.start_from), here)
     else:
         given = read_run(Path(config.start_from), model_folder.shapes_of(network), here, "ema")[1]
-    changes = _conversions(config, network, objective)
+    changes = _conversions(config, start)
     if not changes:
         return given
 
@@ -167,14 +166,46 @@ def to_start_from(config: Config, placed: Any) -> Params | None:
     return jax.jit(convert, out_shardings=placed)(given)
 
 
-def _conversions(config: Config, network: Network, objective: Objective) -> list[Callable[[Params], Params]]:
+def _conversions(config: Config, start: Start) -> list[Callable[[Params], Params]]:
     """What makes a source's parameters those to start from."""
     changes: list[Callable[[Params], Params]] = []
-    if not np.any(objective.jumps(1).d):
-        changes.append(network.without_step)
-    if network.num_classes != config.model.num_classes:
-        changes.append(partial(network.with_classes, num_classes=config.model.num_classes))
+    if not np.any(start.objective.jumps(1).d):
+        changes.append(start.network.without_step)
+    if (labels := _labels(config, start)) is not None:
+        changes.append(partial(start.network.with_classes, labels=labels))
     return changes
+
+
+def _labels(config: Config, start: Start) -> list[int] | None:
+    """Which of the source's labels each of the labels here starts from, the null label last; None if they are the same.
+
+    A class goes by its name where names are known on both sides; any other starts from the null label, or, if that
+    was never trained, from the mean of all classes, -1.
+    """
+    before, count = start.network.num_classes, config.model.num_classes
+    old = () if start.data is None or start.objective.unconditional else tuple(start.data.class_names)
+    new = () if config.data.unnamed or config.objective.unconditional else tuple(config.data.class_names)
+    known = len(old) == before and len(new) == count
+    if before == count and (not known or old == new):
+        return None
+    null = start.network.null_label if start.objective.trains_null_label else -1
+    if not known or all(name.isdecimal() for name in (*old, *new)):  # Numbers are no names.
+        return [null] * (count + 1)
+    return [*(old.index(name) if name in old else null for name in new), null]
+
+
+def _about_classes(config: Config, start: Start, labels: list[int]) -> str:
+    """What is said of the labels that training starts from."""
+    *own, null = labels
+    kept, count = sum(label != null for label in own), len(own)
+    answer = "the mean of its classes, as it never learnt to answer without a label"
+    answer = answer if null < 0 else "its answer without a label"
+    told = f"{config.start_from} was trained on "
+    if not kept:
+        others = f"{start.network.num_classes} classes" if start.network.num_classes != count else "other classes"
+        return f"{told}{others}: the {count} here all start from {answer}."
+    rest = f", and the others start from {answer}" if kept < count else ""
+    return f"{told}other classes: {kept} of the {count} here go on from the one of their name{rest}."
 
 
 def go_on(config: Config, state: State) -> tuple[int, State]:
@@ -208,7 +239,8 @@ def check_start(config: Config) -> None:
         if config.start_as != "auto" or config.start_optimizer:
             raise InputError("--start-as and --start-optimizer say what to do with --start-from: give that as well.")
         return
-    there, objective, _, file = _start(config)
+    start = _start(config)
+    there, file = start.network, start.file
     if config.start_optimizer and (file is None or file.step is None):
         raise InputError(f"--start-optimizer is for checkpoints of the official code, which {source} is not.")
     different = [name for name in config.model.differs_from(there) if name != "num_classes"]
@@ -216,9 +248,9 @@ def check_start(config: Config) -> None:
         lines = "".join(f"\n  model.{n}: {_of(there, n)} there, {_of(config.model, n)} here" for n in different)
         raise InputError(f"--start-from {source} holds another network; use its settings here:{lines}")
     if config.objective.needs_teacher:
-        _check_teacher(config, there, objective)
+        _check_teacher(config, start)
     shapes = model_folder.shapes_of(there)
-    for change in _conversions(config, there, objective):
+    for change in _conversions(config, start):
         jax.eval_shape(change, shapes)  # A network that cannot be converted says so.
     if config.start_optimizer and file is not None:
         _check_going_on(config, file.step or 0)
@@ -227,7 +259,8 @@ def check_start(config: Config) -> None:
         raise InputError(f"--start-from {source} has no whole checkpoint yet: train it further first.")
 
 
-def _check_teacher(config: Config, there: Network, objective: Objective) -> None:
+def _check_teacher(config: Config, start: Start) -> None:
+    there, objective = start.network, start.objective
     if not objective.learns_velocity:
         kind = catalogue.kind_of(model_folder.SAMPLED_BY, objective)
         raise InputError(
@@ -246,6 +279,19 @@ def _check_teacher(config: Config, there: Network, objective: Objective) -> None
             f"--start-from {config.start_from} was trained on {there.num_classes} classes, but the data have "
             f"{config.model.num_classes}: a teacher must know their labels."
         )
+    if _labels(config, start) is not None:
+        raise InputError(
+            f"--start-from {config.start_from} was trained on other classes than the data have, "
+            f"{_different(start, config)}: a teacher must know their labels."
+        )
+
+
+def _different(start: Start, config: Config) -> str:
+    """The first class that is called otherwise there and here."""
+    old = start.data.class_names if start.data is not None else ()
+    return next(
+        f"{shown(a)} there, {shown(b)} here" for a, b in zip(old, config.data.class_names, strict=True) if a != b
+    )
 
 
 def _check_going_on(config: Config, step: int) -> None:

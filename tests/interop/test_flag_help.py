@@ -20,8 +20,9 @@ def test_without_flags_the_help_is_there(capsys: pytest.CaptureFixture[str]) -> 
     [
         ("give it with --data.vae or SHORTCUT_VAE.", "give it with SHORTCUT_VAE."),
         (
-            "set --model.num_classes 2, or --objective.label-dropout 1",
-            "set --model.num_classes 2, or --model.class_dropout_prob 1",
+            "model.num_classes is 1: set --model.num-classes 2, or --objective.label-dropout 1 "
+            "--objective.bootstrap-dropout 1 to train without labels.",
+            "--model.num_classes is 1: set --model.num_classes 2, or --model.cfg_scale 0 to train without labels.",
         ),
         (
             "name it with --start-from, or choose another --run-dir.",
@@ -30,6 +31,20 @@ def test_without_flags_the_help_is_there(capsys: pytest.CaptureFixture[str]) -> 
         (
             "say whose, --latents edm2 or --latents repa.",
             "say whose, --dataset_name edm2-latents:PATH or --dataset_name repa-latents:PATH.",
+        ),
+        (
+            "runs/batch_size/max_steps.x and /model.depth are no flags, as in `shortcut pairs RUN --out max_steps`.",
+            "runs/batch_size/max_steps.x and /model.depth are no flags, as in `shortcut pairs RUN --out max_steps`.",
+        ),
+        (
+            "guidance is 3.0, but (objective.label_dropout 0), which guidance pushes away from: use guidance 1.",
+            "--inference_cfg_scale is 3.0, but (--model.class_dropout_prob 0), which guidance pushes away from: use "
+            "--inference_cfg_scale 1.",
+        ),
+        ("batch_size 30 is not a multiple of 4 device(s)", "--batch_size 30 is not a multiple of 4 device(s)"),
+        (
+            "x holds the weights ema, not raw ones: leave --weights out.",
+            "x holds the weights ema, not raw ones: give --model.use_ema 1.",
         ),
         ("runs/a--b-c is damaged: raise --max-steps.", "runs/a--b-c is damaged: raise --max_steps."),
     ],

@@ -217,7 +217,7 @@ def test_the_printed_command_is_the_same_training(words: str) -> None:
     [
         ("--model.dropout .1", "--model.dropout 0.1 cannot be followed: the network has no dropout"),
         ("--model.t_sampling uniform", "declares this flag and does not read it"),
-        ("--wandb.random_delay -1", "random_delay is -1 seconds, but must be at least 0"),
+        ("--wandb.random_delay -1", "random_delay is -1, but must be at least 0"),
         ("--objective.overlap 1 --model.train_type livereflow", "is for --model.train_type shortcut: livereflow uses"),
         ("--objective.overlap 2", "--objective.overlap is 2, but must be 0 or 1"),
         ("--dataset_name celebahq256 --wandb.group a --wandb.exp_prefix b", "older name of --wandb.group: give one"),
@@ -388,7 +388,7 @@ def test_the_celeba_command_trains_goes_on_and_draws(
     assert main([*draw, "--fid_stats", str(tmp_path / "stats.npz"), *unread]) == 0
     assert len(list((tmp_path / "drawn").glob("*.png"))) == 2
     found = capsys.readouterr().out
-    assert "--max_steps, --model.cfg_scale, --dataset_name: read in training alone." in found
+    assert "--max_steps, --model.cfg_scale, --dataset_name: not read in --mode inference." in found
     assert "the same as: shortcut evaluate " in found and found.endswith("\nFID is 3.5 (fid-paper-2)\n")
     ((asked, model),) = measured
     wish = parsing.parse(evaluate.Evaluate, "evaluate", asked)

@@ -145,6 +145,20 @@ def test_fresh_noise_between_jumps_follows_from_the_seed_which_is_0_unless_given
         near(draw(tmp_path / "x.onnx", **feed), model.sample(labels, 3, seed=seed, noise=noise))
 
 
+def test_a_seed_that_is_none_and_rows_that_are_not_as_many_are_refused(tmp_path: Path) -> None:
+    model = model_of(MLP(num_classes=3), Consistency())
+    export_onnx(model, tmp_path / "x.onnx", steps=2)
+    export_onnx(model_of(MLP(num_classes=1), FlowMatching(label_dropout=1.0)), tmp_path / "bare.onnx", steps=1)
+    refused = pytest.raises(Exception, match="indices element out of data bounds")
+    for seed in (-1, 2**32, 2**40):
+        with refused:
+            draw(tmp_path / "x.onnx", noise=noise_of(model, 2), label=np.array([0, 1]), seed=np.array(seed))
+    for name in ("x.onnx", "bare.onnx"):
+        for count, labels in ((1, 4), (4, 1), (4, 2)):
+            with refused:
+                draw(tmp_path / name, noise=noise_of(model, count), label=np.zeros(labels, np.int64))
+
+
 def test_noise_drawn_in_a_graph_is_that_of_jax(tmp_path: Path) -> None:
     (batch,) = jax.export.symbolic_shape("n")
     graph = Graph(batch, rows="count")
@@ -286,7 +300,7 @@ def test_the_example_draws_what_the_model_does_without_it(tmp_path: Path) -> Non
 
 
 def test_the_example_measures_itself_against_the_run_that_it_is_of(trained: Path, tmp_path: Path) -> None:
-    export_onnx(load(trained, "raw"), tmp_path / "x.onnx", steps=2, guidance=1.5)
+    export_onnx(load(trained, "raw"), tmp_path / "x.onnx", steps=2, guidance=1.23456789)
     done = serve(tmp_path / "x.onnx", tmp_path / "out.npz", 3, trained)
     *_, ours, told, _ = done.stdout.splitlines() or [done.stderr]
     assert ours.startswith("shortcut-models: 3 samples in "), done

@@ -94,7 +94,7 @@ class Sampler(NamedTuple):
         classes = 0 if model.unconditional else model.num_classes
         return {
             "steps": str(self.steps),
-            "guidance": f"{self.guidance:g}",
+            "guidance": repr(self.guidance),
             "decoded": str(self.codec is not None).lower(),
             "weights": model.weights,
             "step": str(model.step),

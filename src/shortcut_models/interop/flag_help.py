@@ -11,7 +11,7 @@ ABOUT = {
     "fid_stats": "Statistics (.npz, of mu and sigma) that FID is measured against; without, none is.",
     "seed": "Of weights, data order, noise and times.",
     "log_interval": "Steps between logged metrics.",
-    "eval_interval": "Steps between figures and FIDs of 4,096 samples.",
+    "eval_interval": "Steps between figures and FIDs of 4,096 samples; 0 is never.",
     "save_interval": "Steps between checkpoints.",
     "batch_size": "Images per step, over all devices.",
     "max_steps": "Steps to train.",
@@ -32,7 +32,7 @@ ABOUT = {
     "model.depth": "Number of transformer blocks.",
     "model.num_heads": "Attention heads in each block.",
     "model.mlp_ratio": "Width of a block's hidden layer, in hidden_sizes.",
-    "model.class_dropout_prob": "Share of labels that are dropped; 1 trains without labels.",
+    "model.class_dropout_prob": "Share of labels that are dropped.",
     "model.num_classes": "Number of labels.",
     "model.denoise_timesteps": "Levels: the finest step is one in so many.",
     "model.cfg_scale": "Guidance of the targets where bootstrap_cfg is 1, and of evaluations; 0 drops every label.",
@@ -90,15 +90,58 @@ def usage(flags: dict[str, bool | int | float | str | None], ours: dict[str, boo
 
 
 SAME = {ours: f"--{name}" for name, ours in original_flags.OURS.items() if re.fullmatch(r"--[\w.-]+", ours)}
-THEIRS = SAME | {"--start-from": "--load_dir", "--data.vae": "SHORTCUT_VAE"}
+THEIRS = SAME | {
+    "--data": "--dataset_name",
+    "--data.vae": "SHORTCUT_VAE",
+    "--start-from": "--load_dir",
+    "--start-optimizer": "--wandb.run_id",
+    "--out": "--save_dir",
+    "--steps": "--inference_timesteps",
+    "--count": "--inference_generations",
+    "--stats": "--fid_stats",
+}
 """What the official code calls flags of ours, or what else a user of its flags can set."""
+SETTINGS = (
+    {ours[2:].replace("-", "_"): name for ours, name in SAME.items() if "." in ours}
+    # Names without a dot or `_` are words too.
+    | {name: f"--{name}" for name in ABOUT if re.search(r"[._]", name)}
+    | {
+        "num_heads": "--model.num_heads",
+        "ema_decay": "--model.target_update_rate",
+        "objective.target_decay": "--model.bootstrap_ema or --model.target_update_rate",
+        "objective.times.grid": "--model.denoise_timesteps",
+        "objective.guidance": "--model.cfg_scale",
+        "objective.share": "1 / --model.bootstrap_every",
+        "optimizer.decay_steps": "--max_steps",
+    }
+)
+"""The official code's flags for settings of ours, which refusals name without dashes."""
+PHRASES = {
+    r"--latents (\w+)": r"--dataset_name \1-latents:PATH",
+    r"(--objective\.\S+ \S+ )+to train without labels": "--model.cfg_scale 0 to train without labels",
+    r", or --model\.step-conditioning smooth": "",
+    r"leave --weights( raw)? out": "give --model.use_ema 1",
+    r"give num_heads \(.*--model\.num-heads\)": "give --model.num_heads",
+    r"^objective (\S+ distils .*) with an objective that learns the velocity": (
+        r"--model.train_type \1 with --model.train_type naive"
+    ),
+    r"^seed is": "--seed is",
+    r"^steps is": "--inference_timesteps is",
+    r"^guidance is (.*)use guidance 1": r"--inference_cfg_scale is \1use --inference_cfg_scale 1",
+    r"use guidance 1": "use --model.cfg_scale 1",
+}
+"""What has no word for word in the official code's flags."""
+WORD = re.compile(r"`[^`]*`|(?<![^\s(])(?:--)?[a-z][\w.-]*\w(?![\w/-]|\.\w)")
+"""A command of ours, which stays as it is; a flag; or what may be a setting, and is no part of a path."""
 
 
 def in_their_words(sentence: str) -> str:
     """A refusal with the official code's flags in place of ours, and `_` in them, as they were typed."""
 
     def theirs(found: re.Match[str]) -> str:
-        return THEIRS.get(found[0], "--" + found[0][2:].replace("-", "_"))
+        word = found[0]
+        return THEIRS.get(word, "--" + word[2:].replace("-", "_")) if word[:2] == "--" else SETTINGS.get(word, word)
 
-    sentence = re.sub(r"--latents (\w+)", r"--dataset_name \1-latents:PATH", sentence)
-    return re.sub(r"(?<!\S)--[a-z][\w.-]*\w", theirs, sentence).replace("SHORTCUT_VAE or SHORTCUT_VAE", "SHORTCUT_VAE")
+    for ours, phrase in PHRASES.items():
+        sentence = re.sub(ours, phrase, sentence)
+    return WORD.sub(theirs, sentence).replace("SHORTCUT_VAE or SHORTCUT_VAE", "SHORTCUT_VAE")

@@ -43,8 +43,11 @@ def check_statistics(path: Path) -> None:
 
 
 def why_no_fid(flags: dict[str, Any]) -> str | None:
-    """A sentence if the file that `--fid_stats` names is not there: the official page's commands train without it."""
+    """A sentence if FID is asked for and not computed: the official page's commands train without the statistics."""
     stats = flags["fid_stats"]
+    if not stats and (flags["inception"] or flags["any_inception"]):
+        name = "inception" if flags["inception"] else "any_inception"
+        return f"--{name} {flags[name]}: no FID is computed, for --fid_stats is not given."
     if not stats or Path(stats).exists():
         return None
     return f"--fid_stats {stats}: no FID is computed, for the file is not there."
@@ -118,16 +121,15 @@ def draw(flags: dict[str, Any], given: dict[str, Any], objective: "Objective", s
     if not source:
         raise InputError(f"--mode {mode} needs --load_dir, the run or checkpoint to draw from.")
     steps, guidance = flags["inference_timesteps"], flags["inference_cfg_scale"]
-    parsing.check_counts(steps, flags["inference_generations"])
     model, name = _model(flags, given, objective, side)
     from shortcut_models.weights import is_official
 
     # A run of ours knows what of an official checkpoint only these flags tell.
     told = lambda name: name.startswith("model.") or name == "dataset_name"  # noqa: E731
     known = told if is_official(Path(source)) else CHECKED.__contains__
-    unread = [f"--{flag}" for flag in given if flag not in READ and not known(flag)]
-    if unread:
-        print(f"{', '.join(unread)}: read in training alone.")
+    read = READ if mode == "interpolate" else (*READ, *READ_TO_MEASURE)
+    if unread := [f"--{flag}" for flag in given if flag not in read and not known(flag)]:
+        print(f"{', '.join(unread)}: not read in --mode {mode}.")
     unlabelled = model.unconditional or guidance == 0
     out = Path(flags["save_dir"] or _beside(source, f"{mode}-{steps}-steps{'.png' * (mode == 'interpolate')}"))
     settings = {"steps": steps, "seed": flags["seed"], "guidance": 1.0 if unlabelled else guidance}
@@ -144,11 +146,10 @@ def draw(flags: dict[str, Any], given: dict[str, Any], objective: "Objective", s
     return _generate(flags, model, name, out, settings | {"labels": "none" if unlabelled else "random"})
 
 
-READ = (
-    *("load_dir", "save_dir", "fid_stats", "inception", "any_inception", "seed", "batch_size", "mode"),
-    *("inference_timesteps", "inference_generations", "inference_cfg_scale"),
-)
+READ = ("load_dir", "save_dir", "seed", "mode", "inference_timesteps", "inference_cfg_scale")
 """Flags that drawing reads, besides the model's."""
+READ_TO_MEASURE = ("batch_size", "inference_generations", "fid_stats", "inception", "any_inception")
+"""Those that it reads besides where samples are counted, and not shown between two noises."""
 SIZES = ("hidden_size", "patch_size", "depth", "num_heads", "mlp_ratio", "num_classes")
 CHECKED = frozenset(("model.use_ema", "model.train_type", *(f"model.{size}" for size in SIZES)))
 """Those of the model that a run of ours is asked about: which weights, and what must be its own."""

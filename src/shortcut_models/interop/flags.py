@@ -14,18 +14,18 @@ import shlex
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from shortcut_models import catalogue, terminal
 from shortcut_models.cli import parsing
 from shortcut_models.errors import InputError
-from shortcut_models.interop import flag_help, flag_uses
+from shortcut_models.interop import flag_checks, flag_help, flag_uses
+from shortcut_models.interop.flag_data import FEW, find_data
 
 if TYPE_CHECKING:
     from shortcut_models.config import Config
-    from shortcut_models.data.base import Data
     from shortcut_models.objectives import Objective
 
 Value = bool | int | float | str | None
@@ -88,8 +88,6 @@ FLAGS: dict[str, Value] = {
 
 OURS: dict[str, Value] = {"objective.overlap": 0, "data_threads": 16, "inception": None, "any_inception": 0}
 """Flags of `shortcut train` that are taken besides: to use images as the official code does, to read them, for FID."""
-SIZE = 256
-"""Side to which images of any size are resized, as the official code's data are."""
 
 REFUSED = {
     "model.dropout": "the network has no dropout",
@@ -156,8 +154,6 @@ def _live_reflow(flags: dict[str, Any]) -> dict[str, Any]:
     return {"share": share, "levels": levels, "guidance": _scale(flags)}
 
 
-FEW = 8
-"""Images that `--debug_overfit` trains on."""
 DROPOUT, BOOTSTRAP_CFG, BOOTSTRAP_EMA, BOOTSTRAP_EVERY, BOOTSTRAP_DT_BIAS = CHOOSY
 TRAIN_TYPES = {
     "naive": TrainType("flow-matching-original", lambda flags: {}, frozenset({DROPOUT})),  # noqa: ARG005
@@ -226,7 +222,7 @@ def run(words: list[str], program: bool = False) -> int:
     if program:
         startup.prepare()
     if flags["mode"] != "train":
-        return flag_uses.draw(flags, given, _objective(flags), lambda: _data(flags).shape[0])
+        return flag_uses.draw(flags, given, _objective(flags), lambda: find_data(flags).shape[0])
     from shortcut_models.interop.tracked_names import original_names, variables
     from shortcut_models.train import train
 
@@ -247,7 +243,8 @@ def run(words: list[str], program: bool = False) -> int:
 
 
 def check(flags: dict[str, Any]) -> None:
-    """Raise InputError for values that have no counterpart here."""
+    """Raise InputError for values that are out of range, or have no counterpart here."""
+    flag_checks.check_ranges(flags)
     for name, why in REFUSED.items():
         if flags[name] != FLAGS[name]:
             raise InputError(f"--{name} {flags[name]} cannot be followed: {why}; leave it out.")
@@ -265,8 +262,6 @@ def check(flags: dict[str, Any]) -> None:
     for name in ("debug_overfit", "objective.overlap", "any_inception", *(f"model.{name}" for name in switches)):
         if flags[name] not in (0, 1):
             raise InputError(f"--{name} is {flags[name]}, but must be 0 or 1.")
-    if flags["wandb.random_delay"] < 0:
-        raise InputError(f"--wandb.random_delay is {flags['wandb.random_delay']} seconds, but must be at least 0.")
     if flags["objective.overlap"] and kind != "shortcut":
         raise InputError(
             f"--objective.overlap 1 is for --model.train_type shortcut: {kind} uses as many images as the official "
@@ -289,6 +284,8 @@ def remarks(flags: dict[str, Any], given: dict[str, Any]) -> list[str]:
         for name in CHOOSY
         if name in given and given[name] != FLAGS[name] and name not in TRAIN_TYPES[kind].reads
     ]
+    if unread := [f"--{name}" for name in given if name.startswith("inference_")]:
+        found.append(f"{', '.join(unread)}: not read in --mode train.")
     if missing := flag_uses.why_no_fid(flags):
         found.append(missing)
     if flags["load_dir"] and _goes_on(flags):
@@ -317,7 +314,8 @@ def configuration(flags: dict[str, Any]) -> "Config":
     from shortcut_models.networks.dit import DiT
     from shortcut_models.optimizer import Optimizer
 
-    data = _data(flags)
+    objective, data = _objective(flags), find_data(flags)
+    flag_checks.check_training(flags, objective)
     side, _, channels = data.shape
     sizes = {name: flags[f"model.{name}"] for name in ("hidden_size", "patch_size", "depth", "num_heads")}
     sizes |= {"mlp_ratio": float(flags["model.mlp_ratio"])}
@@ -333,7 +331,7 @@ def configuration(flags: dict[str, Any]) -> "Config":
         sharding=flags["model.sharding"],
         **_start(flags),
         model=replace(DiT.original(**sizes), dtype="bfloat16"),
-        objective=_objective(flags),
+        objective=objective,
         optimizer=Optimizer(
             learning_rate=flags["model.lr"],
             warmup_steps=flags["model.warmup"],
@@ -358,41 +356,6 @@ def _objective(flags: dict[str, Any]) -> "Objective":
     found = replace(base, **changes)
     # At scale 0 every label is the null label, those of the jumps and pairs too.
     return found.without_labels() if flags["model.cfg_scale"] == 0 else found
-
-
-def _data(flags: dict[str, Any]) -> "Data":
-    """The data set, with the VAE in front unless its items are latents or pixels are asked for."""
-    from shortcut_models.data import opening
-    from shortcut_models.data.images import FOUND
-
-    name = flags["dataset_name"]
-    # The official code tells data by what their name holds; a path, or KIND:PATH, is taken at its word.
-    known = name in catalogue.DATA or "/" in name or ":" in name or Path(name).exists()
-    if not known and "latent" in name:
-        raise InputError(
-            f"--dataset_name {name}: latents are read from a folder that `shortcut prepare SOURCE OUT --size 256 "
-            "--vae FILE` wrote: give its path."
-        )
-    data: Any = opening.choose("imagenet256" if not known and "imagenet256" in name else name)
-    if flags["debug_overfit"]:
-        known = {field.name for field in fields(data)}
-        if "first" not in known:
-            raise InputError(f"--debug_overfit 1 takes the first images of files, which --dataset_name {name} has not.")
-        # The first batch is drawn once, mirrored or not; here nothing is.
-        data = replace(data, first=min(FEW, flags["batch_size"]), flip=False)
-    from_files = hasattr(data, "vae")
-    if from_files and data.size is None:
-        data = replace(data, size=SIZE)
-    if not flags["model.use_stable_vae"]:
-        return data
-    if from_files:
-        return replace(data, vae=FOUND)
-    if data.codec.identity == "pixels":
-        raise InputError(
-            f"--model.use_stable_vae 1 encodes images as they are read, which --dataset_name {name} does not offer: "
-            "prepare them with `shortcut prepare SOURCE OUT --vae FILE`, or give --model.use_stable_vae 0."
-        )
-    return data
 
 
 def _trained(place: str) -> "Config | None":

@@ -3,7 +3,7 @@
 import logging
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -83,7 +83,7 @@ def find(
 
 def upload(
     repo_id: str,
-    files: dict[str, bytes | Path],
+    files: Callable[[str], dict[str, bytes | Path]],
     *,
     commit_message: str,
     private: bool | None = None,
@@ -92,6 +92,8 @@ def upload(
     create_pr: bool = False,
 ) -> str:
     """Put files into a model repository in one commit, making it first if it is not there; returns the address.
+
+    The files may name it, as `owner/name`, which the hub completes where only the name was given.
 
     Raises InputError when HF_HUB_OFFLINE is set, and if the hub refuses.
     """
@@ -109,7 +111,10 @@ def upload(
             api.create_branch(repo_id, branch=branch, exist_ok=True)
         made = api.create_commit(
             repo_id,
-            [CommitOperationAdd(path_in_repo=name, path_or_fileobj=content) for name, content in files.items()],
+            [
+                CommitOperationAdd(path_in_repo=name, path_or_fileobj=content)
+                for name, content in files(repo_id).items()
+            ],
             commit_message=commit_message,
             revision=branch,
             create_pr=create_pr,

@@ -26,12 +26,17 @@ def build(asked: Sampler) -> tuple[Graph, onnx.GraphProto]:
     label = Tensor("label", (batch,), WHOLE)
     inputs = [_port(noise), _port(label)]
     keys = None
-    graph.rows = graph.add("Shape", [noise], start=0, end=1)[0]
+    graph.rows = graph.add("Shape", [label], start=0, end=1)[0]
+    # One row of either would be spread over many of the other.
+    rows = graph.make("Shape", [noise], (1,), WHOLE, start=0, end=1)
+    as_many = graph.make("Equal", [rows, Tensor(graph.rows, (1,), WHOLE)], (1,), TRUTH)
+    zero = cast(graph, _zero_if(graph, graph.reshape(as_many, ())), FLOAT)
+    checked = graph.make("Add", [noise, zero], noise.shape, FLOAT)
     if asked.renoises:
         seed = graph.default("seed", np.int64(0))
         inputs.append(_port(seed))
-        keys = onnx_noise.image_keys(graph, seed)
-    x = _sample(graph, asked, noise, _checked(graph, label, asked.labels), keys)
+        keys = onnx_noise.image_keys(graph, _checked_seed(graph, seed))
+    x = _sample(graph, asked, checked, _checked(graph, label, asked.labels), keys)
     if asked.codec is not None:
         (x,) = lower(graph, asked.decode, (_constants(asked.codec, "decoder."), x))
     name = "image" if len(noise.shape) == 4 else "points"
@@ -67,6 +72,18 @@ def _checked(graph: Graph, label: Tensor, count: int) -> Tensor:
     below = graph.make("Less", [label, constant(np.int64(0))], label.shape, TRUTH)
     index = graph.make("Where", [below, constant(np.int64(count)), label], label.shape, WHOLE)
     return graph.make("Gather", [constant(np.arange(count, dtype=np.int32)), index], label.shape, np.int32, axis=0)
+
+
+def _checked_seed(graph: Graph, seed: Tensor) -> Tensor:
+    """The seed, if it is a word of 32 bits; onnxruntime refuses others."""
+    word = graph.make("Mod", [seed, constant(np.int64(onnx_noise.WORD))], (), WHOLE)
+    return graph.make("Add", [word, _zero_if(graph, graph.make("Equal", [word, seed], (), TRUTH))], (), WHOLE)
+
+
+def _zero_if(graph: Graph, right: Tensor) -> Tensor:
+    """0, by a look into a list that onnxruntime refuses, as out of bounds, where something is not right."""
+    is_wrong = cast(graph, graph.make("Not", [right], (), TRUTH), WHOLE)
+    return graph.make("Gather", [constant(np.zeros(1, WHOLE)), is_wrong], (), WHOLE, axis=0)
 
 
 def _constants(tree: Any, before: str = "") -> Any:

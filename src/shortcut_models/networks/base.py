@@ -1,6 +1,7 @@
 """The seam of networks: a frozen dataclass of sizes, and the pure functions that they define."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar, Self
 
@@ -99,14 +100,15 @@ class Network(ABC):
         del d
         return params
 
-    def with_classes(self, params: Params, num_classes: int) -> Params:
-        """The parameters for so many classes, each of which, the null label too, starts from the null label of these.
+    def with_classes(self, params: Params, labels: Sequence[int]) -> Params:
+        """The parameters for other labels, the null label the last: each starts from that one of these labels.
 
-        Raises InputError if it cannot be done.
+        -1 stands for the mean of all classes. Raises InputError if it cannot be done.
         """
         del params
         raise InputError(
-            f"this network cannot be given {num_classes} classes in place of {self.num_classes}: use data of as many."
+            f"this network cannot be given {len(labels) - 1} classes in place of {self.num_classes}: use data of the "
+            "same."
         )
 
     def as_computed_by(self, other: Self) -> Self:

@@ -8,6 +8,7 @@ Every block has the same shapes, so the blocks' parameters are stacked along a l
 and run under `lax.scan`: one trace whatever the depth, and few leaves to shard, average and save.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal, Self
 
@@ -25,6 +26,7 @@ from shortcut_models.networks.layers import (
     gelu,
     init_dense,
     init_time_embedding,
+    rows_of,
     sinusoid,
     spread,
     step_level,
@@ -234,10 +236,9 @@ class DiT(Network):
         step = sinusoid(self._step_input(jnp.full(1, d, jnp.float32)))
         return {**params, "step": without_input(params["step"], step)}
 
-    def with_classes(self, params: Params, num_classes: int) -> Params:
-        """See `Network`: every row of the label table, (num_classes + 1, width), is the null label's."""
-        null = jnp.asarray(params["label"]["table"])[self.null_label]
-        return {**params, "label": {"table": jnp.tile(null, (num_classes + 1, 1))}}
+    def with_classes(self, params: Params, labels: Sequence[int]) -> Params:
+        """See `Network`: rows of the label table, (num_classes + 1, width)."""
+        return {**params, "label": {"table": rows_of(params["label"]["table"], labels)}}
 
     @staticmethod
     def _zeros(key: Array, fan_in: int, fan_out: int) -> Params:

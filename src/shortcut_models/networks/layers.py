@@ -1,6 +1,7 @@
 """What every network here is made of: dense layers, and embeddings of the time t and the step size d."""
 
 import math
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -97,6 +98,12 @@ def init_time_embedding(key: Array, width: int, frequencies: int = 256) -> Param
 def time_embedding(p: Params, x: Float[Array, "batch frequencies"]) -> Float[Array, "batch width"]:
     """Dense, SiLU, dense."""
     return dense(p["out"], jax.nn.silu(dense(p["in"], x)))
+
+
+def rows_of(table: Float[Array, "labels width"], labels: Sequence[int]) -> Float[Array, "chosen width"]:
+    """The rows of these labels, of which the null label is the last; -1 is the mean of all others."""
+    table = jnp.asarray(table)
+    return jnp.concatenate([table, table[:-1].mean(0, keepdims=True)])[jnp.asarray(labels)]
 
 
 def without_input(p: Params, x: Float[Array, "1 frequencies"]) -> Params:

@@ -1,5 +1,6 @@
 """A multilayer perceptron for points: the smallest network that fits the seam."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Self
 
@@ -9,7 +10,7 @@ from jaxtyping import Array, Float, Int
 
 from shortcut_models.errors import InputError, check_above_zero, check_at_least, check_values
 from shortcut_models.networks.base import Network, Params
-from shortcut_models.networks.layers import dense, init_dense, sinusoid
+from shortcut_models.networks.layers import dense, init_dense, rows_of, sinusoid
 
 
 @dataclass(frozen=True)
@@ -86,9 +87,9 @@ class MLP(Network):
             bias = bias + (step @ kernel[rows])[0]
         return {**params, "hidden0": {"kernel": jnp.asarray(kernel).at[rows].set(0), "bias": bias}}
 
-    def with_classes(self, params: Params, num_classes: int) -> Params:
-        """See `Network`: the labels' rows of the first layer, its last, are the null label's."""
+    def with_classes(self, params: Params, labels: Sequence[int]) -> Params:
+        """See `Network`: the labels' rows of the first layer, its last."""
         kernel, bias = jnp.asarray(params["hidden0"]["kernel"]), params["hidden0"]["bias"]
-        others, null = kernel[: -1 - self.num_classes], kernel[-1:]
-        rows = jnp.concatenate([others, jnp.tile(null, (num_classes + 1, 1))])
+        others, table = jnp.split(kernel, [len(kernel) - 1 - self.num_classes])
+        rows = jnp.concatenate([others, rows_of(table, labels)])
         return {**params, "hidden0": {"kernel": rows, "bias": bias}}

@@ -227,10 +227,10 @@ def check_fraction(name: str, value: float) -> None:
 def check_guided_targets(objective: Objective, guidance: float) -> None:
     """Raise InputError if a network guides its own targets by answers that it never learns."""
     if guidance != 1 and not 0 < objective.label_dropout < 1:
-        lacks = "without a label" if objective.label_dropout == 0 else "for a label"
+        lacks, drop = ("without a label", "some") if objective.label_dropout == 0 else ("for a label", "fewer")
         raise InputError(
             f"objective.guidance is {guidance}, but with objective.label_dropout {objective.label_dropout:g} the "
-            f"network never learns to answer {lacks}, which guided targets need: use guidance 1, or drop some labels."
+            f"network never learns to answer {lacks}, which guided targets need: use guidance 1, or drop {drop} labels."
         )
 
 
