@@ -171,7 +171,7 @@ def test_a_hub_id_is_found_by_its_two_files(exported: Path, monkeypatch: pytest.
         ({"about": []}, "its field about is missing, or of another kind"),
         ({"class_names": ["a", "b"]}, "class_names must be a text for each of the network's 10 classes, or none"),
         ({"class_names": list(range(10))}, "class_names must be a text for each"),
-        ({"shows": {"kind": "glyphs"}}, r"items of shape \(8, 8, 1\), and what it shows of \(28, 28, 1\)"),
+        ({"shows": {"kind": "glyphs"}}, r"items of shape \(8, 8, 1\), and what it shows of \(32, 32, 3\)"),
         ({"codec": {"identity": "other"}}, "its field codec is not that of what it shows"),
     ],
 )
@@ -361,10 +361,10 @@ def test_the_card_tells_measured_quality_of_the_same_weights_alone(exported: Pat
         assert json.loads((out / "config.json").read_text())["quality"] == {}
         assert "None is recorded here" in (out / "README.md").read_text()
     # Of the same model: without what is known on this machine alone, and with what was done to it since.
-    own = protocol | {"model": model.fingerprint(), "target": "/home/me/digits", "stats": "/home/me/stats.npz"}
+    own = protocol | {"model": model.fingerprint(), "target": "/elsewhere/digits", "stats": "/elsewhere/stats.npz"}
     save_pretrained(model, tmp_path / "c", report={**report, "protocol": own}, dtype="bfloat16")
     text = (tmp_path / "c/README.md").read_text() + (tmp_path / "c/config.json").read_text()
-    assert "weights ema, before they were rounded to bfloat16." in text and "/home" not in text
+    assert "weights ema, before they were rounded to bfloat16." in text and "/elsewhere" not in text
 
 
 def test_a_path_that_no_folder_can_have_is_refused(exported: Path) -> None:

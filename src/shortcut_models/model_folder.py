@@ -21,7 +21,7 @@ import numpy as np
 
 from shortcut_models import catalogue, choice_json
 from shortcut_models.data.base import Data
-from shortcut_models.data.unavailable import Unavailable, what_is_known
+from shortcut_models.data.unavailable import what_is_known
 from shortcut_models.errors import InputError
 from shortcut_models.files import absolute, explained, make_folder, naming, remove_empty, write_json, write_text
 from shortcut_models.interop import hub
@@ -50,7 +50,8 @@ FIELDS = {
     "about": dict,
     "quality": dict,
 }
-"""Of config.json, and their kinds; the last three may be missing."""
+"""Of config.json, and their kinds."""
+NEEDED = ("step", "weights", "sha256", "dtype")
 WEIGHTS = ("ema", "raw", "as saved")
 """Averaged, the last ones, or of a file that does not say."""
 LARGEST_CONFIG = 10_000_000
@@ -285,7 +286,8 @@ def read_config(path: Path) -> tuple[Network, Objective, Data, dict[str, Any]]:
         if type(about.get("format")) is not int or about["format"] != FORMAT:
             raise InputError(f"its format is not {FORMAT}, the one that this version of {LIBRARY} reads")
         for name, kind in FIELDS.items():
-            if type(about.get(name, "" if name == "license" else {} if kind is dict else None)) is not kind:
+            missing = None if name in NEEDED else kind()
+            if type(about.get(name, missing)) is not kind:
                 raise InputError(f"its field {name} is missing, or of another kind")
         if about["dtype"] not in DTYPES:
             raise InputError(f"its field dtype is {shown(about['dtype'])}, but must be one of {', '.join(DTYPES)}")
@@ -304,17 +306,17 @@ def read_config(path: Path) -> tuple[Network, Objective, Data, dict[str, Any]]:
 
 def _check_agreement(network: Network, objective: Objective, data: Data, about: dict[str, Any]) -> None:
     """Raise InputError if the parts of a configuration contradict each other."""
-    names, classes = about["class_names"], network.num_classes
+    names, classes = about.get("class_names", []), network.num_classes
     if not all(type(name) is str for name in names) or len(names) not in (0, classes):
         raise InputError(f"its field class_names must be a text for each of the network's {classes} classes, or none")
-    if not (data.is_here or isinstance(data, Unavailable)):
+    if not data.is_here:
         return  # Where they are is not for this machine to say.
     if data.shape != network.shape:
         raise InputError(f"its network has items of shape {network.shape}, and what it shows of {data.shape}")
-    # Classes of files would have to be looked up in them.
-    if not (getattr(data, "path", "") or objective.unconditional) and data.num_classes != classes:
+    # Classes of files would have to be looked up in them; a network may have none.
+    if classes and not (getattr(data, "path", "") or objective.unconditional) and data.num_classes != classes:
         raise InputError(f"its network has {classes} classes, and what it shows {data.num_classes}")
-    if about["codec"].get("identity") != data.codec.identity:
+    if about.get("codec", {}).get("identity", data.codec.identity) != data.codec.identity:
         raise InputError("its field codec is not that of what it shows")
 
 
