@@ -62,7 +62,7 @@ def measure_time(settings: dict[str, Any], names: Sequence[str], path: Path, tur
                 step()
             seconds[name].append((time.perf_counter() - began) / steps)
     per_step = {name: statistics.median(values) for name, values in seconds.items()}
-    write_json(path, {"seconds_per_step": per_step, **provenance(" ".join(sys.argv))})
+    write_json(path, {"seconds_per_step": per_step, **provenance(f"benchmarks/{Path(sys.argv[0]).name} time")})
     print(json.dumps(per_step, indent=2))
 
 
