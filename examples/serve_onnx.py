@@ -23,6 +23,24 @@ def timed(draw: Callable[[], Any], name: str) -> tuple[np.ndarray, float]:
     return samples, seconds
 
 
+def drawn_by(run: str, told: dict[str, str], labels: np.ndarray, noise: np.ndarray) -> tuple[np.ndarray, float]:
+    """The same samples by shortcut-models, as the file tells that it draws them, and the seconds that they took."""
+    try:
+        import shortcut_models
+    except ImportError:
+        sys.exit("shortcut-models is not installed, with which the RUN is sampled: leave the RUN out.")
+    try:
+        model = shortcut_models.load(run, "raw" if told["weights"] == "raw" else "ema")
+    except shortcut_models.InputError as error:
+        sys.exit(str(error))
+    if model.network.shape != noise.shape[1:]:
+        sys.exit(f"{run} is not what the file was made of: it draws {model.network.shape}, the file {noise.shape[1:]}.")
+    own = labels if int(told["num_classes"]) else np.full(len(noise), model.null_label)
+    steps, guidance = int(told["steps"]), float(told["guidance"])
+    samples, seconds = timed(lambda: model.sample(own, steps, guidance, noise=noise), "shortcut-models")
+    return model.decode(samples) if told["decoded"] == "true" else samples, seconds
+
+
 def main(file: str, out: str, count: int, run: str = "") -> None:
     """Draw the classes in turn, say how fast, and keep images as bytes, points or latents as floats."""
     try:
@@ -32,21 +50,13 @@ def main(file: str, out: str, count: int, run: str = "") -> None:
     told = session.get_modelmeta().custom_metadata_map
     if "num_classes" not in told:
         sys.exit(f"{file} is no sampler that `shortcut export` wrote: it does not say its num_classes.")
-    classes = int(told["num_classes"])
-    labels = np.arange(count) % max(classes, 1)
+    labels = np.arange(count) % max(int(told["num_classes"]), 1)
     noise = np.random.default_rng(0).standard_normal((count, *session.get_inputs()[0].shape[1:]), np.float32)
     samples, seconds = timed(lambda: session.run(None, {"noise": noise, "label": labels})[0], "onnxruntime")
     if run:
-        import shortcut_models
-
-        model = shortcut_models.load(run, "raw" if told["weights"] == "raw" else "ema")
-        own = labels if classes else np.full(count, model.null_label)
-        steps, guidance = int(told["steps"]), float(told["guidance"])
-        ours, other = timed(lambda: model.sample(own, steps, guidance, noise=noise), "shortcut-models")
-        ours = model.decode(ours) if told["decoded"] == "true" else ours
-        print(
-            f"onnxruntime takes {seconds / other:.2f} of its time; largest difference {abs(samples - ours).max():.1e}"
-        )
+        ours, other = drawn_by(run, told, labels, noise)
+        apart = np.abs(samples - ours).max()
+        print(f"onnxruntime takes {seconds / other:.2f} of its time; largest difference {apart:.1e}")
     if samples.shape[-1] in (1, 3):
         np.savez(out, images=np.clip(np.round(127.5 * (samples + 1)), 0, 255).astype(np.uint8), labels=labels)
     else:

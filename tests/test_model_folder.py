@@ -27,6 +27,8 @@ from shortcut_models.interop import hub
 from shortcut_models.interop.safetensors_file import read_safetensors
 from shortcut_models.model import Model
 from shortcut_models.model_folder import from_pretrained, is_model_folder, push_to_hub, save_pretrained
+from tests.codecs import vaes
+from tests.data.source_files import write
 from tests.interop.hub_server import Hub, serving
 
 
@@ -433,6 +435,16 @@ def test_a_model_is_used_where_its_data_are_not(tiny: Config, own_hub: Hub, tmp_
     assert load(tmp_path / "again").data == weights.read_shown(tmp_path / "out") == data
     with pytest.raises(InputError, match="did not come with it: name data of your own with --data"):
         data.open()
+
+
+def test_a_model_of_images_loads_where_their_vae_is_not(tiny: Config, tmp_path: Path) -> None:
+    vae, images = vaes.write_tiny(tmp_path / "vae"), write(tmp_path / "images", "a/1.png", "b/2.png")
+    data = Folder(path=str(images), size=16, vae=str(vae))
+    network = replace(tiny.model, channels=4, num_classes=2)
+    model = Model(network, network.init(jax.random.key(0)), tiny.objective, data, step=3, weights="ema")
+    save_pretrained(model, tmp_path / "model")
+    shutil.rmtree(vae) if vae.is_dir() else vae.unlink()
+    assert same(load(tmp_path / "model").params, model.params)
 
 
 @pytest.mark.parametrize(

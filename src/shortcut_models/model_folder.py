@@ -228,7 +228,7 @@ def push_to_hub(
 def _public(path: Path) -> bytes:
     """A model folder's configuration with what is known of its data in place of paths on this machine."""
     network, _, _, about = read_config(path)
-    if any(about["shows"].get(name) for name in ("path", "vae")):
+    if _has_files(about["shows"]):
         data = what_is_known(network.shape, network.num_classes, about)
         about = about | {"shows": choice_json.to_json(catalogue.DATA, data)}
     if (quality := about.get("quality")) and isinstance(quality.get("protocol"), dict):
@@ -309,15 +309,19 @@ def _check_agreement(network: Network, objective: Objective, data: Data, about: 
     names, classes = about.get("class_names", []), network.num_classes
     if not all(type(name) is str for name in names) or len(names) not in (0, classes):
         raise InputError(f"its field class_names must be a text for each of the network's {classes} classes, or none")
-    if not data.is_here:
-        return  # Where they are is not for this machine to say.
+    if _has_files(about["shows"]) or not data.is_here:
+        return  # What files hold would have to be looked up, and their VAE be here too.
     if data.shape != network.shape:
         raise InputError(f"its network has items of shape {network.shape}, and what it shows of {data.shape}")
-    # Classes of files would have to be looked up in them; a network may have none.
-    if classes and not (getattr(data, "path", "") or objective.unconditional) and data.num_classes != classes:
+    if classes and not objective.unconditional and data.num_classes != classes:
         raise InputError(f"its network has {classes} classes, and what it shows {data.num_classes}")
     if about.get("codec", {}).get("identity", data.codec.identity) != data.codec.identity:
         raise InputError("its field codec is not that of what it shows")
+
+
+def _has_files(shows: dict[str, Any]) -> bool:
+    """Whether data lie in files, or are encoded by a VAE's, which another machine need not have."""
+    return any(shows.get(name) for name in ("path", "vae"))
 
 
 def _describe(model: Model, dtype: str, sha256: str, about: dict[str, Any]) -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """Folders and zips of image files: classes, splits, odd names, and what becomes of what cannot be read."""
 
-import io
 import json
 import os
 import shutil
@@ -21,8 +20,8 @@ from shortcut_models.data.layout import lay_out
 from shortcut_models.data.pipeline import batch_dataset, flips
 from shortcut_models.data.zipped import Zip
 from shortcut_models.metrics.references import exact
+from tests.data.source_files import GOLDEN, png, write
 
-GOLDEN = Path(__file__).parents[1] / "golden" / "data"
 TREE = GOLDEN.parent / "nasty" / "tree"
 FATES = json.loads((TREE.parent / "nasty.json").read_text())["tree"]
 
@@ -30,19 +29,6 @@ FATES = json.loads((TREE.parent / "nasty.json").read_text())["tree"]
 def names(data: Images, split: str = "train") -> dict[str, int]:
     records = data.records(split)
     return {records.name(i): records.read(i)[1] for i in range(len(records))}
-
-
-def png(value: int = 0, side: int = 8) -> bytes:
-    file = io.BytesIO()
-    Image.new("RGB", (side, side), (value, 0, 255 - value)).save(file, "PNG")
-    return file.getvalue()
-
-
-def write(root: Path, *files: str) -> Path:
-    for number, name in enumerate(files):
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_bytes(png(number))
-    return root
 
 
 def zipped(root: Path, to: Path, how: int = zipfile.ZIP_STORED) -> Path:

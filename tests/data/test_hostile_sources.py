@@ -1,7 +1,6 @@
 """What damaged, hostile or half-built data are refused with: one sentence each, never anything else."""
 
 import gzip
-import importlib.util
 import inspect
 import io
 import json
@@ -14,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from shortcut_models import InputError
 from shortcut_models.data import choose, open_data
@@ -23,16 +21,7 @@ from shortcut_models.data.huggingface import HuggingFace
 from shortcut_models.data.images import Images
 from shortcut_models.data.zipped import Zip
 from shortcut_models.prepare import prepare
-
-GOLDEN = Path(__file__).parents[1] / "golden" / "data"
-
-needs_pyarrow = pytest.mark.skipif(importlib.util.find_spec("pyarrow") is None, reason="pyarrow is an extra")
-
-
-def png() -> bytes:
-    file = io.BytesIO()
-    Image.new("RGB", (8, 8)).save(file, "PNG")
-    return file.getvalue()
+from tests.data.source_files import GOLDEN, needs_pyarrow, png
 
 
 def edm2(file: Path, labels: str) -> Path:

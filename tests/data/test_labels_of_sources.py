@@ -1,7 +1,5 @@
 """Labels, and which files are images, are never lost without a word, however a source is written."""
 
-import importlib.util
-import io
 import json
 import shutil
 import zipfile
@@ -10,29 +8,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from shortcut_models import InputError, cli
 from shortcut_models.data import choose, open_data
 from shortcut_models.data.huggingface import HuggingFace
 from shortcut_models.data.images import Images
 from shortcut_models.prepare import prepare
-
-GOLDEN = Path(__file__).parents[1] / "golden" / "data"
-needs_pyarrow = pytest.mark.skipif(importlib.util.find_spec("pyarrow") is None, reason="pyarrow is an extra")
-
-
-def png() -> bytes:
-    file = io.BytesIO()
-    Image.new("RGB", (8, 8)).save(file, "PNG")
-    return file.getvalue()
-
-
-def write(root: Path, *names: str) -> Path:
-    for name in names:
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_bytes(png())
-    return root
+from tests.data.source_files import GOLDEN, needs_pyarrow, png, write
 
 
 def zipped(to: Path, names: dict[str, bytes], system: int = 3) -> Path:

@@ -1,7 +1,6 @@
 """IDX, .npz, tar files, Hugging Face's tables and latents: as the real tools write them, and damaged."""
 
 import gzip
-import importlib.util
 import io
 import json
 import re
@@ -23,10 +22,7 @@ from shortcut_models.data.idx import FashionMnist, Idx
 from shortcut_models.data.latents import Edm2Latents, RepaLatents
 from shortcut_models.data.pipeline import batch_dataset
 from shortcut_models.data.webdataset import WebDataset
-
-GOLDEN = Path(__file__).parents[1] / "golden" / "data"
-
-needs_pyarrow = pytest.mark.skipif(importlib.util.find_spec("pyarrow") is None, reason="pyarrow is an extra")
+from tests.data.source_files import GOLDEN, needs_pyarrow
 
 
 def labels(place: Path, split: str = "train") -> list[int]:

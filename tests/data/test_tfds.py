@@ -14,8 +14,8 @@ from shortcut_models.data import choose, open_data, take
 from shortcut_models.data import tfds as tfds_module
 from shortcut_models.data.tfds import Tfds
 from shortcut_models.data.tfrecord import index_file, masked_crc, parse_example
+from tests.data.source_files import GOLDEN
 
-GOLDEN = Path(__file__).parents[1] / "golden" / "data"
 EXPECTED = dict(np.load(GOLDEN / "expected.npz"))
 
 

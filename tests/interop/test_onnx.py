@@ -306,6 +306,8 @@ def test_the_example_measures_itself_against_the_run_that_it_is_of(trained: Path
     assert ours.startswith("shortcut-models: 3 samples in "), done
     found = re.fullmatch(r"onnxruntime takes \d+\.\d\d of its time; largest difference (.+)", told)
     assert found and float(found[1]) < 1e-4, told
+    done = serve(tmp_path / "x.onnx", tmp_path / "out.npz", 3, tmp_path / "nowhere")
+    assert done.returncode == 1 and "nowhere" in done.stderr and "Traceback" not in done.stderr
 
 
 def test_the_example_says_how_it_is_run_and_what_it_cannot_read(tmp_path: Path) -> None:

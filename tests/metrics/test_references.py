@@ -12,7 +12,7 @@ from shortcut_models import InputError, catalogue
 from shortcut_models.data.base import Data
 from shortcut_models.metrics import references as module
 from shortcut_models.metrics.agreement import AGREEMENT_DIGITNET1
-from shortcut_models.metrics.base import Metric
+from shortcut_models.metrics.base import Metric, ScalarMetric
 from shortcut_models.metrics.gaussian import FRECHET_PIXELS
 from shortcut_models.metrics.measure import Measurement
 from shortcut_models.metrics.points import ENERGY, energy_distance
@@ -95,7 +95,7 @@ class Toy(Data):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Seen(Metric):
+class Seen(ScalarMetric):
     """Which samples it was given: the sum over their first pixels."""
 
     rows: tuple[str, ...] = ("vector",)

@@ -13,7 +13,7 @@ from shortcut_models.data.base import Data
 from shortcut_models.data.folder import Folder
 from shortcut_models.evaluate import evaluate
 from shortcut_models.figures import draw_figures
-from shortcut_models.metrics.base import Arrays, Features, Metric, Reference, Sums
+from shortcut_models.metrics.base import Arrays, Features, Reference, ScalarMetric, Sums
 from shortcut_models.model import Model
 from shortcut_models.networks import Network
 from shortcut_models.objectives.shortcut import Shortcut
@@ -70,7 +70,7 @@ class Numbers(Features):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Mean(Metric):
+class Mean(ScalarMetric):
     """Difference of the means."""
 
     features: Features = Numbers()

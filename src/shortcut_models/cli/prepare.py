@@ -48,7 +48,7 @@ class Prepare:
 
 
 OF_DATA = ("data.image", "data.label", "data.labels")
-"""Settings of some sources that have no flag of their own here."""
+"""Settings of some sources that have no flag of their own here, and that their errors advise."""
 LISTED = 20
 """Images left out that a check names."""
 CHECK = """
@@ -65,8 +65,8 @@ def run(words: list[str]) -> int:
         return 0
     if "--check" in words:
         return _check([word for word in words if word != "--check"])
-    words, more = _of_data(words)
-    given = parsing.parse(Prepare, "prepare", _positional(words))
+    words, more = _positional(words)
+    given = parsing.parse(Prepare, "prepare", words)
 
     from shortcut_models.prepare import prepare
 
@@ -95,9 +95,10 @@ def run(words: list[str]) -> int:
     return 0
 
 
-def _positional(words: list[str]) -> list[str]:
-    """The words with --size N put third among the arguments."""
+def _positional(words: list[str]) -> tuple[list[str], parsing.Line]:
+    """The words with --size N put third among the arguments, and the flags of `OF_DATA` apart."""
     line = parsing.split(words)
+    more = _of_data(line)
     size = line.take("size")
     if size is None:
         raise InputError("--size is missing: the height and width of the prepared images, such as --size 64.")
@@ -105,15 +106,12 @@ def _positional(words: list[str]) -> list[str]:
         found = ", ".join(map(repr, line.arguments)) or "nothing"
         raise InputError(f"prepare takes SOURCE and OUT, but was given {found}: shortcut prepare SOURCE OUT --size N.")
     flags = [word for name, value in line.flags.items() for word in (parsing.flag(name), value)]
-    return [*line.arguments, size, *flags]
+    return [*line.arguments, size, *flags], more
 
 
-def _of_data(words: list[str]) -> tuple[list[str], parsing.Line]:
-    """The words without flags such as --data.label, which the sources' own errors advise, and those flags."""
-    line = parsing.split(words, ["labels"])
-    more = parsing.Line([], {name: value for name, value in line.flags.items() if name in OF_DATA})
-    flags = [f"{parsing.flag(name)}={value}" for name, value in line.flags.items() if name not in more.flags]
-    return [*flags, "--", *line.arguments], more
+def _of_data(line: parsing.Line) -> parsing.Line:
+    """Take the flags of `OF_DATA` out of a line."""
+    return parsing.Line([], {name: line.flags.pop(name) for name in OF_DATA if name in line.flags})
 
 
 def _source(place: str, more: parsing.Line, latents: str = "", **settings: Any) -> Any:
@@ -150,8 +148,8 @@ def _part(text: str) -> tuple[int, int]:
 
 
 def _check(words: list[str]) -> int:
-    words, more = _of_data(words)
     line = parsing.split(words)
+    more = _of_data(line)
     split, latents = line.take("split") or "train", line.take("latents") or ""
     parsing.check_known(line, ["split", "latents"])
     if len(line.arguments) != 1:

@@ -106,8 +106,7 @@ def _state(folder: Path) -> tuple[dict[str, Any], list[Path]]:
 
 def _pyarrow(path: Path) -> Any:
     try:
-        import pyarrow.compute  # pyrefly: ignore[missing-import]  # Large, and needed here only.
-        import pyarrow.parquet  # pyrefly: ignore[missing-import]
+        import pyarrow.parquet  # pyrefly: ignore[missing-import]  # Large, and needed here only.
     except ImportError:
         raise InputError(f"{path} needs the package pyarrow: pip install 'shortcut-models[hf]'.") from None
     return pyarrow
@@ -206,7 +205,7 @@ class ArrowRecords(TableRecords):
             for at in files:
                 tables.append(arrow.ipc.open_stream(arrow.memory_map(str(at))).read_all())
             table = arrow.concat_tables(tables)
-            at, self._table, self._compute = folder, table, arrow.compute
+            at, self._table = folder, table
             super().__init__(data, features)
             self._images = table.column(self.image)
             self._labels = table.column(self.label) if self.label else None
@@ -217,7 +216,7 @@ class ArrowRecords(TableRecords):
 
     def bounds(self) -> list[int]:
         """From the mapped column."""
-        return _bounds(self._compute, [self._table.column(self.label)])
+        return _bounds([self._table.column(self.label)])
 
     def __len__(self) -> int:
         return len(self._images)
@@ -236,7 +235,6 @@ class ParquetRecords(TableRecords):
         if not Path(data.path).is_file():  # Which is then all that is wanted.
             check_all_there(files)
         arrow, at = _pyarrow(files[0]), files[0]
-        self._compute = arrow.compute
         self._files: list[Any] = []
         try:
             for at in files:
@@ -259,7 +257,7 @@ class ParquetRecords(TableRecords):
 
     def bounds(self) -> list[int]:
         """From that column alone of all files."""
-        return _bounds(self._compute, [file.read(columns=[self.label]).column(self.label) for file in self._files])
+        return _bounds([file.read(columns=[self.label]).column(self.label) for file in self._files])
 
     def __len__(self) -> int:
         return int(self._ends[-1]) if len(self._ends) else 0
@@ -285,8 +283,8 @@ class ParquetRecords(TableRecords):
         return images[at].as_py(), labels[at].as_py() if labels is not None else 0
 
 
-def _bounds(compute: Any, columns: Iterable[Any]) -> list[int]:
-    found = [value for column in columns for value in compute.min_max(column).as_py().values() if value is not None]
+def _bounds(columns: Iterable[Any]) -> list[int]:
+    found = {value for column in columns for value in column.unique().to_pylist()} - {None}
     return [min(found), max(found)] if found else []
 
 

@@ -39,7 +39,8 @@ class Zip(Images):
         """A zip that holds image files."""
         if not zipfile.is_zipfile(place):
             return []
-        return [cls(path=place)] if any(map(Archive(Path(place)).is_image, Archive(Path(place)).names)) else []
+        archive = Archive(Path(place))
+        return [cls(path=place)] if any(map(archive.is_image, archive.names)) else []
 
     @cached_property
     def _archive(self) -> "Archive":

@@ -5,12 +5,12 @@ from typing import ClassVar
 
 import numpy as np
 
-from shortcut_models.metrics.base import Arrays, Metric, Reference, Sums
+from shortcut_models.metrics.base import Arrays, Reference, ScalarMetric, Sums
 from shortcut_models.metrics.features.classifier import DIGITNET1, FASHIONNET1, GLYPHNET1
 
 
 @dataclass(frozen=True, kw_only=True)
-class Agreement(Metric):
+class Agreement(ScalarMetric):
     """Share of samples whose predicted label is the one asked for, 0 to 1."""
 
     is_distance: ClassVar[bool] = False

@@ -79,8 +79,8 @@ class Reference(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Metric:
-    """A number for a set of samples, by its name in the catalogue; see `metrics.measure` for how it is fed."""
+class Metric(ABC):
+    """Numbers for a set of samples, by its name in the catalogue; see `metrics.measure` for how it is fed."""
 
     name: str
     features: Features
@@ -120,12 +120,21 @@ class Metric:
         """What a perfect model would get with `count` samples, and below how many that is said too low, if known."""
         return None
 
+    @abstractmethod
+    def values(self, sums: Sums, reference: Reference, count: int) -> dict[str, float]:
+        """Its numbers by their full names, which end in the number of samples."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScalarMetric(Metric):
+    """A metric of one number, which has its name."""
+
+    @abstractmethod
     def value(self, sums: Sums, reference: Reference) -> float:
         """The number."""
-        raise NotImplementedError
 
     def values(self, sums: Sums, reference: Reference, count: int) -> dict[str, float]:
-        """The number by its full name, which ends in the number of samples; some metrics have several."""
+        """The number by its full name."""
         return {f"{self.name}-{count}": self.value(sums, reference)}
 
 

@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Float
 
 from shortcut_models.errors import InputError
-from shortcut_models.metrics.base import Arrays, Metric, Reference, Statistics, Sums
+from shortcut_models.metrics.base import Arrays, Reference, ScalarMetric, Statistics, Sums
 from shortcut_models.metrics.checks import Given, check_vectors
 from shortcut_models.metrics.features.classifier import DIGITNET1, FASHIONNET1, GLYPHNET1
 from shortcut_models.metrics.features.pixels import Pixels
@@ -183,7 +183,7 @@ def _factor(gaussian: Gaussian) -> Float[np.ndarray, "rank features"]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Frechet(Metric):
+class Frechet(ScalarMetric):
     """The squared Fréchet distance over one array of features."""
 
     array: str = "vector"

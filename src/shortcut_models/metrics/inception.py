@@ -11,7 +11,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from shortcut_models.metrics.base import Arrays, Metric, Reference, Statistics, Sums
+from shortcut_models.metrics.base import Arrays, Metric, Reference, ScalarMetric, Statistics, Sums
 from shortcut_models.metrics.features.inception import InceptionFeatures
 from shortcut_models.metrics.gaussian import Frechet, add_vectors, frechet_infinity, gaussian_of, start_sums
 from shortcut_models.metrics.kernel import kid
@@ -22,7 +22,7 @@ PAPER, ADM, CLEAN = (InceptionFeatures(protocol=name) for name in ("paper", "adm
 
 
 @dataclass(frozen=True, kw_only=True)
-class AdmInceptionScore(Metric):
+class AdmInceptionScore(ScalarMetric):
     """The mean over whole chunks of 5,000 images in their order, and what is left, from outputs without bias."""
 
     is_distance: ClassVar[bool] = False
@@ -61,7 +61,7 @@ class FidelityInceptionScore(Metric):
 
 
 @dataclass(frozen=True, kw_only=True)
-class KernelDistance(Metric):
+class KernelDistance(ScalarMetric):
     """The kernel distance over all pairs; without bias, so that it may be below zero."""
 
     rows: tuple[str, ...] = ("pool",)
@@ -122,7 +122,7 @@ class Memorisation(Metric):
 
 
 @dataclass(frozen=True, kw_only=True)
-class FidInfinity(Metric):
+class FidInfinity(ScalarMetric):
     """FID without the bias of the samples' number; that of the reference's stays."""
 
     least: ClassVar[int] = 30

@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float
 
 from shortcut_models.errors import InputError
-from shortcut_models.metrics.base import Arrays, Features, Metric, Reference, Sums
+from shortcut_models.metrics.base import Arrays, Features, Reference, ScalarMetric, Sums
 
 Points = Float[np.ndarray, "count dimensions"]
 Others = Float[np.ndarray, "others dimensions"]
@@ -77,7 +77,7 @@ def sliced_wasserstein(a: Points, b: Others) -> float:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Energy(Metric):
+class Energy(ScalarMetric):
     """The energy distance."""
 
     features: Features = Coordinates()
@@ -91,7 +91,7 @@ class Energy(Metric):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SlicedWasserstein(Metric):
+class SlicedWasserstein(ScalarMetric):
     """The sliced 2-Wasserstein distance."""
 
     features: Features = Coordinates()
