@@ -163,7 +163,7 @@ def test_a_file_system_without_locks_is_told_and_used(
     monkeypatch.setattr(files.fcntl, "flock", flock)
     with hold(tmp_path / ".lock") as held:
         assert held
-    assert f"{tmp_path / '.lock'}: this file system has no locks" in capsys.readouterr().err
+    assert f"{tmp_path}: this file system has no locks" in capsys.readouterr().err
     number = errno.EIO
     with pytest.raises(OSError, match="Input/output error"), hold(tmp_path / ".lock"):
         pass

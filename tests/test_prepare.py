@@ -1,8 +1,13 @@
 """Prepared data: the same bytes however often it was stopped, every image's fate, and what reads it."""
 
 import json
+import resource
 import shutil
+import signal
+import threading
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, cast
 
@@ -12,14 +17,13 @@ from PIL import Image
 
 from shortcut_models import InputError, cli
 from shortcut_models import prepare as prepare_module
-from shortcut_models.codecs.edm2 import Edm2Latents as Edm2Codec
 from shortcut_models.codecs.latents import Latents as Codec
 from shortcut_models.data import choose, open_data, take
 from shortcut_models.data.folder import Folder
-from shortcut_models.data.latents import Latents
 from shortcut_models.data.pipeline import batch_dataset, flips
 from shortcut_models.data.prepared import Prepared, ShardSource
-from shortcut_models.prepare import check, prepare
+from shortcut_models.prepare import prepare, read
+from shortcut_models.prepare_check import check
 
 NASTY = Path(__file__).parent / "golden" / "nasty"
 
@@ -222,9 +226,58 @@ def test_a_disk_that_refuses_is_told_in_a_sentence(
     def full(*_: Any, **__: Any) -> None:
         raise OSError(28, "No space left on device", "images-00000.npy")
 
-    monkeypatch.setattr(np.lib.format, "write_array", full)
-    with pytest.raises(InputError, match="cannot be written: No space left on device; what is done is kept"):
+    monkeypatch.setattr(np.lib.format, "write_array_header_1_0", full)
+    with pytest.raises(InputError, match=r"images-00000.npy: no space left on device \(what is done is kept"):
         prepare(str(source), tmp_path / "out", size=16)
+
+
+def test_a_file_that_may_not_grow_is_told_with_its_reason(source: Path, tmp_path: Path) -> None:
+    """Half of an array is written, as where a disk fills up, which NumPy tells without a reason."""
+    limit, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (3000, hard))
+    try:
+        with pytest.raises(InputError, match=r"out.*: file too large \(what is done is kept.*: raise the limit"):
+            prepare(str(source), tmp_path / "out", size=16)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+        signal.signal(signal.SIGXFSZ, ignored)
+    prepare(str(source), tmp_path / "out", size=16)
+    prepare(str(source), tmp_path / "whole", size=16)
+    assert contents(tmp_path / "out") == contents(tmp_path / "whole")
+
+
+def test_a_shard_that_another_part_is_writing_is_waited_for(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Parts of different numbers of parts have shards in common."""
+    out = tmp_path / "out"
+    prepare(str(source), out, size=16, part=(4, 4))
+    reading, go_on = threading.Event(), threading.Event()
+    indices: list[int] = []
+
+    def read_slowly(*given: Any) -> Any:
+        indices.append(given[-1])
+        reading.set()
+        assert go_on.wait(60)
+        return read(*given)
+
+    def prepare_part(*part: int) -> None:
+        prepare(str(source), out, size=16, part=(part[0], part[1]), threads=1)
+
+    monkeypatch.setattr(prepare_module, "read", read_slowly)
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(prepare_part, 1, 4)  # The first of four shards.
+        assert reading.wait(60)
+        second = pool.submit(prepare_part, 1, 2)  # The first and the third.
+        time.sleep(0.2)
+        assert indices == [0]
+        go_on.set()
+        first.result(), second.result()
+    assert indices == [*range(6), *range(12, 18)]  # None was read twice.
+    prepare(str(source), tmp_path / "whole", size=16)
+    prepare(str(source), out, size=16)
+    assert contents(out) == contents(tmp_path / "whole")
 
 
 def test_latents_are_moments_with_a_mirrored_copy(source: Path, tmp_path: Path) -> None:
@@ -258,8 +311,8 @@ def test_latents_are_moments_with_a_mirrored_copy(source: Path, tmp_path: Path) 
 
 def test_splits_lie_in_folders_of_their_own(tmp_path: Path) -> None:
     golden, out = NASTY.parent / "data" / "imagefolder", tmp_path / "out"
+    prepare(str(golden), out / "validation", size=16, split="val")  # In whatever order.
     prepare(str(golden), out, size=16)
-    prepare(str(golden), out / "validation", size=16, split="val")
     data = choose(str(out))
     assert (data.splits, data.held_out) == (("train", "validation"), "validation")
     assert take(data.open("val"), np.arange(2))["label"].tolist() == [1, 2]
@@ -278,14 +331,14 @@ def test_damaged_prepared_data_are_told_in_a_sentence(source: Path, tmp_path: Pa
     (out / "images-00001.npy").write_bytes(whole[:-5])
     with pytest.raises(InputError, match=r"images-00001.npy is damaged"):
         data()
-    np.save(out / "images-00001.npy", np.zeros((6, 4, 4, 3), np.uint8))
+    np.save(out / "images-00001.npy", np.zeros((6, 32, 32, 3), np.uint8))
     with pytest.raises(
-        InputError, match=r"images-00001.npy holds uint8 \(6, 4, 4, 3\), but the manifest says uint8 \(6, 16,"
+        InputError, match=r"images-00001.npy holds uint8 \(6, 32, 32, 3\), but the manifest says uint8 \(6, 16,"
     ):
         data()
     for array in (np.zeros((6, 16, 16, 3)), np.asfortranarray(np.ones((6, 16, 16, 3), np.uint8))):
         np.save(out / "images-00001.npy", array)
-        with pytest.raises(InputError, match=r"images-00001.npy holds .*: remove it, and run the command"):
+        with pytest.raises(InputError, match=r"images-00001.npy holds .*: run the command"):
             data()
     (out / "images-00001.npy").unlink()
     with pytest.raises(InputError, match=r"images-00001.npy is missing: run the command"):
@@ -334,6 +387,16 @@ def test_what_was_damaged_is_made_again_by_the_command_that_made_it(source: Path
             Prepared(path=str(out), flip=True).open()
         prepare(str(source), out, size=16, vae=Fake())
         assert contents(out) == whole
+    for name, kept in (("mean-00000.npy", 200), ("labels-00002.npy", -1)):  # Half of it, and all but a byte.
+        (out / name).write_bytes((out / name).read_bytes()[:kept])
+        with pytest.raises(InputError, match=rf"{name} is damaged \(.*\): run the command that prepared it again"):
+            take(Prepared(path=str(out)).open(), np.arange(20))
+        prepare(str(source), out, size=16, vae=Fake())
+        assert contents(out) == whole
+    (out / "mean-00001.npy").write_bytes((out / "mean-00001.npy").read_bytes()[:140])
+    with pytest.raises(InputError, match=r"mean-00001.npy is damaged \(it is cut short\)"):
+        Prepared(path=str(out)).open()  # Before a training has begun.
+    prepare(str(source), out, size=16, vae=Fake())
     for text in ("{", "[]", '{"count": 6}'):
         (out / "shard-00001.json").write_text(text)
         with pytest.raises(InputError, match=r"shard-00001.json is damaged: remove it, and run the same command again"):
@@ -380,52 +443,6 @@ def test_a_check_counts_and_writes_nothing(source: Path) -> None:
     assert found["warnings"] == ["class 'aa' has no images; it keeps its label"]
 
 
-ZIP = Path(__file__).parent / "golden" / "data" / "zip" / "edm2_latents.zip"
-
-
-def test_latents_of_other_tools_are_kept_as_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(prepare_module, "SHARD_ITEMS", 3)
-    stored = np.load(ZIP.parents[1] / "latents" / "expected_latents.npz")
-    moments = stored["edm2_latents/mean_std"].transpose(0, 2, 3, 1).astype(np.float16)
-    for latents, codec in (("edm2", Edm2Codec), ("repa", Codec)):
-        out = tmp_path / latents
-        manifest = prepare(cast(Latents, choose(ZIP, latents=latents)), out, size=64)
-        about = {name: manifest[name] for name in ("kind", "count", "shape", "latents", "vae", "mirrored", "left_out")}
-        rest = {"vae": None, "mirrored": False, "left_out": []}
-        assert about == {"kind": "latents", "count": 4, "shape": [8, 8, 4], "latents": latents, **rest}
-        data = choose(out)
-        found = take(data.open(), np.arange(4))
-        np.testing.assert_array_equal(np.concatenate([found["mean"], found["deviation"]], axis=-1), moments)
-        assert found["label"].tolist() == stored["edm2_latents/label"].tolist()
-        assert type(data.codec) is codec
-        assert data.codec.shape(data.shape) == (8, 8, 4)
-    assert choose(tmp_path / "edm2").identity() != choose(tmp_path / "repa").identity()
-    with pytest.raises(InputError, match="holds latents of images of 64x64, but --size is 256"):
-        prepare(cast(Latents, choose(ZIP, latents="edm2")), tmp_path / "other", size=256)
-    with pytest.raises(InputError, match="which a VAE has made already: leave --vae out"):
-        prepare(cast(Latents, choose(ZIP, latents="edm2")), tmp_path / "other", size=64, vae=Fake())
-    assert not (tmp_path / "other").exists()
-
-
-def test_a_damaged_latent_is_left_out_or_named(tmp_path: Path) -> None:
-    shutil.unpack_archive(ZIP, tmp_path / "latents")
-    files = sorted((tmp_path / "latents").rglob("*.npy"))
-    files[1].write_bytes(files[1].read_bytes()[:-100])
-    np.save(files[2], np.full((8, 4, 4), 0.5, np.float32))
-    array = np.load(files[3])
-    array[0, 0, 0] = np.nan
-    np.save(files[3], array)
-    data = cast(Latents, choose(tmp_path / "latents", latents="repa"))
-    with pytest.raises(InputError, match=r"img-mean-std-0*1\.npy of .* is no latent to use \(corrupt"):
-        data.open()[1]
-    manifest = prepare(data, tmp_path / "out", size=64, most_left_out=0.9)
-    assert [(bad["reason"], bad["name"][-5]) for bad in manifest["left_out"]] == [
-        ("corrupt", files[1].name[-5]),
-        ("mode", files[2].name[-5]),
-        ("corrupt", files[3].name[-5]),
-    ]
-
-
 def test_a_run_s_latents_stay_those_of_its_vae(source: Path, tmp_path: Path) -> None:
     prepare(str(source), tmp_path / "out", size=16, vae=Fake())
     data = choose(tmp_path / "out")
@@ -457,14 +474,6 @@ def test_no_flag_is_accepted_and_ignored(
     assert cli.main(["prepare", str(source), str(tmp_path / "out"), "--size", "8", *words]) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
-
-
-def test_latents_take_no_settings_of_images(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["prepare", str(ZIP), str(tmp_path / "out"), "--size", "64", "--latents", "edm2"]
-    for flag in (["--crop", "adm"], ["--alpha", "white"]):
-        assert cli.main([*words, *flag]) == 2
-        assert f"{' '.join(flag)} does not fit" in capsys.readouterr().err
-    assert cli.main(words) == 0
 
 
 def test_outputs_stay_on_this_machine(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,8 @@ from PIL import Image
 from shortcut_models import InputError, cli
 from shortcut_models.data import open_data
 from shortcut_models.data.folder import Folder
-from shortcut_models.prepare import check, prepare
+from shortcut_models.prepare import prepare
+from shortcut_models.prepare_check import check
 
 TREE = Path(__file__).parent / "golden" / "nasty" / "tree"
 BARE = "no image of 'bad_only' can be used; the class keeps its label"

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -124,12 +125,18 @@ def lock(file: int, path: Path, how: int) -> bool:
     except OSError as error:
         if error.errno not in NO_LOCKS:
             raise
-        print(
-            f"{path}: this file system has no locks ({os.strerror(error.errno)}), so that nothing keeps a second "
-            "command out: start none meanwhile.",
-            file=sys.stderr,
-        )
+        _say_no_locks(path.parent, error.errno)
     return True
+
+
+@lru_cache
+def _say_no_locks(folder: Path, code: int) -> None:
+    """Once for every folder, in which many files may be locked one after the other."""
+    print(
+        f"{folder}: this file system has no locks ({os.strerror(code)}), so that nothing keeps a second command out: "
+        "start none meanwhile.",
+        file=sys.stderr,
+    )
 
 
 def holder(path: Path) -> str:

@@ -9,6 +9,7 @@ with the same bytes. Several machines may each take some of the shards.
 
 import fcntl
 import json
+import math
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -29,16 +30,14 @@ from shortcut_models.data.latents import Latents
 from shortcut_models.data.layout import without_images
 from shortcut_models.data.opening import choose
 from shortcut_models.data.pixels import to_network
-from shortcut_models.data.prepared import FILES, FORMAT, MANIFEST, MIRRORED, read_manifest
+from shortcut_models.data.prepared import DTYPES, FILES, FORMAT, MANIFEST, MIRRORED, map_array, read_manifest
 from shortcut_models.errors import InputError
-from shortcut_models.files import lock
+from shortcut_models.files import explain, hold, lock
 
 SHARD_ITEMS, SHARD_BYTES = 4096, 1 << 27
 """A shard ends at the first of these: it is what a killed process loses, and what it holds in memory."""
 ENCODED = 16
 """Images that the VAE encodes at once."""
-BLOCK = 1024
-"""Images that a check has in hand at once."""
 NAMED = 20
 """Classes that a warning names."""
 
@@ -85,7 +84,7 @@ def prepare(
     source cannot be used, or if more than the share `most_left_out` of its images was left out.
     """
     _check(size, part, most_left_out, threads)
-    task = _Task(_files(source, size), split, vae, mirror and vae is not None)
+    task = _Task(files_of(source, size), split, vae, mirror and vae is not None)
     _check_apart(out, task.data)
     fresh = task.manifest()
     with _writing(out, shared=part[1] > 1):
@@ -105,7 +104,7 @@ def prepare(
             ) as bar,
         ):
             for number in waiting:
-                _write_shard(out, task, number, pool, bar)
+                _make_shard(out, task, number, pool, bar)
         # Of data that are done too, since another share may be allowed than when they were made.
         return {} if part[1] > 1 else _finish(out, task, most_left_out)
 
@@ -129,7 +128,8 @@ def _check_apart(out: Path, data: Images | Latents) -> None:
         raise InputError(f"{out} is a {'link to nothing' if out.is_symlink() else 'file'}: choose another OUT.")
 
 
-def _files(source: Images | Latents | str, size: int | None) -> Images | Latents:
+def files_of(source: Images | Latents | str, size: int | None) -> Images | Latents:
+    """What is to be prepared, at this size; raises InputError for data that are no files of images or latents."""
     data = choose(source) if isinstance(source, str) else source
     if isinstance(data, Images):
         return replace(data, size=size)
@@ -200,10 +200,14 @@ class _Task:
         return (*names, *(f"{name}{MIRRORED}" for name in names)) if self.mirror else names
 
     @property
+    def stored(self) -> np.dtype:
+        """Of the arrays, all but the labels."""
+        return next(DTYPES[name] for name in FILES[self.kind])
+
+    @property
     def item_bytes(self) -> int:
         """Size of an example on disk."""
-        each = 2 * 2 if self.kind == "latents" else 1  # Two moments of two bytes.
-        return 4 + each * int(np.prod(self.shape)) * (2 if self.mirror else 1)
+        return DTYPES["label"].itemsize + self.stored.itemsize * math.prod(self.shape) * len(self.names)
 
     @property
     def shard_items(self) -> int:
@@ -264,16 +268,13 @@ def _writing(out: Path, shared: bool) -> Iterator[None]:
         finally:
             os.close(handle)
     except OSError as error:
-        raise InputError(
-            f"{error.filename or out} cannot be written: {error.strerror}; what is done is kept, and the same command "
-            f"goes on."
-        ) from error
+        raise InputError(explain(error, "what is done is kept, and the same command goes on")) from error
 
 
 def _start(out: Path, task: _Task, fresh: dict[str, Any], part: tuple[int, int]) -> None:
     """Write the first manifest, `fresh`; raises InputError if `out` holds something else."""
     # Listed before the manifest is looked for, which another part may write at any moment.
-    strange = [entry.name for entry in out.iterdir() if not entry.name.startswith(f".{MANIFEST}")]
+    strange = [entry.name for entry in out.iterdir() if not _is_ours(entry)]
     if (out / MANIFEST).exists():
         old = read_manifest(out)
         there, now = old["settings"], json.loads(json.dumps(fresh["settings"]))
@@ -295,6 +296,11 @@ def _start(out: Path, task: _Task, fresh: dict[str, Any], part: tuple[int, int])
     size = _told(len(task.records) * task.item_bytes)
     tqdm.write(f"{len(task.records)} {task.kind} of {describe(task.data)} become up to {size} in {out}")
     _save_json(out / MANIFEST, fresh, f".{part[0]}")
+
+
+def _is_ours(entry: Path) -> bool:
+    """Whether it may lie in `out` before anything is done: a manifest being written, or a split that is prepared."""
+    return entry.name.startswith(f".{MANIFEST}") or (entry / MANIFEST).is_file()
 
 
 def _differing(old: Sequence[str], new: Sequence[str]) -> str:
@@ -338,11 +344,29 @@ def _read_note(out: Path, number: int) -> dict[str, Any]:
 
 
 def _is_done(out: Path, task: _Task, number: int) -> bool:
-    """Whether a shard was noted, and its arrays are still there."""
+    """Whether a shard was noted, and its arrays are still there, and whole."""
     if not _note(out, number).exists():
         return False
-    arrays = (*task.names, "labels") if _read_note(out, number)["count"] else ()
-    return all((out / f"{name}-{number:05}.npy").exists() for name in arrays)
+    count = _read_note(out, number)["count"]
+    arrays = dict.fromkeys(task.names, (task.shape, task.stored)) | {"labels": ((), DTYPES["label"])}
+    try:
+        for name, (shape, dtype) in arrays.items() if count else ():
+            map_array(out / f"{name}-{number:05}.npy", (count, *shape), dtype)
+    except InputError:
+        return False
+    return True
+
+
+def _make_shard(out: Path, task: _Task, number: int, pool: ThreadPoolExecutor, bar: Any) -> None:
+    """Write a shard, unless another command is writing it: then wait for that, and write what it leaves undone.
+
+    Several parts may have it to do, where they are of different numbers of parts, or one was started twice.
+    """
+    with hold(out / f".shard-{number:05}.lock"):
+        if _is_done(out, task, number):
+            bar.update(len(task.indices(number)))
+        else:
+            _write_shard(out, task, number, pool, bar)
 
 
 def _write_shard(out: Path, task: _Task, number: int, pool: ThreadPoolExecutor, bar: Any) -> None:
@@ -406,7 +430,7 @@ def _finish(out: Path, task: _Task, most_left_out: float) -> dict[str, Any]:
         "left_out": left_out,
         "left_out_by_reason": dict(sorted(Counter(bad["reason"] for bad in left_out).items())),
         "notes": dict(sorted(notes.items())),
-        "warnings": [*task.records.warnings, *_bare(task.records, fresh["class_names"], counts.tolist())],
+        "warnings": [*task.records.warnings, *bare_classes(task.records, fresh["class_names"], counts.tolist())],
         "class_counts": counts.tolist(),
         "shards": [{"count": shard["count"]} for shard in shards],
     }
@@ -422,7 +446,7 @@ def _finish(out: Path, task: _Task, most_left_out: float) -> dict[str, Any]:
     return manifest
 
 
-def _bare(records: Records, class_names: Sequence[str], counts: Sequence[int]) -> list[str]:
+def bare_classes(records: Records, class_names: Sequence[str], counts: Sequence[int]) -> list[str]:
     """A warning that names the classes of which no image can be used, unless the records tell that they are empty."""
     told = {without_images(name) for name in class_names}.intersection(records.warnings)
     names = [
@@ -438,8 +462,10 @@ def _bare(records: Records, class_names: Sequence[str], counts: Sequence[int]) -
 def _save(path: Path, array: np.ndarray) -> None:
     """Write an array aside, and rename it: under one name, so that a killed process leaves nothing for ever."""
     aside = path.with_name(f".{path.name}.part")
+    array = np.ascontiguousarray(array)
     with aside.open("wb") as file:
-        np.lib.format.write_array(file, np.ascontiguousarray(array), allow_pickle=False)
+        np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(array))
+        file.write(array.data.cast("B"))  # NumPy would write the file itself, and could not say why a disk refuses.
     aside.replace(path)
 
 
@@ -448,46 +474,3 @@ def _save_json(path: Path, data: dict[str, Any], mark: str = "") -> None:
     aside = path.with_name(f".{path.name}{mark}.part")
     aside.write_text(json.dumps(data, indent=2) + "\n")
     aside.replace(path)
-
-
-def check(source: Images | Latents | str, split: str = "train", threads: int | None = None) -> dict[str, Any]:
-    """Read every image and write nothing: counts, sizes, classes, and what would be left out and why."""
-    data = _files(source, None)
-    records = data.records(split)
-    left_out, notes, counts = list(records.left_out), Counter[str](), Counter[int]()
-    sizes: list[tuple[int, int]] = []
-    with ThreadPoolExecutor(threads or os.cpu_count() or 1) as pool:
-        # Some at a time, because every one that is asked for takes memory until it is looked at.
-        blocks = (range(first, min(first + BLOCK, len(records))) for first in range(0, len(records), BLOCK))
-        found = (item for block in blocks for item in pool.map(lambda index: _measure(data, records, index), block))
-        for item in tqdm(found, total=len(records), unit="image", desc="checking"):
-            if isinstance(item, LeftOut):
-                left_out.append(item)
-            else:
-                sizes.append(item[0])
-                notes.update(item[1])
-                counts[item[2]] += 1
-    heights, widths = np.array(sizes or [(0, 0)]).T
-    class_names = list(records.class_names) if data.labels else []
-    class_counts = [counts[label] for label in range(max(len(class_names), 1))]
-    return {
-        "count": len(sizes),
-        "class_names": class_names,
-        "class_counts": class_counts,
-        "heights": [int(np.quantile(heights, q, method="nearest")) for q in (0, 0.5, 1)],
-        "widths": [int(np.quantile(widths, q, method="nearest")) for q in (0, 0.5, 1)],
-        "left_out": [bad._asdict() for bad in left_out],
-        "left_out_by_reason": dict(sorted(Counter(bad.reason for bad in left_out).items())),
-        "notes": dict(sorted(notes.items())),
-        "warnings": [*records.warnings, *_bare(records, class_names, class_counts)],
-    }
-
-
-def _measure(
-    data: Images | Latents, records: Records, index: int
-) -> tuple[tuple[int, int], tuple[str, ...], int] | LeftOut:
-    found = read(data, records, index)
-    if isinstance(found, LeftOut):
-        return found
-    height, width = found[0].image.shape[:2]
-    return (height, width), found[0].notes, found[1]

@@ -151,13 +151,18 @@ def _check(words: list[str]) -> int:
     line = parsing.split(words)
     more = _of_data(line)
     split, latents = line.take("split") or "train", line.take("latents") or ""
+    for name in (field.name for field in dataclasses.fields(Prepare)):
+        if name in line.flags:
+            raise InputError(
+                f"{parsing.flag(name)} does not fit --check, which reads images as they are: leave it out."
+            )
     parsing.check_known(line, ["split", "latents"])
     if len(line.arguments) != 1:
         raise InputError(
             "shortcut prepare --check takes one SOURCE, and writes nothing: shortcut prepare --check SOURCE."
         )
 
-    from shortcut_models.prepare import check
+    from shortcut_models.prepare_check import check
 
     found = check(_source(line.arguments[0], more, latents), split)
     heights, widths = found["heights"], found["widths"]

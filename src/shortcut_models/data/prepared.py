@@ -267,11 +267,8 @@ class ShardSource:
         self._mapped: dict[tuple[str, int], memoryview] = {}
         self.mirror: Source | None = None
         for number, count in enumerate(self._counts):
-            for file in self._files.values() if count else ():
-                if not (folder / f"{file}-{number:05}.npy").is_file():
-                    raise InputError(
-                        f"{folder / f'{file}-{number:05}.npy'} is missing: run the command that prepared it again."
-                    )
+            for name, file in self._files.items() if count else ():
+                check_size_of(folder / f"{file}-{number:05}.npy", math.prod(self._shape_of(name, count)), DTYPES[name])
 
     def __len__(self) -> int:
         return self._count
@@ -318,17 +315,33 @@ class ShardSource:
         """The bytes of a shard's array."""
         if (name, number) not in self._mapped:
             path = self._folder / f"{self._files[name]}-{number:05}.npy"
-            try:
-                array = np.load(path, mmap_mode="r")
-            except (OSError, ValueError, EOFError) as error:
-                raise InputError(
-                    f"{path} is damaged ({error}): remove it, and run the command that prepared it again."
-                ) from error
-            shape = (self._counts[number], *(self._shape if name != "label" else ()))
-            if (array.shape, array.dtype) != (shape, DTYPES[name]) or not array.flags.c_contiguous:
-                raise InputError(
-                    f"{path} holds {array.dtype} {array.shape}, but the manifest says {DTYPES[name]} {shape}: remove "
-                    "it, and run the command that prepared it again."
-                )
+            array = map_array(path, self._shape_of(name, self._counts[number]), DTYPES[name])
             self._mapped[name, number] = memoryview(array).cast("B")
         return self._mapped[name, number]
+
+    def _shape_of(self, name: str, count: int) -> tuple[int, ...]:
+        return (count, *(self._shape if name != "label" else ()))
+
+
+def check_size_of(path: Path, items: int, dtype: np.dtype) -> None:
+    """Raise InputError for an array that is missing, or cut short by more than its header: found before it is read."""
+    try:
+        size = path.stat().st_size
+    except OSError:
+        raise InputError(f"{path} is missing: run the command that prepared it again.") from None
+    if size < items * dtype.itemsize:
+        raise InputError(f"{path} is damaged (it is cut short): run the command that prepared it again.")
+
+
+def map_array(path: Path, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    """The array of a file, mapped; raises InputError unless it is whole, and of this shape and type."""
+    try:
+        array = np.load(path, mmap_mode="r")
+    except (OSError, ValueError, EOFError) as error:
+        raise InputError(f"{path} is damaged ({error}): run the command that prepared it again.") from error
+    if (array.shape, array.dtype) != (shape, dtype) or not array.flags.c_contiguous:
+        raise InputError(
+            f"{path} holds {array.dtype} {array.shape}, but the manifest says {dtype} {shape}: run the command that "
+            "prepared it again."
+        )
+    return array
