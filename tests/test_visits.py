@@ -241,6 +241,6 @@ def test_the_command_line_reaches_the_training(
     assert cli.main(["train", "points", *words, "--figures-every", "64", "--stats", "a.npz"]) == 0
     during = given[0][3]
     assert (during.evaluate_every, during.evaluate_steps, during.metrics) == (640, (1, 8), ("energy",))
-    assert (during.figures_every, during.validate_every, during.stats) == (64, 0, Path("a.npz"))
+    assert (during.figures_every, during.validate_every, during.stats) == (64, None, Path("a.npz"))
     assert cli.main(["train", "points", "--evaluate-steps", "1,x"]) == 2
     assert "--evaluate-steps 1,x must be whole numbers separated by commas: 'x' is not." in capsys.readouterr().err

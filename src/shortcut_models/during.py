@@ -14,8 +14,9 @@ from shortcut_models.errors import InputError, check_at_least
 class During:
     """The intervals, and how samples are measured; 0 is never."""
 
-    validate_every: int = 0
-    """Images between losses of held-out batches, loss_valid in metrics.jsonl; 0 is never."""
+    validate_every: int | None = None
+    """Images between losses of held-out batches, loss_valid in metrics.jsonl; 0 is never. By default every 1,000
+    steps, of data in files that have a validation split."""
     figures_every: int = 0
     """Images between figures, in figures/ of the run folder; 0 is never."""
     evaluate_every: int = 0
@@ -40,7 +41,8 @@ class During:
     """Take an Inception file with another hash than the published one."""
 
     def __post_init__(self) -> None:
-        check_at_least("", self, {"validate_every": 0, "figures_every": 0, "evaluate_every": 0, "evaluate_count": 2})
+        least = {"figures_every": 0, "evaluate_every": 0, "evaluate_count": 2}
+        check_at_least("", self, least if self.validate_every is None else least | {"validate_every": 0})
         wrong = [steps for steps in self.evaluate_steps if steps < 1]
         if wrong or not self.evaluate_steps or len(set(self.evaluate_steps)) < len(self.evaluate_steps):
             given = ",".join(map(str, self.evaluate_steps))

@@ -16,6 +16,10 @@ class InputError(ValueError):
     """
 
 
+class NotHereError(InputError):
+    """A file of published weights is needed, and none of the places where it is looked for has it."""
+
+
 SMALLEST, LARGEST, MOST = 1.2e-38, 3.4e38, 2**31 - 1
 """What float32 keeps apart from 0 and from infinity, and what int32 holds: devices compute in these."""
 

@@ -26,7 +26,7 @@ from shortcut_models.runlog import RunLog
 from shortcut_models.state import State, Sums, average, decay_at, init_state, restore, shapes_of, stage_starts, to_parts
 from shortcut_models.terminal import Progress, StopSignal, telling
 from shortcut_models.tracking import Rename, Tracker
-from shortcut_models.visits import Validation, Visits
+from shortcut_models.visits import Visits
 
 
 def train(
@@ -94,7 +94,7 @@ def take_steps(
     encode, teaching = make_encode(config, layout), stage_starts(config)
     Progress.say("compiling the training step ...")
     step = compile_step(config, layout)
-    validation = Validation(config, layout, visits.during, make_gradient(config))
+    visits.validation.prepare(make_gradient(config))
     done, zeros = start, {name: np.zeros(2, np.float32) for name in state.totals}
     with RunLog(config, trackers, start) as log:
         finished = visits.make(start, state, log, stop)  # What was cut short goes on.
@@ -118,8 +118,8 @@ def take_steps(
                 log.saved = done
             if due:
                 state = state._replace(totals=jax.device_put(zeros, layout.placed.totals))
-            if validation.due(done):
-                log.tell(done, {"loss_valid": validation.loss(done, state)})
+            if visits.validation.due(done):
+                log.tell(done, {"loss_valid": visits.validation.loss(done, state)})
             if save:
                 checkpoints.save(done, to_parts(state))
             if visit and not stopping:

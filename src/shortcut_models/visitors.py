@@ -12,7 +12,7 @@ import numpy as np
 from shortcut_models import processes
 from shortcut_models.config import Config
 from shortcut_models.during import During
-from shortcut_models.errors import InputError
+from shortcut_models.errors import InputError, NotHereError
 from shortcut_models.evaluate import Plan, check_samples, measure_model, read_report
 from shortcut_models.figures import draw_figures
 from shortcut_models.files import write_json
@@ -21,6 +21,7 @@ from shortcut_models.metrics.references import sample_shape
 from shortcut_models.metrics.yardstick import Wish, choose_yardstick
 from shortcut_models.model import Model
 from shortcut_models.provenance import provenance
+from shortcut_models.terminal import Progress
 
 AT = "/steps="
 """Between the name of a metric and the budget that it was measured at, in metrics.jsonl."""
@@ -62,7 +63,7 @@ def make_visitors(config: Config, during: During, folder: Path, command: str) ->
     if during.evaluate_every:
         found.append(Evaluations(config, during, folder, command))
     if during.figures_every:
-        found.append(Figures(during.figures_every, folder))
+        found.append(Figures(config, during.figures_every, folder))
     return found
 
 
@@ -80,6 +81,7 @@ class Evaluations:
             inception=during.inception,
             any_inception=during.any_inception,
         )
+        config.data.codec.ready()  # Samples of latents are decoded to be measured.
         data, objective = config.data.shows(), config.objective
         self._yardstick = choose_yardstick(data, sample_shape(data), wish, objective.unconditional)
         check_samples("--evaluate-count", during.evaluate_count, self._yardstick.labels, config.model.num_classes)
@@ -134,8 +136,12 @@ class Figures:
 
     doing = "drawing figures"
 
-    def __init__(self, every: int, folder: Path) -> None:
+    def __init__(self, config: Config, every: int, folder: Path) -> None:
         self.every, self._run = every, folder
+        try:
+            config.data.codec.ready()  # Another VAE than that of the latents is refused now, and not after hours.
+        except NotHereError as error:
+            Progress.say(f"figures that show samples are left out: {error}")
 
     def _place(self, step: int) -> Path:
         return self._run / "figures" / f"step-{step}"

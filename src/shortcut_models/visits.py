@@ -25,14 +25,16 @@ from shortcut_models.state import State
 from shortcut_models.terminal import Progress, StopSignal
 from shortcut_models.visitors import Visitor, make_visitors
 
+USUAL = 1000
+"""Steps between losses of held-out batches, of data in files that have a validation split."""
+
 
 class Visits:
     """All visitors of a training; raises InputError for what cannot be measured, before anything is compiled."""
 
     def __init__(self, config: Config, layout: Layout, during: During, folder: Path, command: str) -> None:
         self.during, self._config, self._layout = during, config, layout
-        if during.validate_every and config.data.held_out is None:
-            raise InputError("--validate-every needs a held-out split, which these data do not have: leave it out.")
+        self.validation = Validation(config, layout, during.validate_every)
         self._visitors = make_visitors(config, during, folder, command)
         self._model: Model | None = None
 
@@ -81,19 +83,32 @@ class Visits:
 
 
 class Validation:
-    """The loss of held-out batches, one an interval; batch and noise follow from the step."""
+    """The loss of held-out batches, one an interval; batch and noise follow from the step.
 
-    def __init__(self, config: Config, layout: Layout, during: During, gradient: Callable[..., Any]) -> None:
-        self._config, self._layout, self._every = config, layout, during.validate_every
+    Raises InputError if the data have no held-out split, or one that does not fit; the `gradient` to compute it by
+    comes later.
+    """
+
+    def __init__(self, config: Config, layout: Layout, every: int | None) -> None:
+        data, self._config, self._layout = config.data, config, layout
+        if every is None:
+            every = USUAL * config.batch_size if hasattr(data, "path") and "validation" in data.splits else 0
+        self._every = every
+        if not every:
+            return
+        if data.held_out is None:
+            raise InputError("--validate-every needs a held-out split, which these data do not have: leave it out.")
+        rows = sharding.local_rows(layout.mesh, config.batch_size)
+        self._stored = batch_dataset(data.open(data.held_out), config.batch_size, config.seed, rows)
+
+    def prepare(self, gradient: Callable[..., Any]) -> None:
+        """Take the `gradient` of a training step, by which the loss is computed."""
         if not self._every:
             return
-        data = config.data
-        rows = sharding.local_rows(layout.mesh, config.batch_size)
-        self._stored = batch_dataset(data.open(data.held_out or "validation"), config.batch_size, config.seed, rows)
-        self._encode = make_encode(config, layout)
+        self._encode = make_encode(self._config, self._layout)
         # The gradient is not asked for, so that it is not computed.
         loss = lambda state, batch, index: gradient(state, batch, index)[1]["loss"]  # noqa: E731
-        self._sums = jax.jit(loss, out_shardings=sharding.replicated(layout.mesh))
+        self._sums = jax.jit(loss, out_shardings=sharding.replicated(self._layout.mesh))
 
     def due(self, step: int) -> bool:
         """Whether it is time after this step."""

@@ -82,7 +82,7 @@ def during(flags: dict[str, Any], config: "Config") -> "During":
 
     every = flags["eval_interval"] * config.batch_size
     found = During(
-        validate_every=flags["log_interval"] * config.batch_size if config.data.held_out else 0,
+        validate_every=flags["log_interval"] * config.batch_size if config.data.held_out else None,
         figures_every=every,
         evaluate_steps=BUDGETS,
         evaluate_count=COUNT,

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from shortcut_models.errors import InputError
+from shortcut_models.errors import InputError, NotHereError
 from shortcut_models.terminal import Progress
 
 _ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
@@ -43,7 +43,7 @@ def find(
 
     `flag` is what messages call the way to give `path`; `options` are more arguments of `hf_hub_download`: with
     `force_download`, the hub goes before its cache. Raises InputError if a place that was named holds no such file,
-    or no other place has it.
+    and NotHereError if none was named and no place has it.
     """
     if path is not None:
         return _local(Path(path), filename, flag or "the path")
@@ -55,7 +55,7 @@ def find(
         from huggingface_hub import constants
         from huggingface_hub.errors import LocalEntryNotFoundError
     except ImportError:
-        raise InputError(f"{filename} of {repository} is needed: give it with {ways}.") from None
+        raise NotHereError(f"{filename} of {repository} is needed: give it with {ways}.") from None
     asked: dict[str, Any] = {"revision": revision, **(options or {})}
     allowed = download and not constants.HF_HUB_OFFLINE
     try:
@@ -66,7 +66,7 @@ def find(
         except LocalEntryNotFoundError:
             if not allowed:
                 cache = asked.get("cache_dir") or constants.HF_HUB_CACHE
-                raise InputError(
+                raise NotHereError(
                     f"{filename} of {repository} is not in the hub's cache {cache}"
                     f"{', and HF_HUB_OFFLINE is set' if download else ''}: give the file with {ways}."
                 ) from None
@@ -76,7 +76,7 @@ def find(
     except InputError:
         raise
     except Exception as error:  # The network, the hub, permissions, a full disk: all end in the same advice.
-        raise InputError(
+        raise NotHereError(
             f"{filename} of {repository} cannot be had from the hub ({_reason(error)}): give the file with {ways}."
         ) from None
 
