@@ -394,7 +394,7 @@ def test_averaged_weights_are_measured_with_guidance_but_those_that_learnt_guide
     for name in guided.objectives:
         report_of(guided, tmp_path, name)
     common = (plan.base.data, (1, 2), 64)
-    assert asked.measured == [(*common, 2.0, {"labels": None}), (*common, 1.0, {"labels": None})]
+    assert asked.measured == [(*common, 2.0, {}), (*common, 1.0, {})]
     assert [(made["guidance"], made["count"], made["steps"], made["seed"]) for made in asked.pairs] == [
         (2.0, 32, 128, 3)
     ]

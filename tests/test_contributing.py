@@ -15,6 +15,11 @@ import pytest
 
 from shortcut_models import catalogue, cli
 
+# They go through the catalogue, and so must pass with what a reader has added.
+from tests import test_docs
+from tests.cli import test_settings
+from tests.networks import test_seam
+
 PAGE = Path(__file__).parents[1] / "CONTRIBUTING.md"
 TINY = "--max-steps 2 --batch-size 8 --optimizer.warmup-steps 1 --optimizer.schedule constant".split()  # noqa: SIM905
 SMALL = [*TINY, "--model.hidden-size", "8", "--model.depth", "1"]
@@ -78,6 +83,8 @@ def test_a_toy_objective_and_a_toy_metric(
     assert (kept["kind"], kept["scale"]) == ("huber", 0.1)
     assert cli.main([*train, "--help"]) == 0
     assert "Errors well above it count by their length" in " ".join(capsys.readouterr().out.split())
+    test_docs.test_the_table_of_objectives_is_the_catalogue()
+    test_settings.test_every_choice_can_be_set_and_shown()
 
     measure = follow("metric", tmp_path / "new", monkeypatch)
     assert cli.main([*(str(run) if word == "runs/points" else word for word in measure), "--count", "8"]) == 0
@@ -88,6 +95,8 @@ def test_a_toy_objective_and_a_toy_metric(
 def test_toy_data_and_a_toy_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = follow("data set", tmp_path / "new", monkeypatch)
     network = follow("network", tmp_path / "new", monkeypatch)
+    test_seam.test_a_network_fills_the_seam("sines")
+    test_settings.test_every_choice_can_be_set_and_shown()
     both = [*data, *network[network.index("--model") :]]  # Both new choices in one training, for its compile time.
     run = tmp_path / "run"
     assert cli.main([*both, *TINY, "--run-dir", str(run)]) == 0

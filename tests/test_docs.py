@@ -154,9 +154,10 @@ NEW = {"utils.py", *re.findall(r"(\w+\.py)`:$", (ROOT / "CONTRIBUTING.md").read_
 def test_the_table_of_objectives_is_the_catalogue() -> None:
     table = (ROOT / "README.md").read_text().split("| objective |")[1].split("\n\n")[0]
     listed = re.findall(r"^\| `([\w-]+)` \|", table, re.MULTILINE)
-    own = [name for name in catalogue.OBJECTIVES if not name.endswith("-original")]
+    # Those of the official code, each with its recipe there; a method that is new need not have a row.
+    own = [name.removesuffix("-original") for name in catalogue.OBJECTIVES if name.endswith("-original")]
     assert sorted(listed) == sorted(own)
-    assert {f"{name}-original" for name in own} <= set(catalogue.OBJECTIVES)
+    assert len(own) == 7
     for name in own:
         number = re.search(r"arXiv (\d+\.\d+)", catalogue.OBJECTIVES[name].about)
         row = next(line for line in table.splitlines() if f"`{name}`" in line)

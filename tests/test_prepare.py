@@ -49,7 +49,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 class Fake:
     """A VAE whose mean is the average of 8x8 pixels, and whose deviation is their largest."""
 
-    identity, dtype, scale = "fake", "float32", 0.5
+    identity, file_sha256, dtype, scale = "fake", "of its file", "float32", 0.5
 
     def encode(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         assert images.min() >= -1
@@ -283,6 +283,7 @@ def test_a_shard_that_another_part_is_writing_is_waited_for(
 def test_latents_are_moments_with_a_mirrored_copy(source: Path, tmp_path: Path) -> None:
     manifest = prepare(str(source), tmp_path / "out", size=16, vae=Fake())
     assert (manifest["shape"], manifest["vae"], manifest["count"]) == ([2, 2, 3], "fake", 20)
+    assert manifest["vae_file"] == "of its file"
     images = take(Folder(path=str(source), size=16).open(), np.arange(20))["image"].astype(np.float32) / 127.5 - 1
     data = Prepared(path=str(tmp_path / "out"), flip=True)
     assert data.shape == (2, 2, 3)

@@ -1,4 +1,4 @@
-"""Generative models that need one network call per image, and get better with more calls."""
+"""Generative models that draw an image in one network call, or in as many as you choose."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING

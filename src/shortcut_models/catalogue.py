@@ -53,7 +53,9 @@ DATA = {
 NETWORKS = {
     "dit": Entry("networks.dit:DiT", "diffusion transformer for images and latents (arXiv 2212.09748)"),
     "mlp": Entry("networks.mlp:MLP", "multilayer perceptron for points"),
-    "epsilon-dit": Entry("interop.epsilon_dit:EpsilonDiT", "a DiT that predicts noise, as a velocity: to sample only"),
+    "epsilon-dit": Entry(
+        "interop.epsilon_dit:EpsilonDiT", "a DiT that predicts noise, as a velocity: to sample only", offered=False
+    ),
 }
 
 OBJECTIVES = {
@@ -159,7 +161,7 @@ PRESETS = {
     "images64": Entry("presets.images64:PRESET", "your own pictures at 64x64: for a GPU"),
     "celebahq256-b": Entry("presets.celebahq256_b:PRESET", "CelebA-HQ 256 without labels, DiT-B, as in the paper"),
     "celebahq256-b-improved": Entry(
-        "presets.celebahq256_b_improved:PRESET", "the same with the remedies of docs/ladder.md: untried"
+        "presets.celebahq256_b_improved:PRESET", "the same with most remedies of docs/ladder.md: untried"
     ),
     "imagenet256-b": Entry("presets.imagenet256_b:PRESET", "ImageNet 256 by class, DiT-B, as in the paper"),
     "imagenet256-b-improved": Entry("presets.imagenet256_b_improved:PRESET", "the same with those remedies: untried"),

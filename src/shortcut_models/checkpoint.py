@@ -71,18 +71,13 @@ class Checkpoints:
             with suppress(Exception):  # It would raise once more what `wait` has raised.
                 self._orbax.close()
 
-    @property
-    def latest(self) -> int | None:
-        """Step of the newest whole checkpoint, or None."""
-        return newest(self._folder)
-
     def save(self, step: int, parts: Parts) -> None:
         """Copy the parts, pytrees of arrays, off the device and write them in the background.
 
         An error of an earlier save is raised here or by `wait`, never swallowed.
         """
         self.wait()
-        if not self._folder.is_dir():  # Or Orbax would make it anew, with nothing else of the run in it.
+        if not self._folder.is_dir():  # Or Orbax would make it again, with nothing else of the run in it.
             raise OSError(errno.ENOENT, os.strerror(errno.ENOENT), str(self._folder))
         with _oserror(self._folder / str(step)):
             self._saving = step, self._orbax.save_checkpointables_async(step, parts)
@@ -146,6 +141,11 @@ def check_path(folder: Path) -> None:
         raise InputError(
             f"checkpoints cannot be written to {path}, because /{path.split('/')[1]} is taken for the address of a "
             "service: choose another --run-dir, such as a symbolic link to it."
+        )
+    if "gs:" in path.split("/"):  # Orbax doubles the slash behind it.
+        raise InputError(
+            f"checkpoints cannot be written to {path}, because gs: is taken for the address of a service: choose "
+            "another --run-dir."
         )
 
 
@@ -229,7 +229,7 @@ def _told(checkpoint: Path) -> Iterator[None]:
             ) from error
         raise InputError(
             f"checkpoint {checkpoint} is damaged ({_cause(error)}): delete that folder to go on from the one before, "
-            "or start anew in another run folder."
+            "or start over in another run folder."
         ) from error
 
 

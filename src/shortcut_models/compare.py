@@ -34,6 +34,7 @@ from shortcut_models.files import hold, whole_file, write_json
 from shortcut_models.metrics.references import sample_shape
 from shortcut_models.metrics.yardstick import Wish, choose_yardstick
 from shortcut_models.objectives import Objective
+from shortcut_models.outputs import default_labels, say_if_untrained
 from shortcut_models.pairs import make_pairs
 from shortcut_models.provenance import provenance
 from shortcut_models.terminal import Progress
@@ -100,6 +101,10 @@ class Comparison:
             for steps in self.steps:
                 stages[-1].objective.jumps(steps)  # Raises if it cannot take as many.
             for config in stages:
+                if self.guidance != 1 and config.objective.unconditional:
+                    raise InputError(
+                        f"--guidance {self.guidance:g} pushes towards labels, but none is learnt from: leave it out."
+                    )
                 if self.guidance != 1 and not config.objective.trains_null_label:
                     raise InputError(
                         f"--guidance {self.guidance:g} needs models that learnt to answer without a label, but {name} "
@@ -221,8 +226,8 @@ def run(comparison: Comparison, folder: Path, name: str, seed: int, command: str
     model = load(stage)
     # What the guidance of its pairs has taught a method is not to be guided again.
     guidance = 1.0 if named(name).needs_pairs else comparison.guidance
-    labels = "none" if model.unconditional else None
-    found = evaluate(model, comparison.base.data, comparison.steps, comparison.count, guidance, labels=labels)
+    say_if_untrained(model.objective, guidance, comparison.steps)
+    found = evaluate(model, comparison.base.data, comparison.steps, comparison.count, guidance)
     report = {
         "objective": name,
         "seed": seed,
@@ -266,6 +271,7 @@ def draw_pairs(flow: Path, config: Config, count: int, guidance: float) -> dict[
         seed=config.seed,
         data=config.data,
         about=about,
+        labels=default_labels(model.unconditional),
     )
     rows = (1, *model.network.shape), (1,), (1,)
     x, t, d = (jax.ShapeDtypeStruct(shape, jnp.float32) for shape in rows)

@@ -66,6 +66,9 @@ class Config:
             raise InputError(f"ema_decay is {self.ema_decay}, but must be at least 0 and below 1.")
         if self.batch_size % self.accumulation:
             raise InputError(f"batch_size {self.batch_size} is not a multiple of accumulation {self.accumulation}.")
+        if self.model.only_samples:
+            kind = catalogue.kind_of(catalogue.NETWORKS, self.model)
+            raise InputError(f"network {kind} is for sampling imported weights alone: choose another --model.")
         self.objective.check(self.batch_size // self.accumulation, self.images)
         self._check_levels()
         if self.objective.needs_teacher and not self.start_from:
@@ -77,7 +80,8 @@ class Config:
         if self.optimizer.schedule == "cosine" and self.max_steps > end:
             raise InputError(
                 f"max_steps is {self.max_steps}, but the learning rate is 0 from step {end} on: "
-                f"set optimizer.decay_steps to {self.max_steps} as well."
+                f"set optimizer.decay_steps to {self.max_steps} as well, or, where a run has ended so, start a new one "
+                "from it: --start-from RUN --run-dir NEW."
             )
 
     @property

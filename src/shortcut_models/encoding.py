@@ -21,5 +21,7 @@ def make_encode(config: Config, layout: Layout) -> Callable[[dict[str, Array], A
         key = jax.random.fold_in(jax.random.fold_in(jax.random.key(config.seed), 2), index)
         return Batch(codec.encode(stored, key), stored["label"], stored.get("noise"))
 
-    # The codec's weights are an argument: closed over, they would be constants of the compiled program.
-    return partial(jax.jit(encode, out_shardings=sharding.batch_sharding(layout.mesh)), config.data.codec)
+    # The codec's weights are an argument: closed over, they would be constants of the compiled program. They are put
+    # on the devices once; NumPy's would cross to them at every step.
+    codec = jax.device_put(config.data.codec, sharding.replicated(layout.mesh))
+    return partial(jax.jit(encode, out_shardings=sharding.batch_sharding(layout.mesh)), codec)

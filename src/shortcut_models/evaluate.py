@@ -61,7 +61,8 @@ class Evaluation(NamedTuple):
 
     report: dict[str, Any]
     samples: dict[int, np.ndarray]
-    """For each budget, from the same noise: uint8 images (classes, H, W, C), one of each class; or the first points."""
+    """For each budget, from the same noise: uint8 images (classes, H, W, C), one of each class as far as those that are
+    drawn at once go; or the first points."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,16 +108,18 @@ def evaluate(
     Samples are drawn and measured in chunks: memory does not grow with their number, but for metrics that need all
     features. `metrics` are names of the catalogue, by default those of the data set, and `wishes` what else `Wish`
     has: a protocol, statistics, Inception. `labels` are balanced, drawn at random, in the proportions of the "data",
-    or "none" for samples of no class; by default as the metrics' protocols say. With `resume`, a folder of its own, an
-    evaluation that was killed goes on where it was and ends with the same numbers, if all is as it was: `model_key`
-    says which weights are measured. The folder is empty at the end.
+    or "none" for samples of no class; by default as the metrics' protocols say, and "none" of a model without labels.
+    With `resume`, a folder of its own, an evaluation that was killed goes on where it was and ends with the same
+    numbers, if all is as it was: `model_key` says which weights are measured. The folder is empty at the end.
 
     Raises InputError for unknown metrics or such as do not fit the samples, for fewer than two samples or fewer than
     classes, or if the classes of model and data differ.
     """
     wish = Wish(metrics=tuple(metrics or ()), labels=labels, **wishes)
     plan = Plan(budgets=tuple(budgets), count=count, guidance=guidance, seed=seed, seeds=seeds)
-    found = measure_model(model, choose_yardstick(data, sample_shape(data.shows()), wish), plan, resume, model_key)
+    unconditional = bool(getattr(model, "unconditional", False))  # Of what else samples, nothing says so.
+    yardstick = choose_yardstick(data, sample_shape(data.shows()), wish, unconditional)
+    found = measure_model(model, yardstick, plan, resume, model_key)
     assert found is not None, "nobody asked it to stop"
     return found
 

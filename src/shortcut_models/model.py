@@ -150,6 +150,11 @@ class Model:
         labels = np.atleast_1d(self._check_labels(labels))
         if labels.ndim != 1 or not len(labels):
             raise InputError(f"labels have shape {labels.shape}, but must be one or more integers in a row.")
+        if np.any(labels == self.null_label) and not self.objective.trains_null_label:
+            raise InputError(
+                f"label {self.null_label} stands for no label, without which this model never learnt to answer "
+                "(objective.label_dropout 0): ask for classes."
+            )
         check_whole("steps", steps, 1)
         check_whole("seed", seed, 0, 2**32 - 1)
         check_whole("first", first, 0, 2**32 - 1 - len(labels))
@@ -177,8 +182,14 @@ class Model:
         return np.moveaxis(np.concatenate(pieces), 0, int(path))
 
     def decode(self, x: ArrayLike, batch_size: int = 256) -> np.ndarray:
-        """From the network's range to what the data show: for images, float32 (n, H, W, C), about [-1, 1]."""
-        batches = sharding.spread(self._mesh, np.asarray(x, np.float32), batch_size)
+        """From x, (n, *network.shape), to what the data show: for images, float32 (n, H, W, C), about [-1, 1].
+
+        Raises InputError for x of another shape, and for latents whose VAE is not here.
+        """
+        x = np.asarray(x, np.float32)
+        if x.shape[1:] != self.network.shape or x.ndim != 1 + len(self.network.shape):
+            raise InputError(f"x has shape {x.shape}, but (n, {_comma(self.network.shape)}) is needed.")
+        batches = sharding.spread(self._mesh, x, batch_size)
         return np.concatenate([np.asarray(self._decode(self._codec, part))[:count] for part, count in batches])
 
     @cached_property

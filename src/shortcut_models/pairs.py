@@ -66,15 +66,18 @@ def make_pairs(
     settings["num_classes"] = model.num_classes
     settings = {"format": FORMAT, **about, "data": choice_json.to_json(catalogue.DATA, data.shows()), **settings}
     settings = json.loads(json.dumps(settings))  # As it is read back, to be compared.
-    done, spent = _start(folder, settings, (count, *model.noise(seed, 0, 1).shape[1:]))
+    done, spent = _done(folder, settings)
     began = time.monotonic()
     with tqdm(total=count, initial=done, unit="pair", desc="making pairs") as bar:
         for first in range(done, count, CHUNK):
             rows = np.arange(first, min(first + CHUNK, count))
             asked = np.where(labels == "none", model.num_classes, rows % model.num_classes).astype(np.int32)
-            _write(folder / "label.npy", first, asked)
-            _write(folder / "noise.npy", first, model.noise(seed, first, len(rows)))
-            _write(folder / "x.npy", first, model.sample(asked, steps, guidance, seed, first=first, batch_size=CHUNK))
+            noise = model.noise(seed, first, len(rows))
+            x = model.sample(asked, steps, guidance, seed, first=first, batch_size=CHUNK)
+            if not first:  # Only now: what the model refuses has left nothing.
+                _make_arrays(folder, settings, (count, *x.shape[1:]))
+            for name, array in (("label", asked), ("noise", noise), ("x", x)):
+                _write(folder / f"{name}.npy", first, array)
             seconds = spent + time.monotonic() - began
             write_json(folder / "pairs.json", {**settings, "done": int(rows[-1]) + 1, "seconds": seconds})
             bar.update(len(rows))
@@ -90,8 +93,8 @@ def _write(path: Path, first: int, rows: np.ndarray) -> None:
         os.fsync(file.fileno())
 
 
-def _start(folder: Path, settings: dict[str, Any], shape: tuple[int, ...]) -> tuple[int, float]:
-    """Number of pairs that are there, and the seconds that they took; makes the arrays if there are none."""
+def _done(folder: Path, settings: dict[str, Any]) -> tuple[int, float]:
+    """Number of pairs that are there, and the seconds that they took; raises InputError for others."""
     about: dict[str, Any] = {"done": 0, "seconds": 0.0}
     if is_pairs(folder):
         about = read_about(folder)
@@ -100,9 +103,12 @@ def _start(folder: Path, settings: dict[str, Any], shape: tuple[int, ...]) -> tu
             raise InputError(f"{folder} holds pairs made with other settings; choose another --out:{lines}")
     elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder} exists but holds no pairs: choose another --out, or empty it.")
-    if not about["done"]:
-        folder.mkdir(parents=True, exist_ok=True)
-        write_json(folder / "pairs.json", {**settings, **about})
-        for name, kind, size in (("x", "<f4", shape), ("noise", "<f4", shape), ("label", "<i4", shape[:1])):
-            np.lib.format.open_memmap(folder / f"{name}.npy", "w+", kind, size).flush()
     return about["done"], about["seconds"]
+
+
+def _make_arrays(folder: Path, settings: dict[str, Any], shape: tuple[int, ...]) -> None:
+    """The files of `shape[0]` pairs, none of which is there yet."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / "pairs.json", {**settings, "done": 0, "seconds": 0.0})
+    for name, kind, size in (("x", "<f4", shape), ("noise", "<f4", shape), ("label", "<i4", shape[:1])):
+        np.lib.format.open_memmap(folder / f"{name}.npy", "w+", kind, size).flush()

@@ -51,6 +51,11 @@ class Encoder(Protocol):
         ...
 
     @property
+    def file_sha256(self) -> str:
+        """Of the file that they were read from, which may hold the same weights in another precision."""
+        ...
+
+    @property
     def dtype(self) -> str:
         """What it computes in, which decides the bytes."""
         ...
@@ -247,6 +252,7 @@ class _Task:
             "class_names": class_names,
             "flip": getattr(self.data, "flip", False),
             "vae": None if self.vae is None else self.vae.identity,
+            "vae_file": None if self.vae is None else self.vae.file_sha256,
             "scale": None if self.vae is None else self.vae.scale,
             "latents": self.data.latents,
             "mirrored": self.mirror,

@@ -14,6 +14,7 @@ from shortcut_models.checkpoint import check_path, newest
 from shortcut_models.config import FREE_TO_CHANGE, Config
 from shortcut_models.config_json import FORMAT, differences, from_json, to_json
 from shortcut_models.data import Data
+from shortcut_models.data.unavailable import noted
 from shortcut_models.errors import InputError
 from shortcut_models.files import absolute, explained, find, write_json
 from shortcut_models.interop import hub
@@ -21,6 +22,9 @@ from shortcut_models.provenance import start
 from shortcut_models.tracking import Rename, Tracker, open_trackers
 
 Result = TypeVar("Result")
+
+PLACES = {"data.path", "data.vae"}
+"""Where the files of a run's data lie; they may move, if they stay the same."""
 
 LARGEST = 10_000_000
 """Bytes of run.json; thousands of starts need no more."""
@@ -93,6 +97,8 @@ def create_or_check(folder: Path, config: Config, command: str) -> None:
     different = differences(_found(old, folder), config)
     if "start_from" in different and _is_gone(different["start_from"][0]):
         different.pop("start_from")  # It was moved or removed meanwhile: this run has taken from it what it needs.
+    if not PLACES.isdisjoint(different) and data.get("identity") == config.data.identity():
+        different = {name: values for name, values in different.items() if name not in PLACES}  # They have moved.
     refused = [name for name in different if name not in FREE_TO_CHANGE]
     if refused:
         lines = "".join(f"\n  {name}: {different[name][0]} in the run, {different[name][1]} now" for name in refused)
@@ -155,9 +161,15 @@ def _told(error: Exception) -> str:
 
 
 def read_shown(folder: Path) -> Data:
-    """The data that a run's samples are to be compared with; where it trained on pairs, those may be gone."""
-    shown = read(folder).get("shows")
-    return read_config(folder).data.shows() if shown is None else choice_json.from_json(catalogue.DATA, shown, "data")
+    """The data that a run's samples are to be compared with; where it trained on pairs, those may be gone.
+
+    Of data that are no longer where they were, what the run noted of them, enough to sample and to decode.
+    """
+    about = read(folder)
+    names, shown = catalogue.DATA, about.get("shows")
+    data = read_config(folder).data.shows() if shown is None else choice_json.from_json(names, shown, "data")
+    known = about.get("known")
+    return data if data.is_here or known is None else choice_json.from_json(names, known, "known")
 
 
 def on_first_process(action: Callable[[], Result], otherwise: Result) -> Result:
@@ -172,8 +184,11 @@ def _create(path: Path, config: Config, command: str) -> None:
 
 
 def _write(path: Path, config: Config, starts: list[dict[str, Any]]) -> None:
-    shows = choice_json.to_json(catalogue.DATA, config.data.shows())
-    write_json(path, {"format": FORMAT, "config": to_json(config), "shows": shows, "starts": starts})
+    shown = config.data.shows()
+    about = {"shows": choice_json.to_json(catalogue.DATA, shown), "identity": config.data.identity()}
+    if hasattr(shown, "path") and shown.is_here:
+        about["known"] = choice_json.to_json(catalogue.DATA, noted(shown))
+    write_json(path, {"format": FORMAT, "config": to_json(config), **about, "starts": starts})
 
 
 def _first_format(data: dict[str, Any]) -> dict[str, Any]:

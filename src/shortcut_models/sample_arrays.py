@@ -52,7 +52,8 @@ def write_arrays(
         first, shape = processes.is_first(), (0,)
         done = _there(progress, key) if first else 0
         done = int(processes.from_first(np.int32(done)))
-        for start in tqdm(range(done, len(labels), CHUNK), unit="batch", disable=not first, initial=done // CHUNK):
+        turns = {"total": -(-len(labels) // CHUNK), "initial": done // CHUNK}
+        for start in tqdm(range(done, len(labels), CHUNK), unit="batch", disable=not first, **turns):
             rows = min(CHUNK, len(labels) - start)
             own, kept = processes.share(rows)
             part = labels[start + own.start : start + own.stop]

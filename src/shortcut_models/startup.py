@@ -8,7 +8,7 @@ from pathlib import Path
 TUNABLES = "GLIBC_TUNABLES"
 """With this, or a variable that begins with MALLOC_, a user sets the allocator up; then nothing is changed."""
 
-# XLA's CPU backend asks for the temporary memory of every execution anew. What is freed, glibc by default hands back
+# XLA's CPU backend asks for temporary memory at every execution. What is freed, glibc by default hands back
 # to the system if it is larger than 32 MiB; the system zeroes and maps it again for the next step, 4 KiB at a time: a
 # fifth to a quarter of the step of two blocks of S/2. So all of it is kept. `param`s as in glibc's malloc.h.
 KEEP_MEMORY = {
@@ -72,9 +72,11 @@ def start_processes() -> None:
 
     JAX_NUM_PROCESSES and JAX_PROCESS_ID complete it; on a cluster that JAX knows, they may be absent.
     """
+    if "JAX_COORDINATOR_ADDRESS" not in os.environ:
+        return
     import jax
 
-    if "JAX_COORDINATOR_ADDRESS" in os.environ and not jax.distributed.is_initialized():
+    if not jax.distributed.is_initialized():
         count, own = os.environ.get("JAX_NUM_PROCESSES"), os.environ.get("JAX_PROCESS_ID")
         jax.distributed.initialize(
             os.environ["JAX_COORDINATOR_ADDRESS"], int(count) if count else None, int(own) if own else None

@@ -13,6 +13,7 @@ from shortcut_models.data.digits import Digits
 from shortcut_models.data.glyphs import Glyphs
 from shortcut_models.data.layout import looks_like_image
 from shortcut_models.data.points import Points
+from tests.data.source_files import write
 
 
 def test_a_name_chooses_and_opens() -> None:
@@ -24,6 +25,36 @@ def test_a_name_chooses_and_opens() -> None:
 def test_what_is_neither_a_name_nor_a_path_is_refused_with_the_names() -> None:
     with pytest.raises(InputError, match=r"data 'digit' are neither a name nor a path that exists: .*digits, glyphs"):
         choose("digit")
+
+
+def test_a_name_that_lies_here_too_says_which_is_meant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "digits").mkdir()
+    assert choose("digits") == Digits()
+    write(tmp_path, "digits/figures/a.png")
+    for run in ("digits/run.json", "digits/figures/run.json"):
+        (tmp_path / run).touch()
+        assert choose("digits") == Digits()
+        (tmp_path / run).unlink()
+    with pytest.raises(
+        InputError, match=r"^data 'digits' are both .*: say ./digits for the path, or digits: for the data set\.$"
+    ):
+        choose("digits")
+    assert choose("digits:") == Digits()
+    assert choose("./digits") == folder.Folder(path="digits")
+
+
+def test_a_way_to_read_paths_wants_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert choose("fashion-mnist").place.startswith("/usr/share")  # pyrefly: ignore[missing-attribute]
+    for name in ("folder", "zip", "npz", "tfds", "tfds:"):
+        kind = name.removesuffix(":")
+        with pytest.raises(InputError, match=f"data '{name}' name only a way to read a path: .*, {kind}:PATH"):
+            choose(name)
+    assert choose("folder", Digits()) == folder.Folder()  # Settings may still say where they lie: --data.path.
+    for name in ("folder", "tfds"):
+        write(tmp_path, f"{name}/cat/1.png")
+        assert choose(name) == choose(name, Digits()) == folder.Folder(path=name)
 
 
 def test_settings_of_the_base_are_taken_over_where_they_fit() -> None:

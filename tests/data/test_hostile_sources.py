@@ -4,6 +4,7 @@ import gzip
 import inspect
 import io
 import json
+import os
 import shutil
 import struct
 import tarfile
@@ -19,9 +20,10 @@ from shortcut_models.data import choose, open_data
 from shortcut_models.data.decode import MAX_BYTES, BadImage
 from shortcut_models.data.huggingface import HuggingFace
 from shortcut_models.data.images import Images
+from shortcut_models.data.latents import RepaLatents
 from shortcut_models.data.zipped import Zip
 from shortcut_models.prepare import prepare
-from tests.data.source_files import GOLDEN, needs_pyarrow, png
+from tests.data.source_files import GOLDEN, needs_pyarrow, png, write
 
 
 def edm2(file: Path, labels: str) -> Path:
@@ -106,6 +108,41 @@ def test_an_npz_that_is_none(tmp_path: Path) -> None:
         open_data(npz(tmp_path / "flat.npz", IMAGES[:, :0]))
 
 
+def test_an_npz_whose_data_are_damaged_or_whose_header_lies(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), np.uint8)
+    np.savez_compressed(tmp_path / "flipped.npz", noise)
+    whole = bytearray((tmp_path / "flipped.npz").read_bytes())
+    whole[60:70] = b"\xff" * 10
+    (tmp_path / "flipped.npz").write_bytes(whole)
+    with zipfile.ZipFile(tmp_path / "large.npz", "w") as archive:
+        archive.writestr("arr_0.npy", npy_header((2**40, 50, 50, 3)))
+    for name in ("flipped", "large"):
+        with pytest.raises(InputError, match=rf"{name}.npz cannot be read \(.*\): copy it again"):
+            open_data(tmp_path / f"{name}.npz")
+
+
+def npy_header(shape: tuple[int, ...], dtype: str = "|u1") -> bytes:
+    """An .npy file that ends after its header."""
+    file = io.BytesIO()
+    np.lib.format.write_array_header_1_0(file, {"descr": dtype, "fortran_order": False, "shape": shape})
+    return file.getvalue()
+
+
+# --- Latents
+
+
+def test_a_latent_whose_header_lies_is_left_out(tmp_path: Path) -> None:
+    np.save(tmp_path / "img-mean-std-00000002.npy", np.ones((8, 4, 4), np.float32))
+    for number, side in enumerate((2**24, 2**40)):  # More than memory holds, and than NumPy counts.
+        (tmp_path / f"img-mean-std-0000000{number}.npy").write_bytes(npy_header((8, side, side), "<f4"))
+    data = choose(str(tmp_path), latents="repa")
+    assert isinstance(data, RepaLatents)
+    assert data.shape == (4, 4, 4)
+    for index in range(2):
+        with pytest.raises(BadImage, match="corrupt: no whole array of NumPy's"):
+            data.decode(data.records("train").read(index)[0])
+
+
 # --- Archives whose tables lie
 
 
@@ -173,11 +210,17 @@ def test_what_cannot_be_read_says_why(tmp_path: Path) -> None:
     (tmp_path / "a.tar.gz").write_bytes(gzip.compress(b"x"))
     (tmp_path / "texts").mkdir()
     (tmp_path / "texts" / "a.txt").touch()
+    write(tmp_path / "zips", "inner/b.zip", "pets.zip", "._pets.zip")
+    write(tmp_path, "one.png", "one")
     for place, message in (
         ("nowhere", "are neither a name nor a path that exists: the names are digits"),
         ("empty", "are an empty folder: name the one in which the images lie"),
         ("empty.zip", "are an empty file: copy it again"),
         ("a.tar.gz", "a.tar.gz is compressed by gzip: unpack it first"),
+        ("zips", "data '.*zips' hold inner/b.zip and 1 more, but no images: name that file, or unpack it"),
+        ("zips/inner", "hold b.zip, but no images: name that file, or unpack it"),
+        ("one.png", f"are one image file: name the folder in which the images lie, such as {tmp_path}"),
+        ("one", "are one image file"),
         ("texts", "hold no images, nor anything else that is read: KIND:PATH says why .* one of .*folder, zip, tfds"),
     ):
         with pytest.raises(InputError, match=message):
@@ -353,3 +396,32 @@ def test_parquet_images_may_come_without_a_path(tmp_path: Path) -> None:
     assert source[0]["image"].shape == (8, 8, 3)
     with pytest.raises(InputError, match=r"row 1 of .* is no image to use: missing: no image in this row"):
         source[1]
+
+
+@needs_pyarrow
+def test_a_row_that_names_a_file_reads_an_image_at_most(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import pyarrow as pa  # pyrefly: ignore[missing-import]
+    import pyarrow.parquet as pq  # pyrefly: ignore[missing-import]
+
+    write(tmp_path, "a.png", "elsewhere/only.png")
+    os.mkfifo(tmp_path / "pipe.png")
+    with (tmp_path / "large.png").open("wb") as file:
+        file.truncate(MAX_BYTES + 1)  # It takes no place on the disk.
+    odd = {
+        "pipe.png": "unreadable: .*pipe.png is no regular file",
+        "/dev/zero": "unreadable: /dev/zero is no regular file",
+        ".": "unreadable: .* is no regular file",
+        "large.png": f"too_large: {MAX_BYTES + 1} bytes",
+        "only.png": "missing: No such file",
+        "a\0.png": "missing: no path",
+    }
+    rows = [{"bytes": None, "path": path} for path in ("a.png", str(tmp_path / "a.png"), *odd)]
+    kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    pq.write_table(pa.table({"image": pa.array(rows, kind)}), tmp_path / "a.parquet")
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    for place in (tmp_path, tmp_path / "a.parquet"):
+        records = HuggingFace(path=str(place)).records("train")
+        assert records.read(0)[0] == records.read(1)[0] == (tmp_path / "a.png").read_bytes()
+        for index, message in enumerate(odd.values(), 2):
+            with pytest.raises(BadImage, match=message):
+                records.read(index)

@@ -13,6 +13,7 @@ from shortcut_models import InputError, cli
 from shortcut_models.data import choose, open_data
 from shortcut_models.data.huggingface import HuggingFace
 from shortcut_models.data.images import Images
+from shortcut_models.data.latents import Latents
 from shortcut_models.prepare import prepare
 from tests.data.source_files import GOLDEN, needs_pyarrow, png, write
 
@@ -24,6 +25,15 @@ def zipped(to: Path, names: dict[str, bytes], system: int = 3) -> Path:
             info.create_system = system
             archive.writestr(info, data)
     return to
+
+
+def write_latents(root: Path, count: int) -> list[Path]:
+    """Latents of ones, in a folder as the tools of EDM2 and REPA make it."""
+    files = [root / "00000" / f"img-mean-std-{number:08}.npy" for number in range(count)]
+    files[0].parent.mkdir(parents=True)
+    for file in files:
+        np.save(file, np.ones((8, 4, 4), np.float32))
+    return files
 
 
 def labels(place: object, split: str = "train") -> list[int]:
@@ -51,6 +61,27 @@ def test_a_zipped_folder_keeps_the_labels_of_its_dataset_json(inner: str, tmp_pa
     data = images(zipped(tmp_path / "a.zip", members))
     assert labels(tmp_path / "a.zip") == [2, 1]
     assert "whose dataset.json has the labels" in data.records("train").warnings[0]
+
+
+@pytest.mark.parametrize("text", ['{"name": "pets"}', "[]"])
+def test_a_dataset_json_of_another_tool_takes_no_classes_away(text: str, tmp_path: Path) -> None:
+    told = 'dataset.json holds no "labels" and is not used'
+    root = write(tmp_path / "pets", "cat/1.png", "dog/2.png")
+    (root / "dataset.json").write_text(text)
+    members = {name: (root / name).read_bytes() for name in ("cat/1.png", "dog/2.png", "dataset.json")}
+    flat = zipped(tmp_path / "flat.zip", members)
+    inside = zipped(tmp_path / "inside.zip", {f"pets/{name}": data for name, data in members.items()})
+    for place in (root, flat, inside):
+        assert (images(place).class_names, labels(place)) == (("cat", "dog"), [0, 1])
+        assert told in images(place).records("train").warnings
+    above = {**{f"pets/{name}": members[name] for name in ("cat/1.png", "dog/2.png")}, "dataset.json": text.encode()}
+    warnings = images(zipped(tmp_path / "above.zip", above)).records("train").warnings
+    assert warnings == [told, "all lies in one folder, 'pets': it is no class, the folders in it are"]
+    write_latents(tmp_path / "latents", 1)
+    (tmp_path / "latents" / "dataset.json").write_text(text)
+    latents = choose(str(tmp_path / "latents"), latents="repa")
+    assert isinstance(latents, Latents)
+    assert (latents.class_names, latents.records("train").warnings) == ((), [told])
 
 
 def test_what_a_dataset_json_names_and_is_not_there_is_left_out(tmp_path: Path) -> None:
@@ -161,12 +192,29 @@ def test_a_name_that_no_file_can_have_is_refused_in_a_sentence() -> None:
 
 
 def test_a_damaged_first_latent_is_left_out(tmp_path: Path) -> None:
-    files = [tmp_path / "latents" / "00000" / f"img-mean-std-{number:08}.npy" for number in range(3)]
-    files[0].parent.mkdir(parents=True)
-    for file in files:
-        np.save(file, np.ones((8, 4, 4), np.float32))
+    files = write_latents(tmp_path / "latents", 3)
     files[0].write_bytes(files[0].read_bytes()[:-4])
     found = choose(str(tmp_path / "latents"), latents="repa")
     assert found.shape == (4, 4, 4)
     manifest = prepare(found, tmp_path / "out", size=32, most_left_out=0.5)  # pyrefly: ignore[bad-argument-type]
     assert [bad["name"] for bad in manifest["left_out"]] == ["00000/img-mean-std-00000000.npy"]
+
+
+def test_latents_that_were_encoded_again_are_other_data(tmp_path: Path) -> None:
+    files = write_latents(tmp_path / "latents", 70)
+    (tmp_path / "latents" / "dataset.json").write_text('{"labels": null }')
+
+    def identity() -> str:
+        return choose(str(tmp_path / "latents"), latents="repa").identity()
+
+    found = [identity()]
+    np.save(files[0], np.zeros((8, 4, 4), np.float32))
+    found.append(identity())
+    (tmp_path / "latents" / "dataset.json").write_text('{ "labels": null}')
+    found.append(identity())
+    for file in files[1:]:
+        np.save(file, np.zeros((8, 4, 4), np.float32))
+    found.append(identity())
+    assert len(set(found)) == 4
+    files[0].unlink()
+    assert identity() not in found

@@ -8,6 +8,7 @@ import shutil
 import struct
 import sys
 import tarfile
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 
@@ -96,6 +97,17 @@ def test_damaged_idx_files(tmp_path: Path) -> None:
         file.write_bytes(data)
         with pytest.raises(InputError, match=message):
             open_data(root)
+    # No more is unpacked than the header names.
+    for packed in (gzip.compress(whole + b"?"), gzip.compress(whole + bytes(1 << 26), 1)):
+        file.write_bytes(packed)
+        tracemalloc.start()
+        with pytest.raises(InputError, match="holds more than 120 bytes, but should hold 6 x 5 x 4"):
+            open_data(root)
+        assert tracemalloc.get_traced_memory()[1] < 1 << 24
+        tracemalloc.stop()
+    file.write_bytes(gzip.compress(whole[:4] + b"\xff" * 12 + whole[16:]))
+    with pytest.raises(InputError, match="is truncated, it holds 120 bytes, but should hold 4294967295 x 4294967295 x"):
+        open_data(root)
     file.write_bytes(whole)
     write_idx(root / "train-labels-idx1-ubyte", np.zeros(5, np.uint8))
     with pytest.raises(InputError, match=r"has shape \(5,\), but its images have \(6, 5, 4\)"):

@@ -103,7 +103,7 @@ def test_a_value_out_of_range_is_refused_in_every_mode(
             "--dataset_name points: its items are 2 numbers, but the official code's network takes square images: name "
             "others.",
         ),
-        ("--dataset_name folder", "--dataset_name folder is a kind of data: say where they lie, as folder:PATH."),
+        ("--dataset_name folder", "data 'folder' name only a way to read a path: say which path, folder:PATH."),
     ],
 )
 def test_a_refusal_speaks_of_the_flags_that_were_typed(

@@ -42,7 +42,7 @@ COMMANDS = {
 HELP = """\
 usage: shortcut COMMAND ...
 
-Generative models that need one network call per image, and get better with more calls.
+Generative models that draw an image in one network call, or in as many as you choose.
 
 {commands}
 

@@ -13,7 +13,7 @@ usage: shortcut compare PRESET [--objectives A,B,...] [--steps 1,4,128] [--seeds
 
 Train each objective on equally many examples with the data, network and optimiser of PRESET, measure
 it, and write table.md, quality.png and samples.png. A method in two stages pays for both. Run again,
-the same command continues; started twice, the two share the work.
+the same command continues; two that are started on one folder share the work.
 
 {options}
   --SETTING VALUE             Change a setting of the preset for all, such as --model.hidden-size 96.
@@ -62,6 +62,9 @@ OURS = {
 """Flags that a comparison sets itself, and what to do instead."""
 
 
+MOST_SEEDS = 1000
+
+
 def run(words: list[str]) -> int:
     """Compare, and print the table."""
     if parsing.wants_help(words):
@@ -106,7 +109,10 @@ def _seeds(text: str) -> tuple[int, ...]:
     """A number of seeds, or the seeds themselves if there is a comma."""
     if "," in text:
         return parsing.whole_numbers("seeds", text, 0)
-    return tuple(range(parsing.whole_numbers("seeds", text, 1)[0]))
+    number = parsing.whole_numbers("seeds", text, 1)[0]
+    if number > MOST_SEEDS:
+        raise InputError(f"--seeds {number} asks for {number} trainings of each method: at most {MOST_SEEDS}.")
+    return tuple(range(number))
 
 
 def _help(words: list[str]) -> int:

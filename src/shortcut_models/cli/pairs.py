@@ -45,11 +45,15 @@ def run(words: list[str]) -> int:
     parsing.check_counts(given.steps, given.count)
 
     from shortcut_models import outputs, runs
+    from shortcut_models.files import absolute
+    from shortcut_models.interop import hub
     from shortcut_models.pairs import make_pairs
     from shortcut_models.weights import folder_of, load
 
     model = load(given.run, given.weights)
     data = runs.read_config(given.run).data if (given.run / "run.json").exists() else model.data
+    data = data if data.is_here else model.data
+    run = str(given.run) if hub.is_id(given.run) else absolute(given.run)  # From wherever it goes on.
     out = given.out or folder_of(given.run) / "pairs"
     make_pairs(
         model,
@@ -60,7 +64,7 @@ def run(words: list[str]) -> int:
         seed=given.seed,
         data=data,
         labels=given.labels or outputs.default_labels(model.unconditional),
-        about={"run": str(given.run), "run_step": model.step, "weights": given.weights},
+        about={"run": run, "run_step": model.step, "weights": given.weights},
     )
     print(f"{given.count} pairs in {given.steps} step{'s' * (given.steps > 1)} each: {out}")
     return 0

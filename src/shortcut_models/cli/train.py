@@ -48,18 +48,20 @@ def run(words: list[str]) -> int:
     if line is None:
         return _help([word for word in words if word not in parsing.HELP])
     preset = settings.check_preset(line.arguments, "train")
-    config = settings.resolve(preset, line, list(parsing.settings(Train))).finished()
     options = parsing.override(Train(), line)
+    if not options.dry_run:
+        from shortcut_models import startup
+
+        startup.start_processes()  # Before the settings: data with a VAE in front ask for the devices.
+    config = settings.resolve(preset, line, list(parsing.settings(Train))).finished()
 
     if options.dry_run:
         from shortcut_models.costs import describe
 
         print(describe(config))
         return 0
-    from shortcut_models import startup
     from shortcut_models.train import train
 
-    startup.start_processes()
     folder = options.run_dir or Path("runs") / preset.replace("/", "-")
     return train(config, folder, parsing.command_line("train", words), options)
 

@@ -77,7 +77,7 @@ def _read(path: Path) -> dict[str, np.ndarray]:
     except (SafetensorError, OSError, TypeError, AttributeError) as error:
         raise InputError(
             f"{path} cannot be read as a safetensors file ({str(error).rstrip('.')}): it is truncated, damaged, or of "
-            "another kind; fetch it anew."
+            "another kind; download it again."
         ) from None
 
 
@@ -109,7 +109,7 @@ def _check(path: Path, tensors: dict[str, np.ndarray], architecture: Architectur
         if tensors[name].shape != shape:
             raise InputError(f"{path} holds {name} in shape {tensors[name].shape}, but an SD-VAE has {shape}.")
         if not np.isfinite(tensors[name]).all():
-            raise InputError(f"{path} holds {name} with values that are no numbers: fetch it anew.")
+            raise InputError(f"{path} holds {name} with values that are no numbers: download it again.")
 
 
 def _config(path: Path) -> tuple[Architecture, float]:

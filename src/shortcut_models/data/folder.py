@@ -13,7 +13,16 @@ import numpy as np
 
 from shortcut_models.data.decode import BadImage, check_bytes
 from shortcut_models.data.images import Images, LeftOut
-from shortcut_models.data.layout import LABELS, Listing, canonical, common_folder, is_ignored, lay_out, looks_like_image
+from shortcut_models.data.layout import (
+    LABELS,
+    Listing,
+    canonical,
+    common_folder,
+    is_ignored,
+    lay_out,
+    looks_like_image,
+    read_labels,
+)
 from shortcut_models.errors import InputError
 
 
@@ -35,12 +44,13 @@ class Folder(Images):
             raise InputError(f"data folder {self.path} does not exist, or is no folder.")
         scan = Scan(Path(self.path))
         names = list(scan.images())
-        labels = Path(self.path, LABELS)
-        listings = lay_out(names, scan.folders, labels.read_bytes() if labels.is_file() else None)
+        file = Path(self.path, LABELS)
+        labels, odd = read_labels(file.read_bytes() if file.is_file() else None)
+        listings = lay_out(names, scan.folders, labels)
         first = next(iter(listings.values()))
         first.left_out.extend(scan.left_out)
-        first.warnings.extend(scan.warnings())
-        if not labels.is_file() and (above := common_folder(names)):
+        first.warnings.extend(odd + scan.warnings())
+        if labels is None and (above := common_folder(names)):
             first.warnings.append(
                 f"all lies in one folder, {above[:-1]!r}, which counts as one class: if the folders in it are the "
                 f"classes, name {Path(self.path, above)}"

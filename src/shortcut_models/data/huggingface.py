@@ -5,7 +5,9 @@ is ignored as everywhere here.
 """
 
 import json
+import os
 import re
+import stat
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
@@ -16,7 +18,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from shortcut_models.data.decode import BadImage
+from shortcut_models.data.decode import BadImage, check_bytes
 from shortcut_models.data.images import Images, LeftOut
 from shortcut_models.data.layout import SPLITS, canonical, numbered
 from shortcut_models.data.parquet_files import check_all_there, is_partial, parquet_folders, parquet_splits
@@ -120,6 +122,7 @@ class TableRecords(ABC):
 
     def __init__(self, data: HuggingFace, features: dict[str, Any]) -> None:
         self.left_out, self.warnings = [], []
+        self._beside = Path(data.path) if Path(data.path).is_dir() else Path(data.path).parent
         self.image = _column(data, features, "Image", data.image, "image")
         self.label = _column(data, features, "ClassLabel", data.label, "label", needed=False)
         self.class_names: tuple[str, ...] = ()
@@ -153,13 +156,26 @@ class TableRecords(ABC):
         if self.class_names and not (isinstance(label, int) and 0 <= label < len(self.class_names)):
             raise InputError(f"row {index} has label {label}: use another split, or --data.labels 0.")
         if image is not None and image.get("bytes") is None and image.get("path"):
-            try:
-                return Path(image["path"]).read_bytes(), label if self.class_names else 0
-            except OSError as error:
-                raise BadImage("missing", error.strerror or "not readable") from error
+            return _read_file(self._beside / image["path"]), label if self.class_names else 0
         if image is None or image.get("bytes") is None:
             raise BadImage("missing", "no image in this row")
         return image["bytes"], label if self.class_names else 0
+
+
+def _read_file(path: Path) -> bytes:
+    """A file that a row names in place of an image; raises BadImage unless it is a regular one of an image's size."""
+    try:
+        # Whoever made the data chose the path, and a device or a pipe would never end.
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise BadImage("unreadable", f"{path} is no regular file")
+        with path.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            check_bytes(size)
+            return file.read(size)
+    except OSError as error:
+        raise BadImage("missing", error.strerror or "not readable") from error
+    except ValueError as error:  # A path with a zero byte.
+        raise BadImage("missing", "no path that a file can have") from error
 
 
 def _column(

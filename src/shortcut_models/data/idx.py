@@ -2,6 +2,7 @@
 
 import gzip
 import hashlib
+import io
 import math
 import re
 import struct
@@ -20,6 +21,9 @@ from shortcut_models.errors import InputError
 
 MAGIC, GZIP = b"\0\0\x08", b"\x1f\x8b"
 """How a file of bytes begins, and how one that is compressed."""
+
+PART = 1 << 24
+"""Bytes that are read at once."""
 
 _NAME = re.compile(r"(?P<before>.*?)(?P<split>train|t10k|test)(?P<gap>[-_])images(?P<after>[-.]idx[34]-ubyte(\.gz)?)")
 
@@ -148,22 +152,36 @@ def _files(folder: Path) -> dict[str, tuple[Path, Path]]:
 def read_idx(path: Path) -> np.ndarray:
     """An array of bytes; raises InputError if the file is missing, damaged, or holds anything else."""
     try:
-        data = path.read_bytes()
-        data = gzip.decompress(data) if data.startswith(GZIP) else data
+        with path.open("rb") as stored:
+            packed = stored.read(len(GZIP)) == GZIP
+            stored.seek(0)
+            return _read_array(path, gzip.GzipFile(fileobj=stored) if packed else stored, packed)
     except EOFError:
         raise InputError(f"{path} is truncated, its gzip ends too early: copy it again.") from None
     except (OSError, zlib.error) as error:
         raise InputError(f"{path} cannot be read ({error}): copy it again.") from error
-    axes = data[3] if len(data) > 3 else 1
-    if not (MAGIC.startswith(data[:3]) or data == GZIP[:1]) or not 1 <= axes <= 4:
+
+
+def _read_array(path: Path, file: io.BufferedIOBase, packed: bool) -> np.ndarray:
+    """What the header names, and no more than one byte beyond: a small gzip may unpack to more than memory holds."""
+    head = file.read(4)
+    axes = head[3] if len(head) > 3 else 1
+    if not (MAGIC.startswith(head[:3]) or head == GZIP[:1]) or not 1 <= axes <= 4:
         raise InputError(f"{path} is no IDX file of bytes: copy it again.")
     start = 4 + 4 * axes
+    data = bytearray(head + file.read(start - len(head)))
     if len(data) < start:
         raise InputError(f"{path} is truncated, it holds {len(data)} bytes of its header: copy it again.")
     shape = struct.unpack(f">{axes}I", data[4:start])
-    stored, named = len(data) - start, math.prod(shape)
+    named = math.prod(shape)
+    # In parts, because the header may name more than there is, and more than memory holds.
+    while part := file.read(min(start + named + 1 - len(data), PART)):
+        data += part
+    stored = len(data) - start
     if stored != named:
-        odd = f"is truncated, it holds {stored} bytes" if stored < named else f"holds {stored} bytes"
+        odd = f"is truncated, it holds {stored} bytes"
+        if stored > named:
+            odd = f"holds more than {named} bytes" if packed else f"holds {path.stat().st_size - start} bytes"
         raise InputError(f"{path} {odd}, but should hold {' x '.join(map(str, shape))}: copy it again.")
     return np.frombuffer(data, np.uint8, offset=start).reshape(shape)
 

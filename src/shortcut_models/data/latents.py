@@ -18,7 +18,7 @@ import numpy as np
 
 from shortcut_models.data.base import Data, whole_path
 from shortcut_models.data.decode import BadImage, Decoded
-from shortcut_models.data.layout import LABELS, Listing, lay_out
+from shortcut_models.data.layout import LABELS, Listing, lay_out, read_labels
 from shortcut_models.data.zipped import Archive
 from shortcut_models.errors import InputError
 
@@ -29,6 +29,9 @@ _STEM = "img-mean-std-"
 
 TOOLS = ("edm2", "repa")
 """Those that encode latents in this form."""
+
+DIGESTED = 64
+"""Latents of a folder whose contents tell it from others."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,8 +66,11 @@ class Latents(Data):
         found = [name for name in self._archive.names if _is_latent(name)]
         if not found:
             raise InputError(f"{self.path} holds no latents: they are called {_STEM}00000000.npy and so on.")
-        labels = self._archive.labels()
-        return lay_out(found, labels=b'{"labels": null}' if labels is None else labels)["train"]
+        labels, odd = read_labels(self._archive.labels())
+        # Their folders, such as 00000, are no classes.
+        listing = lay_out(found, labels=labels or {})["train"]
+        listing.warnings.extend(odd)
+        return listing
 
     def records(self, split: str) -> "LatentRecords":
         """All of them, sorted by name."""
@@ -78,8 +84,11 @@ class Latents(Data):
     def decode(self, data: bytes | np.ndarray) -> Decoded:
         """Mean and, behind it, deviation of a record, float32 (h, w, 2 c); raises BadImage."""
         try:
-            moments = data if isinstance(data, np.ndarray) else np.load(io.BytesIO(data), allow_pickle=False)
-        except (OSError, ValueError, EOFError) as error:
+            if isinstance(data, np.ndarray):
+                moments = data
+            else:
+                moments = np.lib.format.read_array(io.BytesIO(data), allow_pickle=False)
+        except Exception as error:  # Headers end in ValueError, MemoryError, OverflowError, tokenize.TokenError ...
             raise BadImage("corrupt", "no whole array of NumPy's") from error
         if moments.ndim != 3 or moments.shape[0] % 2 or moments.dtype != np.float32:
             raise BadImage("mode", f"{moments.dtype} {moments.shape}: mean and deviation are float32 (8, h, w)")
@@ -125,7 +134,7 @@ class Latents(Data):
         return ("frechet-pixels8x8",)
 
     def identity(self) -> str:
-        """Names and sizes, and which tool's they are."""
+        """Names, sizes and contents, as far as those are read for it, and which tool's they are."""
         digest = hashlib.sha256(repr((type(self).__name__, self.labels)).encode())
         for line in self._archive.lines():
             digest.update(os.fsencode(line) + b"\n")
@@ -179,6 +188,19 @@ class _Tree:
     def lines(self) -> Iterable[str]:
         for name in self.names:
             yield f"{name} {(self._root / name).stat().st_size}"
+        # All latents have one size, so that only contents tell those encoded again; but to read a million files would
+        # take hours, and another encoder changes every one of them: a few, spread evenly, show it.
+        latents = list(filter(_is_latent, self.names))
+        count = min(DIGESTED, len(latents))
+        spread = [latents[number * len(latents) // count] for number in range(count)]
+        for name in [*spread, *([LABELS] if LABELS in self.names else [])]:
+            yield f"{name} {self._digest(name)}"
+
+    def _digest(self, name: str) -> str:
+        try:
+            return hashlib.sha256(self.read(name)).hexdigest()
+        except OSError:
+            return "unreadable"
 
 
 class LatentRecords:

@@ -8,6 +8,7 @@ import json
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
+from typing import Any
 
 import numpy as np
 
@@ -81,8 +82,10 @@ def looks_like_image(name: str, head: bytes = b"") -> bool:
     return suffix in SUFFIXES if suffix else head.startswith(magic)
 
 
-def lay_out(names: Iterable[str], folders: Iterable[str] = (), labels: bytes | None = None) -> dict[str, Listing]:
-    """The listing of each split: of image files by name, folders that may be empty, and a dataset.json.
+def lay_out(
+    names: Iterable[str], folders: Iterable[str] = (), labels: dict[str, Any] | None = None
+) -> dict[str, Listing]:
+    """The listing of each split: of image files by name, folders that may be empty, and labels from `read_labels`.
 
     Data without splits are "train" alone. Raises InputError for labels that cannot be right.
     """
@@ -162,15 +165,28 @@ def _doubts(classes: list[str], used: set[str]) -> list[str]:
     return found
 
 
-def _labelled(names: list[str], text: bytes) -> Listing:
-    """Labels by name, as EDM2 and StyleGAN write them."""
+def read_labels(text: bytes | None) -> tuple[dict[str, Any] | None, list[str]]:
+    """Labels by name from a dataset.json, {} if it says that there are none; and warnings.
+
+    None without the file, and for another tool's, which is not used. Raises InputError if it is damaged.
+    """
+    if text is None:
+        return None, []
     try:
-        pairs = json.loads(text).get("labels")
-        given = {} if pairs is None else {str(name): label for name, label in pairs}
-    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+        held = json.loads(text)
+        # EDM2 and StyleGAN always write the key, with null where there are no labels.
+        if not isinstance(held, dict) or "labels" not in held:
+            return None, [f'{LABELS} holds no "labels" and is not used']
+        pairs = held["labels"]
+        return {} if pairs is None else {str(name): label for name, label in pairs}, []
+    except (ValueError, TypeError, RecursionError) as error:
         raise InputError(
             f'{LABELS} is damaged ({error}): it should hold {{"labels": [[name, label], ...]}}.'
         ) from error
+
+
+def _labelled(names: list[str], given: dict[str, Any]) -> Listing:
+    """Labels by name, as EDM2 and StyleGAN write them."""
     if not given:
         return Listing(names, np.zeros(len(names), np.int32))
     missing = [name for name in names if name not in given]

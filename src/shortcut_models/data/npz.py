@@ -64,9 +64,9 @@ class NpzRecords:
                     raise InputError(f"{path} holds {', '.join(names)}, but images are expected as arr_0.")
                 self.images = stored["arr_0"]
                 labels = stored["arr_1"] if "arr_1" in names else None
-        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-            if isinstance(error, InputError):
-                raise
+        except InputError:
+            raise
+        except Exception as error:  # Damage ends in zlib.error, MemoryError, BadZipFile, NotImplementedError ...
             raise InputError(f"{path} cannot be read ({error}): copy it again.") from error
         if (
             self.images.ndim != 4

@@ -12,27 +12,31 @@ from shortcut_models.data.base import Data, Source, describe
 from shortcut_models.data.compressed import compressed_tars, refuse_compressed
 from shortcut_models.data.crop import Crop
 from shortcut_models.data.images import check_crop, check_size
+from shortcut_models.data.layout import is_ignored, looks_like_image
 from shortcut_models.errors import InputError
 from shortcut_models.files import explained
 
 OWN = {"path", "names", "prefix", "flip"}
 """Fields that say which data they are, or what is right for those alone: other data do not take them over."""
 
+ARCHIVES = (".zip", ".tar")
+"""Suffixes of files that may hold the images of the folder in which they lie."""
+
 
 def choose(name_or_path: str | Path, base: Data | None = None, latents: str = "") -> Data:
     """The data of this name in the catalogue, or those that lie at this path: `KIND:PATH` says how to read them.
 
-    `latents` says whose tool encoded latents, "edm2" or "repa", where the files do not. Settings of `base`
-    that differ from its class's defaults are taken over where the chosen data have such a field, all but
-    those in `OWN`. Raises InputError for what is neither a name nor a path that exists, or can be read in
-    several ways or in none.
+    Where both are there, `NAME:` is the data set and `./NAME` the path. `latents` says whose tool encoded latents,
+    "edm2" or "repa", where the files do not. Settings of `base` that differ from its class's defaults are taken over
+    where the chosen data have such a field, all but those in `OWN`. Raises InputError for what is neither a name nor a
+    path that exists, is both, or can be read in several ways or in none.
     """
     place = os.fspath(name_or_path)
     kind, _, rest = place.partition(":")
     if not place:
         raise InputError("no data are named: say which, by a name or a path.")
-    if place in catalogue.DATA:
-        chosen = _named(place)
+    if kind in catalogue.DATA and not rest:
+        chosen = _by_name(place, kind, base, latents)
     elif "://" in place:
         raise InputError(f"data {place!r} lie on a remote store, which is not read: copy them here, or mount it.")
     elif rest and kind in catalogue.DATA:
@@ -44,6 +48,37 @@ def choose(name_or_path: str | Path, base: Data | None = None, latents: str = ""
     if latents and chosen.latents != latents:
         raise InputError(f"--latents {latents} does not fit {place!r}, which is read as {_kind(chosen)}: leave it out.")
     return dataclasses.replace(chosen, **_settings(base, chosen)) if base is not None else chosen
+
+
+def _by_name(place: str, name: str, base: Data | None, latents: str) -> Data:
+    """What `NAME` stands for, or `NAME:`, which never is what lies here; raises InputError if it may be either.
+
+    The name of a kind, such as `folder`, stands for what lies here. Else a path has to follow it, unless there is a
+    `base`, whose user may say the path in a flag of its own.
+    """
+    found, here = _named(name), f"./{name}"
+    is_here = place == name and _holds_data(here)
+    if found.unnamed and is_here:
+        return recognise(here, latents)
+    if found.unnamed and base is None:
+        raise InputError(f"data {place!r} name only a way to read a path: say which path, {name}:PATH.")
+    if is_here:
+        raise InputError(
+            f"data {place!r} are both the name of a data set and a path here: say {here} for the path, or {name}: for "
+            "the data set."
+        )
+    return found
+
+
+def _holds_data(place: str) -> bool:
+    """Whether anything is recognised at a path; a run, or a folder of runs, holds images that are none to train on."""
+    path = Path(place)
+    if not path.exists() or any(next(path.glob(runs), None) for runs in ("run.json", "*/run.json")):
+        return False
+    try:
+        return any(cls.recognise(place) for cls in _classes())
+    except InputError:  # Damaged or half-built data are meant to be data too.
+        return True
 
 
 def _named(name: str) -> Data:
@@ -95,18 +130,30 @@ def _why_none(path: Path) -> str:
     if path.is_dir():
         if not any(path.iterdir()):
             return "are an empty folder: name the one in which the images lie."
+        if archives := _archives(path):
+            others = f" and {len(archives) - 1} more" if len(archives) > 1 else ""
+            return f"hold {archives[0]}{others}, but no images: name that file, or unpack it."
         what = "hold no images, nor anything else that is read"
     else:
         with path.open("rb") as file:
-            head = file.read(4)
+            head = file.read(16)
         if not head:
             return "are an empty file: copy it again."
         if head[:2] == b"\x1f\x8b":
             return "are a file compressed by gzip: unpack it first."
-        if head == b"PK\3\4" and not zipfile.is_zipfile(path):
+        if head.startswith(b"PK\3\4") and not zipfile.is_zipfile(path):
             return "are a zip without its end, so it is cut short: copy it again."
+        if looks_like_image(path.name, head):
+            return f"are one image file: name the folder in which the images lie, such as {path.parent}."
         what = "are a file of no kind that is read"
     return f"{what}: KIND:PATH says why one kind does not fit, with KIND one of {', '.join(_kinds())}."
+
+
+def _archives(path: Path) -> list[Path]:
+    """Archives in a folder or one below it, without the folder's own name."""
+    files = (file for pattern in ("*", "*/*") for file in path.glob(pattern))
+    found = [file for file in files if file.suffix.lower() in ARCHIVES and not is_ignored(file.name)]
+    return sorted(file.relative_to(path) for file in found)
 
 
 def _kinds() -> Iterator[str]:

@@ -1,6 +1,6 @@
 """From a source to batches: batch k is a pure function of (seed, k), so resuming needs one integer.
 
-Grain shuffles every epoch anew and lets batches cross epochs, so no image is dropped. The order is
+Grain shuffles every epoch differently and lets batches cross epochs, so no image is dropped. The order is
 drawn for the global batch, of which each process then reads its own rows: the data do not change
 with the number of processes or threads. Images stay uint8: they are scaled on the device.
 """

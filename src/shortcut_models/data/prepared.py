@@ -106,6 +106,11 @@ class Prepared(Data):
         return manifest
 
     @property
+    def is_here(self) -> bool:
+        """Whether what was prepared is where it was; or nothing says yet where that is."""
+        return not self.path or Path(self.path, MANIFEST).is_file()
+
+    @property
     def splits(self) -> tuple[str, ...]:
         """Train, whatever split of the source it was, and the folders below."""
         below = Path(self.path).iterdir() if Path(self.path).is_dir() else ()
@@ -316,7 +321,7 @@ class ShardSource:
         if (name, number) not in self._mapped:
             path = self._folder / f"{self._files[name]}-{number:05}.npy"
             array = map_array(path, self._shape_of(name, self._counts[number]), DTYPES[name])
-            self._mapped[name, number] = memoryview(array).cast("B")
+            self._mapped[name, number] = array.data.cast("B")
         return self._mapped[name, number]
 
     def _shape_of(self, name: str, count: int) -> tuple[int, ...]:

@@ -10,6 +10,9 @@ from shortcut_models.data.base import Data, Source
 from shortcut_models.data.latents import codec_of
 from shortcut_models.errors import InputError
 
+MOST_NAMES = 30_000
+"""Names of classes that are noted; a run's run.json is not to outgrow what is read of it."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Unavailable(Data):
@@ -37,7 +40,9 @@ class Unavailable(Data):
     def open(self, split: str = "train") -> Source:
         """Raises InputError: there is nothing to open."""
         del split
-        raise InputError("the data of this model did not come with it: name data of your own with --data.")
+        raise InputError(
+            "the data of this model did not come with it, or are no longer where they were: name them with --data."
+        )
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -65,6 +70,17 @@ class Unavailable(Data):
     def identity(self) -> str:
         """The same for all models that came without data of this shape."""
         return f"unavailable {self.x_shape} {self.classes}"
+
+
+def noted(data: Data) -> Unavailable:
+    """What a run notes of its data: enough to sample and decode by when they are no longer where they were."""
+    names, codec = data.class_names, data.codec
+    about: dict[str, Any] = {"x_shape": data.shape, "classes": data.num_classes}
+    about["names"] = names if len(names) <= MOST_NAMES else ()
+    for name, field in (("latent_scale", "scale"), ("encoded_by", "encoded_by")):
+        if hasattr(codec, field):
+            about[name] = getattr(codec, field)
+    return Unavailable(**about, vae_identity=codec.identity if "latent_scale" in about else "")
 
 
 def what_is_known(shape: tuple[int, ...], classes: int, about: dict[str, Any]) -> Unavailable:

@@ -26,6 +26,7 @@ from shortcut_models.data.layout import (
     is_ignored,
     lay_out,
     looks_like_image,
+    read_labels,
 )
 from shortcut_models.errors import InputError
 
@@ -56,10 +57,12 @@ class Zip(Images):
         tops = {f"{name.split('/', 1)[0]}/" for name in images}
         inner = next(iter(tops)) if len(tops) == 1 else ""
         above = inner if LABELS not in names and f"{inner}{LABELS}" in names else ""
-        labels = self._archive.labels(above)
-        above = above or (common_folder(images) if labels is None else "")
+        labels, odd = read_labels(self._archive.labels(above))
+        if labels is None:
+            above = common_folder(images)
         inside, below = ([n.removeprefix(above) for n in all_ if n.startswith(above)] for all_ in (images, folders))
         listings = lay_out(inside, below, labels)
+        next(iter(listings.values())).warnings.extend(odd)
         if above:
             for listing in listings.values():
                 listing.names = [above + name for name in listing.names]

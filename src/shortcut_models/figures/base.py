@@ -91,7 +91,7 @@ class Given:
         """Examples in the network's range, and the labels that the network knows them by."""
         # Another stream than that of samples, or the first example would be paired with its own encoder's noise.
         key = jax.random.fold_in(jax.random.fold_in(jax.random.key(self.seed), ENCODING), ENCODING)
-        codec, parts, labels = self.model.data.codec, [], []
+        codec, parts, labels = jax.device_put(self.model.data.codec), [], []
         for start in range(0, len(indices), PIECE):
             stored = take(self.source(split), indices[start : start + PIECE])
             labels.append(stored.pop("label"))

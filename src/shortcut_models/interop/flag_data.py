@@ -68,10 +68,7 @@ def _named(name: str) -> Any:
             f"--dataset_name {name}: latents are read from a folder that `shortcut prepare SOURCE OUT --size 256 "
             "--vae FILE` wrote: give its path."
         )
-    data = opening.choose("imagenet256" if not known and "imagenet256" in name else name)
-    if data.unnamed:
-        raise InputError(f"--dataset_name {name} is a kind of data: say where they lie, as {name}:PATH.")
-    return data
+    return opening.choose("imagenet256" if not known and "imagenet256" in name else name)
 
 
 def _has_mirrored(data: Any) -> bool:

@@ -110,7 +110,8 @@ def check_metrics(metrics: Sequence[Metric], shape: tuple[int, ...]) -> None:
     names = [metric.name for metric in metrics]
     if not names:
         raise InputError(
-            "no metric is chosen, and the data have none by default, or did not come with the model: name metrics "
+            "no metric is chosen, and the data have none by default, did not come with the model, or are no longer "
+            "where they were: name metrics "
             "(--metrics or --protocol), or the data to compare with (--data)."
         )
     twice = next((name for name in names if names.count(name) > 1), None)

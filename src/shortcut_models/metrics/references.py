@@ -101,7 +101,8 @@ def is_stored_grey(source: Source, indices: Int[np.ndarray, " count"]) -> bool:
 
 def is_grey(source: Source) -> bool:
     """Whether images have no colour, however they are stored; as `PROBED` of them tell."""
-    images = (np.asarray(source[int(index)]["image"]) for index in _spread(np.arange(len(source))))
+    examples = (source[int(index)] for index in _spread(np.arange(len(source))))
+    images = (np.asarray(example["image"] if "image" in example else example["x"]) for example in examples)
     return all((image == image[..., :1]).all() for image in images)
 
 

@@ -103,7 +103,7 @@ def read_stats(path: Path, protocol: str | None = None) -> Statistics:
     if recorded and protocol and recorded != protocol:
         raise InputError(
             f"{path} was made under the protocol {recorded}, not {protocol}: numbers of two protocols do not compare; "
-            "make statistics anew with `shortcut stats`."
+            "compute them again with `shortcut stats`."
         )
     if not (recorded or protocol):
         raise InputError(
@@ -148,7 +148,7 @@ def reference_of(statistics: Statistics, metric: Metric) -> Reference | None:
     if network is not None and made_by and made_by != network.sha256:
         raise InputError(
             f"{statistics.path} was made with another Inception (SHA-256 {made_by[:12]}) than this one "
-            f"({network.sha256[:12]}): make statistics anew with `shortcut stats`."
+            f"({network.sha256[:12]}): compute them again with `shortcut stats`."
         )
     return Reference(f"statistics of {statistics.path.name}", statistics.count, sums)
 
@@ -189,7 +189,7 @@ def _about(path: Path, found: dict[str, np.ndarray]) -> dict[str, Any]:
             wrong = f"its {false[0]} is {value}, but must be {FACTS[false[0]][0]}"
     except (TypeError, ValueError, RecursionError):
         pass
-    raise InputError(f"{path} does not say of itself what `shortcut stats` writes ({wrong}): make it anew.")
+    raise InputError(f"{path} does not say of itself what `shortcut stats` writes ({wrong}): make it again.")
 
 
 def _gaussian(path: Path, found: dict[str, np.ndarray], mean: str, sigma: str, size: int) -> Sums:

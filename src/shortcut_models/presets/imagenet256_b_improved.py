@@ -1,4 +1,4 @@
-"""As imagenet256-b, with the remedies of docs/ladder.md: nobody has trained it yet.
+"""As imagenet256-b, with most of the remedies of docs/ladder.md: nobody has trained it yet.
 
     shortcut train imagenet256-b-improved
 

@@ -4,7 +4,8 @@
     shortcut train images32 --data OUT
     shortcut sample runs/images32 --steps 1
 
-The number of classes follows from the data. For two patient CPU cores, or a GPU.
+The number of classes follows from the data. Cost: 8.9e15 operations in all, by --dry-run, for two patient CPU
+cores, or a GPU; not yet run.
 """
 
 from shortcut_models.config import Config

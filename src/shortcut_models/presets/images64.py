@@ -4,7 +4,8 @@
     shortcut train images64 --data OUT
     shortcut sample runs/images64 --steps 1
 
-The number of classes follows from the data. For a GPU; not yet run on one.
+The number of classes follows from the data. Cost: 6.4e16 operations in all, by --dry-run, for a GPU; not yet
+run.
 """
 
 from shortcut_models.config import Config

@@ -12,6 +12,8 @@ from safetensors.numpy import load_file
 
 from shortcut_models import sharding
 
+EXACT = lax.Precision.HIGHEST
+"""In float32 on every device: by default GPUs and TPUs round products, and a metric would depend on the device."""
 Weights = dict[str, Array]
 Images = Float[Array, "batch height width channels"]
 
@@ -21,15 +23,21 @@ def hidden_features(weights: Weights, images: Images, strides: tuple[int, ...]) 
     x = images
     for number, stride in enumerate(strides, start=1):
         x = lax.conv_general_dilated(
-            x, weights[f"conv{number}.kernel"], (stride, stride), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+            x,
+            weights[f"conv{number}.kernel"],
+            (stride, stride),
+            "SAME",
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+            precision=EXACT,
         )
         x = jax.nn.relu(x + weights[f"conv{number}.bias"])
-    return jax.nn.relu(x.reshape(len(x), -1) @ weights["dense.kernel"] + weights["dense.bias"])
+    x = jnp.matmul(x.reshape(len(x), -1), weights["dense.kernel"], precision=EXACT)
+    return jax.nn.relu(x + weights["dense.bias"])
 
 
 def logits(weights: Weights, hidden: Float[Array, "batch features"]) -> Float[Array, "batch classes"]:
     """Unnormalised log-probabilities of the classes from the features."""
-    return hidden @ weights["logits.kernel"] + weights["logits.bias"]
+    return jnp.matmul(hidden, weights["logits.kernel"], precision=EXACT) + weights["logits.bias"]
 
 
 @cache
