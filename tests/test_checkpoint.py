@@ -235,6 +235,7 @@ def test_a_folder_is_read_from_beside_it(saved: Path, tmp_path: Path, monkeypatc
     [
         ("/runs/back\\slash/checkpoints", "holds a backslash"),
         ("/runs/\udcff/checkpoints", "whose name is not UTF-8"),
+        ("/runs/gs:/checkpoints", "gs: is taken for the address of a service"),
         ("/s3/runs/checkpoints", "/s3 is taken for the address of a service"),
     ],
 )

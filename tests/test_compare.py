@@ -16,6 +16,7 @@ import pytest
 from PIL import Image
 
 from shortcut_models import InputError, catalogue, cli, runs, sharding
+from shortcut_models import compare as comparing
 from shortcut_models.cli.compare import _seeds
 from shortcut_models.compare import METHODS, PAIR_STEPS, Comparison, compare, run, spread, table, training_cost
 from shortcut_models.config import Config
@@ -327,6 +328,8 @@ def test_a_number_of_seeds_counts_from_zero() -> None:
     assert _seeds("3") == (0, 1, 2)
     assert _seeds("5,") == (5,)
     assert _seeds("2,7") == (2, 7)
+    with pytest.raises(InputError, match="--seeds 4294967296 asks for 4294967296 trainings of each method"):
+        _seeds("4294967296")
 
 
 def test_the_time_of_a_training_is_its_images_at_the_rate_last_measured(tiny: Config, tmp_path: Path) -> None:
@@ -385,6 +388,20 @@ def asked(plan: Comparison, monkeypatch: pytest.MonkeyPatch) -> Asked:
 def report_of(comparison: Comparison, folder: Path, name: str) -> dict[str, Any]:
     assert run(comparison, folder, name, 3, "shortcut compare") == 0
     return json.loads((folder / f"{name}-seed-3.json").read_text())
+
+
+def test_guidance_without_labels_is_refused_before_anything_is_trained(plan: Comparison) -> None:
+    base = replace(plan.base, objective=plan.base.objective.without_labels())
+    with pytest.raises(InputError, match="--guidance 2 pushes towards labels, but none is learnt from: leave it out"):
+        replace(plan, base=base, guidance=2.0)
+
+
+def test_pairs_of_a_flow_without_labels_have_none(plan: Comparison, asked: Asked, tmp_path: Path) -> None:
+    model: Any = comparing.load(tmp_path)
+    for unconditional, labels in ((False, "balanced"), (True, "none")):
+        model.unconditional = unconditional
+        report_of(replace(plan, objectives=("reflow",), pairs=32, steps=(1,)), tmp_path, "reflow")
+        assert asked.pairs[-1]["labels"] == labels
 
 
 def test_averaged_weights_are_measured_with_guidance_but_those_that_learnt_guided_pairs(

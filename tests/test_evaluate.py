@@ -114,6 +114,16 @@ def test_labels_may_have_the_proportions_of_the_data() -> None:
         choose_yardstick(None, (8, 8, 1), Wish(metrics=("is-adm",), labels="data"))
 
 
+class Unlabelled(Noisy):
+    unconditional = True
+
+
+def test_a_model_without_labels_is_measured_by_the_null_label() -> None:
+    model = Unlabelled()
+    evaluate(model, DIGITS, [1], 12)
+    assert set(np.concatenate([call["labels"] for call in model.calls])) == {10}
+
+
 class Twenty(Noisy):
     num_classes = 20
 

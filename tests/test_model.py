@@ -252,3 +252,10 @@ def test_guidance_needs_a_null_label_that_was_trained() -> None:
     assert model.sample([1], guidance=1.0).shape == (1, 2)
     with pytest.raises(InputError, match=r"guidance is 1.5, but .* never learnt to answer without a label .*dropout 0"):
         model.sample([1], guidance=1.5)
+    with pytest.raises(InputError, match="label 4 stands for no label, without which this model never learnt"):
+        model.sample([1, 4])
+
+
+def test_samples_of_another_shape_are_not_decoded() -> None:
+    with pytest.raises(InputError, match=r"x has shape \(3, 5\), but \(n, 2\) is needed"):
+        points_model(FlowMatching()).decode(np.zeros((3, 5)))

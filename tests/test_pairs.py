@@ -177,6 +177,20 @@ def test_pairs_show_what_their_network_learned_however_far_back_and_from_anywher
     assert make(tmp_path / "third", 10, seed=4, data=shown).identity() != before
 
 
+class Refusing(Fake):
+    def sample(self, *_: Any, **__: Any) -> np.ndarray:
+        raise InputError("it was never trained for that")
+
+
+def test_what_the_model_refuses_leaves_nothing_behind(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="never trained for that"):
+        pairs.make_pairs(
+            Refusing(), tmp_path / "pairs", count=9, steps=1, guidance=2.0, seed=0, data=Digits(), about={}
+        )
+    assert not (tmp_path / "pairs").exists()
+    make(tmp_path / "pairs", 9)
+
+
 def test_pairs_of_the_first_version_are_read(tmp_path: Path) -> None:
     folder = make(tmp_path / "pairs", 20).path
     about = json.loads(Path(folder, "pairs.json").read_text())

@@ -18,6 +18,10 @@ from shortcut_models.codecs.latents import Latents
 from shortcut_models.codecs.sd_vae import SCALE, SDVAE
 from shortcut_models.codecs.sd_vae_file import load_vae
 from shortcut_models.codecs.sd_vae_network import Architecture, layout
+from shortcut_models.data.digits import Digits
+from shortcut_models.encoding import make_encode
+from shortcut_models.presets import get_preset
+from shortcut_models.state import shapes_of
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 KEY = jax.random.key(3)
@@ -178,6 +182,16 @@ def test_weights_are_arguments_of_a_compiled_program(tiny):
     lowered = jax.jit(lambda codec, x: codec.decode(x)).lower(Latents.of(tiny), jnp.asarray(latents(1)))
     assert len(jax.tree.leaves(lowered.in_avals)) == len(tiny.params) + 1
     assert len(lowered.as_text()) < 200_000  # As constants the weights alone take more.
+
+
+def test_they_cross_to_the_devices_once_and_not_at_every_step(tiny, monkeypatch):
+    monkeypatch.setattr(Digits, "codec", property(lambda _: Latents.of(tiny)))
+    config = get_preset("digits")
+    there = sharding.make_layout(shapes_of(config), "dp", ())
+    leaves = jax.tree.leaves(make_encode(config, there).args[0])  # pyrefly: ignore[missing-attribute]
+    assert leaves
+    assert all(isinstance(leaf, jax.Array) and leaf.sharding.is_fully_replicated for leaf in leaves)
+    assert {len(leaf.sharding.device_set) for leaf in leaves} == {there.mesh.size}
 
 
 def test_log_variances_are_clipped(tiny):
