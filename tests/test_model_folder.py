@@ -404,7 +404,7 @@ def test_the_hubs_cache_is_used_offline(exported: Path, tmp_path: Path, monkeypa
 
 
 def test_data_that_did_not_come_say_so() -> None:
-    with pytest.raises(InputError, match="name data of your own"):
+    with pytest.raises(InputError, match="name them with --data"):
         Unavailable().open()
     assert Unavailable(latent_scale=0.18215).codec.identity == ""
     assert Unavailable(x_shape=(8, 8, 3)).codec.identity == "pixels"

@@ -150,7 +150,8 @@ class Model:
         labels = np.atleast_1d(self._check_labels(labels))
         if labels.ndim != 1 or not len(labels):
             raise InputError(f"labels have shape {labels.shape}, but must be one or more integers in a row.")
-        if np.any(labels == self.null_label) and not self.objective.trains_null_label:
+        # Of a network without classes it is the only label, and every training's.
+        if self.num_classes and not self.objective.trains_null_label and np.any(labels == self.null_label):
             raise InputError(
                 f"label {self.null_label} stands for no label, without which this model never learnt to answer "
                 "(objective.label_dropout 0): ask for classes."
