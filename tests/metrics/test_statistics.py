@@ -302,7 +302,9 @@ def test_what_a_file_says_of_itself_is_checked(tmp_path: Path, fact: dict[str, A
     path = tmp_path / "stats.npz"
     about = json.dumps({"protocol": "adm", "count": 3} | fact)
     np.savez(path, mu=np.zeros(POOL), sigma=np.eye(POOL), about=np.array(about))
-    with pytest.raises(InputError, match=rf"^{path} does not say of itself what .* writes \({words}.*\): make it again"):
+    with pytest.raises(
+        InputError, match=rf"^{path} does not say of itself what .* writes \({words}.*\): make it again"
+    ):
         read_stats(path, "adm")
 
 
