@@ -257,5 +257,5 @@ def test_guidance_needs_a_null_label_that_was_trained() -> None:
 
 
 def test_samples_of_another_shape_are_not_decoded() -> None:
-    with pytest.raises(InputError, match=r"x has shape \(3, 5\), but \(n, 2\) is needed"):
+    with pytest.raises(InputError, match=r"x has shape \(3, 5\), but the network takes \(batch, 2\)"):
         points_model(FlowMatching()).decode(np.zeros((3, 5)))

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,13 @@ import pytest
 from PIL import Image
 
 from shortcut_models import cli, load, runs
+from shortcut_models.config import Config
 from shortcut_models.data import choose
 from shortcut_models.data.folder import Folder
-from shortcut_models.data.unavailable import noted
+from shortcut_models.data.prepared import Prepared
+from shortcut_models.data.unavailable import stand_in
 from shortcut_models.prepare import prepare
+from tests.test_pairs import make
 
 NETWORK = ["--model.hidden-size", "16", "--model.depth", "1", "--model.num-heads", "1", "--model.patch-size", "4"]
 TRAIN = [*NETWORK, "--model.mlp-ratio", "1", "--batch-size", "8", "--max-steps"]
@@ -75,6 +79,19 @@ def test_it_goes_on_with_the_same_data_elsewhere_and_with_no_others(
     assert shown.path == str(root / "elsewhere")  # Noted, so that the next command finds them.
 
 
+def test_what_is_known_of_the_data_that_pairs_show_outlives_them(tiny: Config, tmp_path: Path) -> None:
+    for name in ("cats", "dogs"):
+        (tmp_path / "source" / name).mkdir(parents=True)
+        Image.new("RGB", (8, 8)).save(tmp_path / "source" / name / "0.png")
+    prepare(str(tmp_path / "source"), tmp_path / "data", size=8)
+    pairs = make(tmp_path / "pairs", 4, data=Prepared(path=str(tmp_path / "data")))
+    (tmp_path / "run").mkdir()
+    runs.create_or_check(tmp_path / "run", replace(tiny, data=pairs), "first")
+    shutil.move(tmp_path / "data", tmp_path / "elsewhere")
+    runs.create_or_check(tmp_path / "run", replace(tiny, data=pairs, max_steps=9), "again")
+    assert runs.read_shown(tmp_path / "run").class_names == ("cats", "dogs")
+
+
 def test_what_is_noted_of_latents_decodes_as_they_do(tmp_path: Path) -> None:
     class Encoder:
         identity, file_sha256, dtype, scale = "fake", "of its file", "float32", 0.5
@@ -88,7 +105,7 @@ def test_what_is_noted_of_latents_decodes_as_they_do(tmp_path: Path) -> None:
         Image.new("RGB", (16, 16)).save(tmp_path / "source" / name / "0.png")
     prepare(Folder(path=str(tmp_path / "source")), tmp_path / "latents", size=16, vae=Encoder())
     data = choose(tmp_path / "latents")
-    known = noted(data)
+    known = stand_in(data)
     codec: Any = known.codec
     assert (known.shape, known.num_classes, known.class_names) == (data.shape, 2, ("a", "b"))
     assert (type(codec), codec.identity, codec.scale) == (type(data.codec), "fake", 0.5)

@@ -17,6 +17,7 @@ from shortcut_models.errors import NotHereError
 from shortcut_models.prepare import prepare
 from shortcut_models.presets import get_preset
 from shortcut_models.state import shapes_of
+from shortcut_models.train import make_gradient
 from shortcut_models.visitors import make_visitors
 from shortcut_models.visits import Validation
 
@@ -61,7 +62,7 @@ def images(folder: Path, classes: str) -> Path:
 
 
 def validation(config: Config, every: int | None) -> Validation:
-    return Validation(config, sharding.make_layout(shapes_of(config), "dp", ()), every)
+    return Validation(config, sharding.make_layout(shapes_of(config), "dp", ()), every, make_gradient(config))
 
 
 def test_a_validation_split_of_files_is_used_by_itself_and_must_fit(tmp_path: Path) -> None:

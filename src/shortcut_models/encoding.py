@@ -13,8 +13,11 @@ from shortcut_models.config import Config
 from shortcut_models.objectives import Batch
 from shortcut_models.sharding import Layout
 
+Encode = Callable[[dict[str, Array], Any], Batch]
+"""(stored batch, step number) -> Batch."""
 
-def make_encode(config: Config, layout: Layout) -> Callable[[dict[str, Array], Any], Batch]:
+
+def make_encode(config: Config, layout: Layout) -> Encode:
     """(stored batch, step number) -> Batch, spread over the devices; what the codec draws follows from the number."""
 
     def encode(codec: Codec, stored: dict[str, Array], index: Array) -> Batch:

@@ -99,8 +99,7 @@ class Model:
         """
         is_ours = isinstance(x, jax.Array) and jnp.issubdtype(x.dtype, jnp.floating)  # It may be traced.
         x = jnp.asarray(x, jnp.float32) if is_ours else _floats("x", x)
-        if x.shape[1:] != self.network.shape or x.ndim != 1 + len(self.network.shape):
-            raise InputError(f"x has shape {x.shape}, but the network takes (batch, {_comma(self.network.shape)}).")
+        self._check_shape(x.shape)
         label = self._check_labels(label)
         t, d = (_check_unit(name, _floats(name, value)) for name, value in (("t", t), ("d", d)))
         batch = (len(x),)
@@ -183,13 +182,12 @@ class Model:
         return np.moveaxis(np.concatenate(pieces), 0, int(path))
 
     def decode(self, x: ArrayLike, batch_size: int = 256) -> np.ndarray:
-        """From x, (n, *network.shape), to what the data show: for images, float32 (n, H, W, C), about [-1, 1].
+        """From x, (batch, *network.shape), to what the data show: for images, float32 (batch, H, W, C), about [-1, 1].
 
         Raises InputError for x of another shape, and for latents whose VAE is not here.
         """
         x = np.asarray(x, np.float32)
-        if x.shape[1:] != self.network.shape or x.ndim != 1 + len(self.network.shape):
-            raise InputError(f"x has shape {x.shape}, but (n, {_comma(self.network.shape)}) is needed.")
+        self._check_shape(x.shape)
         batches = sharding.spread(self._mesh, x, batch_size)
         return np.concatenate([np.asarray(self._decode(self._codec, part))[:count] for part, count in batches])
 
@@ -248,6 +246,10 @@ class Model:
 
             self._samplers[guidance, renoises, path] = sampler
         return self._samplers[guidance, renoises, path]
+
+    def _check_shape(self, shape: tuple[int, ...]) -> None:
+        if shape[1:] != self.network.shape or len(shape) != 1 + len(self.network.shape):
+            raise InputError(f"x has shape {shape}, but the network takes (batch, {_comma(self.network.shape)}).")
 
     def _check_labels(self, given: Any) -> np.ndarray:
         try:

@@ -109,7 +109,7 @@ def prepare(
             ) as bar,
         ):
             for number in waiting:
-                _make_shard(out, task, number, pool, bar)
+                _write_alone(out, task, number, pool, bar)
         # Of data that are done too, since another share may be allowed than when they were made.
         return {} if part[1] > 1 else _finish(out, task, most_left_out)
 
@@ -363,7 +363,7 @@ def _is_done(out: Path, task: _Task, number: int) -> bool:
     return True
 
 
-def _make_shard(out: Path, task: _Task, number: int, pool: ThreadPoolExecutor, bar: Any) -> None:
+def _write_alone(out: Path, task: _Task, number: int, pool: ThreadPoolExecutor, bar: Any) -> None:
     """Write a shard, unless another command is writing it: then wait for that, and write what it leaves undone.
 
     Several parts may have it to do, where they are of different numbers of parts, or one was started twice.

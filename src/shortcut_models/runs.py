@@ -14,7 +14,7 @@ from shortcut_models.checkpoint import check_path, newest
 from shortcut_models.config import FREE_TO_CHANGE, Config
 from shortcut_models.config_json import FORMAT, differences, from_json, to_json
 from shortcut_models.data import Data
-from shortcut_models.data.unavailable import noted
+from shortcut_models.data.unavailable import stand_in
 from shortcut_models.errors import InputError
 from shortcut_models.files import absolute, explained, find, write_json
 from shortcut_models.interop import hub
@@ -106,7 +106,7 @@ def create_or_check(folder: Path, config: Config, command: str) -> None:
     step = latest(folder) or 0
     starts = data["starts"] + [start(command, step)] * (step < config.max_steps)
     if starts != data["starts"] or old != config:
-        on_first_process(lambda: _write(path, config, starts), None)
+        on_first_process(lambda: _write(path, config, starts, data.get("known")), None)
 
 
 def read(folder: Path) -> dict[str, Any]:
@@ -183,11 +183,12 @@ def _create(path: Path, config: Config, command: str) -> None:
     _write(path, config, [start(command, 0)])
 
 
-def _write(path: Path, config: Config, starts: list[dict[str, Any]]) -> None:
+def _write(path: Path, config: Config, starts: list[dict[str, Any]], known: dict[str, Any] | None = None) -> None:
+    """`known` is what was noted of the data that samples show, which may be gone by now."""
     shown = config.data.shows()
-    about = {"shows": choice_json.to_json(catalogue.DATA, shown), "identity": config.data.identity()}
-    if hasattr(shown, "path") and shown.is_here:
-        about["known"] = choice_json.to_json(catalogue.DATA, noted(shown))
+    about: dict[str, Any] = {"shows": choice_json.to_json(catalogue.DATA, shown), "identity": config.data.identity()}
+    if hasattr(shown, "path"):
+        about["known"] = choice_json.to_json(catalogue.DATA, stand_in(shown)) if shown.is_here else known
     write_json(path, {"format": FORMAT, "config": to_json(config), **about, "starts": starts})
 
 

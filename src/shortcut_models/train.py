@@ -43,7 +43,8 @@ def train(
     layout = sharding.make_layout(shapes_of(config), config.sharding, config.model.stacked)
     sharding.check_batch(config.batch_size, config.accumulation, layout.mesh)
     check_fits(config)
-    source, visits = config.data.open(), Visits(config, layout, during, folder, command)
+    source = config.data.open()
+    visits = Visits(config, layout, during, folder, command, make_gradient(config))
     with ExitStack() as stack:
         stack.enter_context(runs.training_in(folder))
         if not (folder / "run.json").exists():
@@ -94,7 +95,6 @@ def take_steps(
     encode, teaching = make_encode(config, layout), stage_starts(config)
     Progress.say("compiling the training step ...")
     step = compile_step(config, layout)
-    visits.validation.prepare(make_gradient(config))
     done, zeros = start, {name: np.zeros(2, np.float32) for name in state.totals}
     with RunLog(config, trackers, start) as log:
         finished = visits.make(start, state, log, stop)  # What was cut short goes on.
@@ -119,7 +119,7 @@ def take_steps(
             if due:
                 state = state._replace(totals=jax.device_put(zeros, layout.placed.totals))
             if visits.validation.due(done):
-                log.tell(done, {"loss_valid": visits.validation.loss(done, state)})
+                log.tell(done, {"loss_valid": visits.validation.loss(done, state, encode)})
             if save:
                 checkpoints.save(done, to_parts(state))
             if visit and not stopping:

@@ -60,11 +60,23 @@ class Visitor(Protocol):
 def make_visitors(config: Config, during: During, folder: Path, command: str) -> list[Visitor]:
     """Those that are asked for."""
     found: list[Visitor] = []
+    if during.evaluate_every or during.figures_every:
+        _check_decoder(config, needed=bool(during.evaluate_every))
     if during.evaluate_every:
         found.append(Evaluations(config, during, folder, command))
     if during.figures_every:
-        found.append(Figures(config, during.figures_every, folder))
+        found.append(Figures(during.figures_every, folder))
     return found
+
+
+def _check_decoder(config: Config, needed: bool) -> None:
+    """Raise InputError, now and not after hours, for another VAE than that of the latents, and for none if `needed`."""
+    try:
+        config.data.codec.ready()
+    except NotHereError as error:
+        if needed:
+            raise
+        Progress.say(f"figures that show samples are left out: {error}")
 
 
 class Evaluations:
@@ -81,7 +93,6 @@ class Evaluations:
             inception=during.inception,
             any_inception=during.any_inception,
         )
-        config.data.codec.ready()  # Samples of latents are decoded to be measured.
         data, objective = config.data.shows(), config.objective
         self._yardstick = choose_yardstick(data, sample_shape(data), wish, objective.unconditional)
         check_samples("--evaluate-count", during.evaluate_count, self._yardstick.labels, config.model.num_classes)
@@ -136,12 +147,8 @@ class Figures:
 
     doing = "drawing figures"
 
-    def __init__(self, config: Config, every: int, folder: Path) -> None:
+    def __init__(self, every: int, folder: Path) -> None:
         self.every, self._run = every, folder
-        try:
-            config.data.codec.ready()  # Another VAE than that of the latents is refused now, and not after hours.
-        except NotHereError as error:
-            Progress.say(f"figures that show samples are left out: {error}")
 
     def _place(self, step: int) -> Path:
         return self._run / "figures" / f"step-{step}"

@@ -16,7 +16,7 @@ from shortcut_models.checkpoint import agree
 from shortcut_models.config import Config
 from shortcut_models.data.pipeline import batch_dataset
 from shortcut_models.during import During
-from shortcut_models.encoding import make_encode
+from shortcut_models.encoding import Encode
 from shortcut_models.errors import InputError
 from shortcut_models.model import Model
 from shortcut_models.runlog import RunLog
@@ -25,6 +25,7 @@ from shortcut_models.state import State
 from shortcut_models.terminal import Progress, StopSignal
 from shortcut_models.visitors import Visitor, make_visitors
 
+Gradient = Callable[..., Any]
 USUAL = 1000
 """Steps between losses of held-out batches, of data in files that have a validation split."""
 
@@ -32,9 +33,11 @@ USUAL = 1000
 class Visits:
     """All visitors of a training; raises InputError for what cannot be measured, before anything is compiled."""
 
-    def __init__(self, config: Config, layout: Layout, during: During, folder: Path, command: str) -> None:
+    def __init__(
+        self, config: Config, layout: Layout, during: During, folder: Path, command: str, gradient: Gradient
+    ) -> None:
         self.during, self._config, self._layout = during, config, layout
-        self.validation = Validation(config, layout, during.validate_every)
+        self.validation = Validation(config, layout, during.validate_every, gradient)
         self._visitors = make_visitors(config, during, folder, command)
         self._model: Model | None = None
 
@@ -85,11 +88,11 @@ class Visits:
 class Validation:
     """The loss of held-out batches, one an interval; batch and noise follow from the step.
 
-    Raises InputError if the data have no held-out split, or one that does not fit; the `gradient` to compute it by
-    comes later.
+    It is computed by the `gradient` of a training step. Raises InputError if the data have no held-out split, or one
+    that does not fit.
     """
 
-    def __init__(self, config: Config, layout: Layout, every: int | None) -> None:
+    def __init__(self, config: Config, layout: Layout, every: int | None, gradient: Gradient) -> None:
         data, self._config, self._layout = config.data, config, layout
         if every is None:
             every = USUAL * config.batch_size if hasattr(data, "path") and "validation" in data.splits else 0
@@ -101,22 +104,17 @@ class Validation:
         rows = sharding.local_rows(layout.mesh, config.batch_size)
         self._stored = batch_dataset(data.open(data.held_out), config.batch_size, config.seed, rows)
 
-    def prepare(self, gradient: Callable[..., Any]) -> None:
-        """Take the `gradient` of a training step, by which the loss is computed."""
-        if not self._every:
-            return
-        self._encode = make_encode(self._config, self._layout)
         # The gradient is not asked for, so that it is not computed.
         loss = lambda state, batch, index: gradient(state, batch, index)[1]["loss"]  # noqa: E731
-        self._sums = jax.jit(loss, out_shardings=sharding.replicated(self._layout.mesh))
+        self._sums = jax.jit(loss, out_shardings=sharding.replicated(layout.mesh))
 
     def due(self, step: int) -> bool:
         """Whether it is time after this step."""
         return bool(self._every) and crosses(self._every, step, self._config.batch_size)
 
-    def loss(self, step: int, state: State) -> float:
-        """The mean loss of a held-out batch with the weights in training."""
-        batch = self._encode(sharding.place_batch(self._layout.mesh, self._stored[step]), np.uint32(step))
+    def loss(self, step: int, state: State, encode: Encode) -> float:
+        """The mean loss of a held-out batch, encoded as the training encodes, with the weights in training."""
+        batch = encode(sharding.place_batch(self._layout.mesh, self._stored[step]), np.uint32(step))
         with self._layout.scope():
             total, count = np.asarray(self._sums(state, batch, np.uint32(step)))
         return float(total / count)

@@ -1,11 +1,21 @@
 """Examples that lie in arrays, in memory or mapped from a file."""
 
+import tokenize
+import zlib
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 from jaxtyping import Int
 
 from shortcut_models.data.base import Batch
+
+DAMAGED = (
+    *(OSError, EOFError, BadZipFile, zlib.error),
+    *(ValueError, OverflowError, MemoryError),  # A header that promises what cannot be.
+    *(RuntimeError, SyntaxError, tokenize.TokenError),  # A way of packing, or a header, that nobody writes.
+)
+"""What NumPy raises for an .npy or .npz that is damaged, or made to do harm."""
 
 
 class ArraySource:

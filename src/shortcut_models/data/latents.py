@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 
+from shortcut_models.data.arrays import DAMAGED
 from shortcut_models.data.base import Data, whole_path
 from shortcut_models.data.decode import BadImage, Decoded
 from shortcut_models.data.layout import LABELS, Listing, lay_out, read_labels
@@ -88,7 +89,7 @@ class Latents(Data):
                 moments = data
             else:
                 moments = np.lib.format.read_array(io.BytesIO(data), allow_pickle=False)
-        except Exception as error:  # Headers end in ValueError, MemoryError, OverflowError, tokenize.TokenError ...
+        except DAMAGED as error:
             raise BadImage("corrupt", "no whole array of NumPy's") from error
         if moments.ndim != 3 or moments.shape[0] % 2 or moments.dtype != np.float32:
             raise BadImage("mode", f"{moments.dtype} {moments.shape}: mean and deviation are float32 (8, h, w)")

@@ -10,6 +10,7 @@ from typing import Self
 
 import numpy as np
 
+from shortcut_models.data.arrays import DAMAGED
 from shortcut_models.data.images import Images, LeftOut
 from shortcut_models.data.layout import numbered
 from shortcut_models.errors import InputError
@@ -58,16 +59,14 @@ class NpzRecords:
         try:
             with np.load(path, allow_pickle=False) as stored:
                 names = stored.files
-                if "arr_0" not in names:
-                    if {"mu", "sigma"} <= set(names):
-                        raise InputError(f"{path} holds statistics for FID, no images: give it as --stats.")
-                    raise InputError(f"{path} holds {', '.join(names)}, but images are expected as arr_0.")
-                self.images = stored["arr_0"]
-                labels = stored["arr_1"] if "arr_1" in names else None
-        except InputError:
-            raise
-        except Exception as error:  # Damage ends in zlib.error, MemoryError, BadZipFile, NotImplementedError ...
+                found = {name: stored[name] for name in ("arr_0", "arr_1") if name in names}
+        except DAMAGED as error:
             raise InputError(f"{path} cannot be read ({error}): copy it again.") from error
+        if "arr_0" not in found:
+            if {"mu", "sigma"} <= set(names):
+                raise InputError(f"{path} holds statistics for FID, no images: give it as --stats.")
+            raise InputError(f"{path} holds {', '.join(names)}, but images are expected as arr_0.")
+        self.images, labels = found["arr_0"], found.get("arr_1")
         if (
             self.images.ndim != 4
             or self.images.dtype != np.uint8

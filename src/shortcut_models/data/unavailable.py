@@ -72,7 +72,7 @@ class Unavailable(Data):
         return f"unavailable {self.x_shape} {self.classes}"
 
 
-def noted(data: Data) -> Unavailable:
+def stand_in(data: Data) -> Unavailable:
     """What a run notes of its data: enough to sample and decode by when they are no longer where they were."""
     names, codec = data.class_names, data.codec
     about: dict[str, Any] = {"x_shape": data.shape, "classes": data.num_classes}
