@@ -17,7 +17,16 @@ from shortcut_models.objectives.consistency import Consistency
 from shortcut_models.objectives.flow_matching import FlowMatching
 from shortcut_models.objectives.progressive import Progressive
 from shortcut_models.objectives.shortcut import ORIGINAL, Shortcut
-from shortcut_models.state import State, average, decay_at, has_own_target, init_state, read_totals, stage_starts
+from shortcut_models.state import (
+    State,
+    average,
+    decay_at,
+    enter_stage,
+    has_own_target,
+    init_state,
+    read_totals,
+    stage_starts,
+)
 from shortcut_models.train import make_step
 
 
@@ -88,6 +97,21 @@ def test_stages_that_only_change_the_targets_do_not_start_it_again(points: Confi
 def test_stages_that_restart_are_those_that_take_a_new_teacher() -> None:
     for objective in (Progressive(total_images=100), Consistency(total_images=100), FlowMatching(), Shortcut()):
         assert objective.restarts == bool(objective.snapshots)
+
+
+@pytest.mark.parametrize(("weights", "place"), [("ema", "ema"), ("raw", "params")])
+def test_the_teacher_of_a_stage_is_the_average_or_the_weights_themselves(
+    points: Config, weights: Any, place: str
+) -> None:
+    objective = Progressive(total_images=160, levels=8, teacher_weights=weights)
+    config = replace(points, objective=objective, max_steps=10, start_from="flow")
+    params, ema = (config.model.init(jax.random.key(i)) for i in (1, 2))
+    state = init_state(config)._replace(params=params, ema=ema)
+    before, starts = state.teacher, stage_starts(config)
+    for index in range(10):
+        after = enter_stage(config, state, index).teacher
+        expected = getattr(state, place) if index in starts else before
+        jax.tree.map(np.testing.assert_array_equal, after, expected)
 
 
 @pytest.mark.parametrize("averaging", ["growing", "constant"])

@@ -18,6 +18,7 @@ LATER: dict[str, Any] = {
     **{f"unavailable.{name}": "" for name in ("vae_identity", "encoded_by")},
     "shortcut.longer": False,
     "shortcut.overlap": False,
+    "progressive.teacher_weights": "ema",
     **{f"{kind}.{name}": "" for kind in _IMAGES for name in ("vae", "vae_identity")},
     **{f"{kind}.vae_dtype": "float32" for kind in _IMAGES},
     **{f"{kind}.first": 0 for kind in _IMAGES},

@@ -58,8 +58,16 @@ def has_own_target(config: Config) -> bool:
 
 
 def stage_starts(config: Config) -> tuple[int, ...]:
-    """The steps, from 0, before which the averaged weights become the objective's teacher."""
+    """The steps, from 0, before which the network so far becomes the objective's teacher."""
     return tuple(-(-images // config.batch_size) for images in config.objective.snapshots)
+
+
+def enter_stage(config: Config, state: State, index: int) -> State:
+    """The state for step `index`: where that starts a stage, the network so far becomes the teacher."""
+    if index not in stage_starts(config):
+        return state
+    weights = state.ema if config.objective.averaged_teacher else state.params
+    return state._replace(teacher=jax.tree.map(jnp.copy, weights))
 
 
 def decay_at(config: Config, decay: float, index: Integer[Array, ""]) -> Float[Array, ""] | float:

@@ -23,7 +23,7 @@ from shortcut_models.networks import Params
 from shortcut_models.objectives import Batch, Context, Loss
 from shortcut_models.optimizer import make_optimizer
 from shortcut_models.runlog import RunLog
-from shortcut_models.state import State, Sums, average, decay_at, init_state, restore, shapes_of, stage_starts, to_parts
+from shortcut_models.state import State, Sums, average, decay_at, enter_stage, init_state, restore, shapes_of, to_parts
 from shortcut_models.terminal import Progress, StopSignal, telling
 from shortcut_models.tracking import Rename, Tracker
 from shortcut_models.visits import Visits
@@ -92,7 +92,7 @@ def take_steps(
     """Train from step `start` until the end or a request to stop; returns the last step, which was saved."""
     rows = sharding.local_rows(layout.mesh, config.batch_size)
     stored = batches(batch_dataset(source, config.batch_size, config.seed, rows), start, config.data_threads)
-    encode, teaching = make_encode(config, layout), stage_starts(config)
+    encode = make_encode(config, layout)
     Progress.say("compiling the training step ...")
     step = compile_step(config, layout)
     done, zeros = start, {name: np.zeros(2, np.float32) for name in state.totals}
@@ -100,8 +100,7 @@ def take_steps(
         finished = visits.make(start, state, log, stop)  # What was cut short goes on.
         for index in range(start, config.max_steps if finished else start):
             batch = encode(sharding.place_batch(layout.mesh, next(stored)), np.uint32(index))
-            if index in teaching:
-                state = state._replace(teacher=jax.tree.map(jnp.copy, state.ema))
+            state = enter_stage(config, state, index)
             # Sent off, not waited for: the next batch is read and sent after it while the device learns this one.
             state = step(state, batch, np.uint32(index))
             done = index + 1

@@ -34,7 +34,7 @@ OURS = {
     "model.bootstrap_every": "--objective.share, which is 1 / bootstrap_every",
     "model.bootstrap_dt_bias": "--objective.longer",
     "model.use_stable_vae": "--data.vae, found for the one that SHORTCUT_VAE names, empty for pixels",
-    "model.bootstrap_ema": "--objective.target-decay, none for targets from the weights in training",
+    "model.bootstrap_ema": "--objective.target-decay none, or --objective.teacher-weights raw: targets by raw weights",
     "model.bootstrap_cfg": "--objective.guidance, above 1 for guided targets",
     "model.cfg_scale": "--objective.guidance in training, --guidance in sampling",
     "model.train_type": "--objective, such as --objective shortcut-original",

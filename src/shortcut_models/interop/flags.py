@@ -136,13 +136,11 @@ def _shortcut(flags: dict[str, Any]) -> dict[str, Any]:
 
 
 def _progressive(flags: dict[str, Any]) -> dict[str, Any]:
-    if not flags["model.bootstrap_ema"]:
-        raise InputError(
-            "--model.bootstrap_ema 0 makes a teacher of the last weights, but here each stage's teacher is the "
-            "average: leave it at 1."
-        )
-    guidance = _scale(flags) if flags["model.bootstrap_cfg"] else 1.0
-    return {"levels": flags["model.denoise_timesteps"], "guidance": guidance}
+    return {
+        "levels": flags["model.denoise_timesteps"],
+        "guidance": _scale(flags) if flags["model.bootstrap_cfg"] else 1.0,
+        "teacher_weights": "ema" if flags["model.bootstrap_ema"] else "raw",
+    }
 
 
 def _consistency(flags: dict[str, Any]) -> dict[str, Any]:

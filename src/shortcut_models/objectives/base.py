@@ -111,8 +111,13 @@ class Objective(ABC):
 
     @property
     def snapshots(self) -> tuple[int, ...]:
-        """Numbers of images, rising, at which the averaged weights become the new teacher."""
+        """Numbers of images, rising, at which the network so far becomes the new teacher."""
         return ()
+
+    @property
+    def averaged_teacher(self) -> bool:
+        """Whether its averaged weights do; else those in training."""
+        return True
 
     @property
     def levels_told(self) -> int:

@@ -14,7 +14,7 @@ Cost: 5 forward passes per step, 7 in the first stage with guidance.
 """
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
@@ -54,6 +54,8 @@ class Progressive(Staged):
     """A power of two: the first teacher's number of steps. Each doubling of the step size is a stage."""
     tell_step: bool = True
     """Tell the network d; the original does not."""
+    teacher_weights: Literal["ema", "raw"] = "ema"
+    """What becomes the teacher of the next stage: the averaged weights, or those in training."""
     guidance: float = 1.0
     """Guidance scale of the first teacher; later stages inherit it. 1 is none."""
     clip: float | None = None
@@ -73,6 +75,11 @@ class Progressive(Staged):
     def snapshots(self) -> tuple[int, ...]:
         """The network becomes the teacher where a stage starts."""
         return self.stages.starts
+
+    @property
+    def averaged_teacher(self) -> bool:
+        """As `teacher_weights` has it."""
+        return self.teacher_weights == "ema"
 
     @property
     def levels_told(self) -> int:
