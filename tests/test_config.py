@@ -69,6 +69,9 @@ def test_a_run_that_cannot_work_is_refused(tiny: Config, settings: dict[str, Any
     [
         ("", "seed", 1.5, "^seed is 1.5, but must be a whole number"),
         ("", "max_steps", 8.0, "^max_steps is 8.0, but must be a whole number"),
+        ("", "objective", "shortcut", "^objective is 'shortcut', but must be of class Objective"),
+        ("", "model", None, "^model is None, but must be of class Network"),
+        ("objective", "times", "uniform", "^objective.times is 'uniform', but must be of class Times"),
         ("", "batch_size", True, "^batch_size is True, but must be a whole number"),
         ("model", "depth", 2.0, "^model.depth is 2.0, but must be a whole number"),
         ("objective", "levels", "16", "^objective.levels is '16', but must be a whole number"),
@@ -122,6 +125,7 @@ def test_shared_settings_that_cannot_work_are_refused_for_every_method(
         (Shortcut, {"levels": 100}, "objective.levels is 100, but must be a power of two"),
         (Progressive, {"total_images": -1}, "objective.total_images is -1"),
         (Times, {"mean": math.inf}, "objective.times.mean is inf, but must be a finite number"),
+        (Times, {"mean": 200.0}, "objective.times.mean is 200, but beyond 12 float32 takes nearly every time"),
         (MLP, {"time_scale": math.nan}, "model.time_scale is nan, but must be a finite number"),
         (DiT, {"mlp_ratio": math.inf}, "model.mlp_ratio is inf, but must be a finite number"),
         (Points, {"noise": math.nan}, "data.noise is nan"),
@@ -170,8 +174,12 @@ def test_a_word_that_there_is_not_is_refused(tiny: Config) -> None:
 def test_more_levels_than_the_network_tells_apart_are_refused(tiny: Config) -> None:
     log2 = replace(tiny.model, step_conditioning="log2")
     assert replace(tiny, model=log2, objective=Shortcut(levels=128))
-    with pytest.raises(InputError, match=r"objective.levels is 256, .* at most 128 levels, or .*smooth"):
+    with pytest.raises(InputError, match=r"step sizes down to 0.0078125 .* of 1/128 and below .*levels, or .*smooth"):
         replace(tiny, model=log2, objective=Shortcut(levels=256))
+    # The last stage of these has half as many times.
+    assert replace(tiny, model=log2, objective=Consistency(levels=256))
+    with pytest.raises(InputError, match=r"step sizes down to 0.0078125 "):
+        replace(tiny, model=log2, objective=Consistency(levels=512))
     assert replace(tiny, objective=Shortcut(levels=256))
     # Nobody tells this network a step size, so there is nothing to tell apart.
     untold = ConsistencyDistillation(levels=256, tell_step=False)

@@ -1,6 +1,7 @@
 """What a training does besides learning: once an interval, whatever disturbs it, and without a trace in the weights."""
 
 import json
+import math
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -222,8 +223,10 @@ def test_what_cannot_be_done_is_refused_before_anything_is_written(
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"evaluate_steps": (1, 1)}, "--evaluate-steps 1,1 must name one or more budgets from 1 up, each once"),
-        ({"evaluate_steps": (0,)}, "--evaluate-steps 0 must"),
+        ({"evaluate_steps": (1, 1)}, "--evaluate-steps 1,1 must name one or more budgets, each once"),
+        ({"evaluate_steps": ()}, "--evaluate-steps  must name one or more budgets"),
+        ({"evaluate_steps": (4, 0)}, "--evaluate-steps is 0, but must be a whole number from 1 up"),
+        ({"evaluate_guidance": math.nan}, "evaluate_guidance is nan, but must be a finite number"),
         ({"evaluate_every": -1}, "evaluate_every is -1"),
     ],
 )

@@ -100,8 +100,9 @@ class Config:
         told, most = self.objective.levels_told, self.model.levels
         if most is not None and told > most:
             raise InputError(
-                f"objective.levels is {told}, but this network takes steps of 1/{most} and below for d=0, so that two "
-                f"step sizes would be one input: use at most {most} levels, or --model.step-conditioning smooth."
+                f"the objective tells step sizes down to {2 / told:g} (objective.levels), but this network takes those "
+                f"of 1/{most} and below for d=0, so that two would be one input: lower --objective.levels, or use "
+                "--model.step-conditioning smooth."
             )
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from shortcut_models.errors import InputError, check_at_least
+from shortcut_models.errors import InputError, check_at_least, check_values, check_whole
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,12 +41,15 @@ class During:
     """Take an Inception file with another hash than the published one."""
 
     def __post_init__(self) -> None:
+        intervals = ("validate_every", "figures_every", "evaluate_every")
+        check_values("", self, wide=(*intervals, "evaluate_count"))
+        for steps in self.evaluate_steps:
+            check_whole("--evaluate-steps", steps, 1)
         least = {"figures_every": 0, "evaluate_every": 0, "evaluate_count": 2}
         check_at_least("", self, least if self.validate_every is None else least | {"validate_every": 0})
-        wrong = [steps for steps in self.evaluate_steps if steps < 1]
-        if wrong or not self.evaluate_steps or len(set(self.evaluate_steps)) < len(self.evaluate_steps):
+        if not self.evaluate_steps or len(set(self.evaluate_steps)) < len(self.evaluate_steps):
             given = ",".join(map(str, self.evaluate_steps))
-            raise InputError(f"--evaluate-steps {given} must name one or more budgets from 1 up, each once.")
+            raise InputError(f"--evaluate-steps {given} must name one or more budgets, each once.")
 
 
 NOTHING = During()

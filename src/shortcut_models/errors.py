@@ -4,6 +4,7 @@ import dataclasses
 import math
 import numbers
 import operator
+import types
 import typing
 from collections.abc import Mapping
 from typing import Any, Literal
@@ -25,25 +26,36 @@ SMALLEST, LARGEST, MOST = 1.2e-38, 3.4e38, 2**31 - 1
 
 
 def check_values(section: str, choice: Any, wide: tuple[str, ...] = ()) -> None:
-    """Raise InputError if a dataclass has a word that its field does not offer, or a number that no device can take.
+    """Raise InputError for a word that a dataclass's field does not offer, or a number that no device can take.
 
     `section` is how the flag of a field begins, such as "objective."; `wide` are whole numbers that no device counts.
     Nested dataclasses check their own.
     """
     for field in dataclasses.fields(choice):
-        value, kinds = getattr(choice, field.name), typing.get_args(field.type)
+        value, kinds = getattr(choice, field.name), _kinds(field.type)
         said = f"{section}{field.name} is {value!r}, but must be"
-        if typing.get_origin(field.type) is Literal and value not in kinds:
-            raise InputError(f"{said} {' or '.join(map(str, kinds))}.")
-        if field.type is bool and not isinstance(value, bool):
+        if typing.get_origin(field.type) is Literal and value not in (words := typing.get_args(field.type)):
+            raise InputError(f"{said} {' or '.join(map(str, words))}.")
+        if value is None and types.NoneType in kinds:
+            continue
+        if bool in kinds and not isinstance(value, bool):
             raise InputError(f"{said} True or False.")
-        if field.type is int:
+        if int in kinds:
             if not isinstance(value, int) or isinstance(value, bool):
                 raise InputError(f"{said} a whole number, an int.")
             if abs(value) > MOST and field.name not in wide:
                 raise InputError(f"{said} at most {MOST}.")
-        if field.type is float or (float in kinds and value is not None):
+        if float in kinds:
             _check_float(said, value)
+        if dataclasses.is_dataclass(field.type) and not isinstance(value, kinds):
+            raise InputError(f"{said} of class {kinds[0].__name__}.")
+
+
+def _kinds(given: Any) -> tuple[type, ...]:
+    """The types that a field may have: itself, or those of a union; none of a word or a row of values."""
+    if isinstance(given, types.UnionType):
+        return typing.get_args(given)
+    return (given,) if isinstance(given, type) else ()
 
 
 def _check_float(said: str, value: Any) -> None:

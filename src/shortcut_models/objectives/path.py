@@ -14,6 +14,9 @@ from jaxtyping import Array, Bool, Float, Int, Shaped
 
 from shortcut_models.errors import InputError, check_above_zero, check_at_least, check_values
 
+FARTHEST = 12.0
+"""The sigmoid of 17 is 1 in float32."""
+
 
 @dataclass(frozen=True)
 class Times:
@@ -34,9 +37,14 @@ class Times:
         if self.grid > 2**24:
             raise InputError(f"objective.times.grid is {self.grid}, but float32 tells {2**24} times apart: use fewer.")
         check_above_zero("objective.times.", self, "std")
+        if abs(self.mean) > FARTHEST:
+            raise InputError(
+                f"objective.times.mean is {self.mean:g}, but beyond {FARTHEST:g} float32 takes nearly every time for "
+                "0 or 1: use one nearer to 0."
+            )
 
     def draw(self, key: Array, count: int) -> Float[Array, " batch"]:
-        """Times in [0, 1), one per example."""
+        """Times in [0, 1], one per example; the end by rounding alone."""
         if self.kind == "grid":
             return jax.random.randint(key, (count,), 0, self.grid) / self.grid
         if self.kind == "uniform":
