@@ -22,6 +22,7 @@ from shortcut_models.compare import METHODS, PAIR_STEPS, Comparison, compare, ru
 from shortcut_models.config import Config
 from shortcut_models.costs import count_flops, step_flops
 from shortcut_models.data.pairs import Pairs, read_about
+from shortcut_models.figures import Line
 from shortcut_models.files import hold
 from shortcut_models.objectives.flow_matching import FlowMatching
 from shortcut_models.objectives.progressive import Progressive
@@ -394,6 +395,17 @@ def test_guidance_without_labels_is_refused_before_anything_is_trained(plan: Com
     base = replace(plan.base, objective=plan.base.objective.without_labels())
     with pytest.raises(InputError, match="--guidance 2 pushes towards labels, but none is learnt from: leave it out"):
         replace(plan, base=base, guidance=2.0)
+
+
+def test_without_labels_every_method_learns_without(plan: Comparison) -> None:
+    bare = replace(plan, base=replace(plan.base, objective=plan.base.objective.without_labels()))
+    for name in METHODS:
+        assert all(config.objective.unconditional for config in bare.stages(name, 3, Path("out")).values()), name
+
+
+def test_a_line_of_the_picture_has_the_values_of_all_seeds() -> None:
+    reports = [{"steps": {"1": {"a": value}}, "meant_for": {"1": True}} for value in (1.0, 3.0)]
+    assert comparing.line(reports, "a", (1,)) == Line([1], [[1.0, 3.0]], [True])
 
 
 def test_pairs_of_a_flow_without_labels_have_none(plan: Comparison, asked: Asked, tmp_path: Path) -> None:

@@ -100,6 +100,7 @@ def test_guidance_pushes_away_from_the_null_label(model: Model) -> None:
     conditional, null = model.velocity(x, 0, 1, [4, 9]), model.velocity(x, 0, 1, model.num_classes)
     expected = x + np.asarray(null + 3.0 * (conditional - null))
     np.testing.assert_allclose(model.sample([4, 9], steps=1, guidance=3.0), expected, atol=1e-5)
+    np.testing.assert_allclose(model.sample([4, 9], steps=1, guidance=3.0, path=True), [x, expected], atol=1e-5)
 
 
 def test_raw_weights_are_not_the_average(trained: Path, model: Model) -> None:

@@ -57,6 +57,14 @@ def test_a_run_comes_back_whole(trained: Path, exported: Path) -> None:
     assert json.loads((exported / "config.json").read_text())["sha256"] in card
 
 
+def test_the_weights_that_are_asked_for_are_exported(trained: Path, tmp_path: Path) -> None:
+    assert cli.main(["export", str(trained), str(tmp_path / "raw"), "--weights", "raw"]) == 0
+    run, model = load(trained, "raw"), load(tmp_path / "raw")
+    assert same(run.params, model.params)
+    assert not same(run.params, load(trained).params)
+    assert model.weights == "raw"
+
+
 def test_an_empty_folder_is_filled_wherever_it_is(
     exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

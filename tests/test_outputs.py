@@ -2,11 +2,14 @@
 
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from shortcut_models import InputError
 from shortcut_models.outputs import check_new, choose_labels, default_labels
+from shortcut_models.sampling import image_keys
 
 
 def test_balanced_labels_go_through_the_classes_in_turn() -> None:
@@ -38,6 +41,12 @@ def test_a_random_label_depends_on_seed_and_index_alone() -> None:
     assert len(set(np.bincount(many))) > 1
     np.testing.assert_array_equal(choose_labels("random", 10, 3, 5), many[:10])
     assert many.tolist() != choose_labels("random", 3000, 3, 6).tolist()
+    # Not of the key that the noise of the same sample is drawn from.
+    of_noise = [int(jax.random.randint(key, (), 0, 1000)) for key in image_keys(5, jnp.arange(8))]
+    assert not set(choose_labels("random", 8, 1000, 5).tolist()) & set(of_noise)
+    for seed in (-1, 2**32, 2**64):
+        with pytest.raises(InputError, match=f"seed is {seed}, but must be a whole number between 0 and 4294967295"):
+            choose_labels("random", 2, 3, seed)
     # Five standard deviations of a fair draw.
     assert np.abs(np.bincount(many, minlength=3) - 1000).max() < 5 * (3000 * 2 / 9) ** 0.5
 

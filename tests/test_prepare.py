@@ -322,6 +322,14 @@ def test_splits_lie_in_folders_of_their_own(tmp_path: Path) -> None:
         open_data(out, size=32)
     with pytest.raises(InputError, match="split 'test' is unknown"):
         data.open("test")
+    # A split is the same by any of its names, but lies in one place.
+    before = (out / "validation" / "manifest.json").read_bytes()
+    prepare(str(golden), out / "validation", size=16, split="validation")
+    assert (out / "validation" / "manifest.json").read_bytes() == before
+    prepare(str(golden), out / "valid", size=16, split="valid")
+    assert choose(str(out)).splits == ("train", "validation")
+    with pytest.raises(InputError, match=r"valid and validation in .* are both called as the validation split: remove"):
+        choose(str(out)).open("validation")
 
 
 def test_damaged_prepared_data_are_told_in_a_sentence(source: Path, tmp_path: Path) -> None:

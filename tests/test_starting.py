@@ -227,6 +227,26 @@ def test_a_start_on_latents_of_another_vae_is_told(
     assert (told in capsys.readouterr().err) == (bool(there) and there != here)
 
 
+def test_a_start_on_latents_of_another_tool_is_told(
+    tiny: Config, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # EDM2's tool encodes images in [0, 1], REPA's in [-1, 1]: the same files otherwise.
+    edm2, repa = (
+        Unavailable(x_shape=(8, 8, 1), classes=10, latent_scale=0.5, encoded_by=tool) for tool in ("edm2", "")
+    )
+    model = Model(tiny.model, tiny.model.init(jax.random.key(0)), tiny.objective, repa, step=9, weights="ema")
+    config = replace(tiny, start_from=str(save_pretrained(model, tmp_path / "model")))
+    for data in (edm2, repa):
+        started(replace(config, data=data))
+        assert ("latents that are encoded, or scaled, in another way" in capsys.readouterr().err) == (data is edm2)
+    # What a teacher says of other latents is of no use.
+    flow = Model(tiny.model, model.params, FlowMatching(), repa, step=9, weights="ema")
+    distilled = replace(config, start_from=str(save_pretrained(flow, tmp_path / "flow")), objective=Progressive())
+    starting.check_start(replace(distilled, data=repa))
+    with pytest.raises(InputError, match="in another way than these: a teacher must know these, so train one"):
+        starting.check_start(replace(distilled, data=edm2))
+
+
 @pytest.mark.parametrize(
     "network",
     [

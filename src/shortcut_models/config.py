@@ -99,9 +99,10 @@ class Config:
     def _check_levels(self) -> None:
         told, most = self.objective.levels_told, self.model.levels
         if most is not None and told > most:
+            levels = getattr(self.objective, "levels", told)
             raise InputError(
-                f"the objective tells step sizes down to {2 / told:g} (objective.levels), but this network takes those "
-                f"of 1/{most} and below for d=0, so that two would be one input: lower --objective.levels, or use "
+                f"objective.levels is {levels}, but this network takes steps of 1/{most} and below for d=0, so that "
+                f"two step sizes would be one input: use at most {levels * most // told} levels, or "
                 "--model.step-conditioning smooth."
             )
 

@@ -47,6 +47,15 @@ NO_LOCKS = {errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK}
 """What a file system without locks answers."""
 
 
+def check_local(name: str, place: str) -> None:
+    """Raise InputError for a place on a remote store, such as gs://, of which no path can be made."""
+    if "://" in place:
+        raise InputError(
+            f"{name} is {place}, on a remote store, which is not read or written: name a path on this machine, such "
+            "as a mount."
+        )
+
+
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
     """A path to write to; what is there at the end takes the place of `path`, or on an error nothing does."""

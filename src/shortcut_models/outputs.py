@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Int
 
 from shortcut_models.data.proportions import proportional_labels
-from shortcut_models.errors import InputError
+from shortcut_models.errors import InputError, check_whole
 from shortcut_models.objectives import Objective
 from shortcut_models.terminal import Progress
 
@@ -38,6 +38,7 @@ def choose_labels(
     They are those of samples `first`, `first` + 1, ...; but "data" mixes just these `count`.
     Raises InputError for anything else.
     """
+    check_whole("seed", seed, 0, 2**32 - 1)
     if wish == "data" and counts is not None:
         return proportional_labels(counts, count)
     if wish == "balanced":

@@ -27,7 +27,7 @@ from shortcut_models.data.base import describe
 from shortcut_models.data.decode import BadImage, Decoded
 from shortcut_models.data.images import Images, LeftOut, Records, check_size
 from shortcut_models.data.latents import Latents
-from shortcut_models.data.layout import without_images
+from shortcut_models.data.layout import canonical, without_images
 from shortcut_models.data.opening import choose
 from shortcut_models.data.pixels import to_network
 from shortcut_models.data.prepared import DTYPES, FILES, FORMAT, MANIFEST, MIRRORED, map_array, read_manifest
@@ -140,7 +140,8 @@ def files_of(source: Images | Latents | str, size: int | None) -> Images | Laten
         return replace(data, size=size)
     if not isinstance(data, Latents):
         raise InputError(
-            f"{describe(data)} cannot be prepared: prepare takes files of images, not what it made of them."
+            f"{describe(data)} cannot be prepared: prepare takes files of images, or of latents by EDM2's or REPA's "
+            "tool."
         )
     if size not in (None, data.size):
         raise InputError(f"{data.path} holds latents of images of {data.size}x{data.size}, but --size is {size}.")
@@ -230,7 +231,7 @@ class _Task:
         """What decides every byte."""
         return {
             "identity": self.data.identity(),  # Not the path, which another machine may call otherwise.
-            "split": self.split,
+            "split": canonical(self.split),
             "size": self.data.size,
             **{name: getattr(self.data, name) for name in ("crop", "alpha", "labels") if hasattr(self.data, name)},
             "vae": None if self.vae is None else self.vae.identity,
@@ -283,7 +284,9 @@ def _start(out: Path, task: _Task, fresh: dict[str, Any], part: tuple[int, int])
     strange = [entry.name for entry in out.iterdir() if not _is_ours(entry)]
     if (out / MANIFEST).exists():
         old = read_manifest(out)
-        there, now = old["settings"], json.loads(json.dumps(fresh["settings"]))
+        now = json.loads(json.dumps(fresh["settings"]))
+        # Older versions did not call it by its usual name.
+        there = old["settings"] | {"split": canonical(str(old["settings"].get("split")))}
         lines = "".join(
             f"\n  {name}: {there.get(name)} there, {now[name]} now" for name in now if there.get(name) != now[name]
         )

@@ -17,7 +17,8 @@ import optax
 from shortcut_models import catalogue, model_folder, runs, sharding
 from shortcut_models.config import Config
 from shortcut_models.data.base import Data
-from shortcut_models.errors import InputError
+from shortcut_models.data.unavailable import stand_in
+from shortcut_models.errors import InputError, NotHereError
 from shortcut_models.interop import hub
 from shortcut_models.interop.importing import TRAIN_TYPES, Imported, format_of, read_weights
 from shortcut_models.interop.official import holds_checkpoint
@@ -139,11 +140,9 @@ def to_start_from(config: Config, placed: Any) -> Params | None:
     if config.model.num_classes != network.num_classes:
         # Its own table need not divide over the devices as ours does.
         here = jax.tree.map(lambda own: sharding.replicated(own.mesh), placed)
-    theirs, ours = (getattr(of, "vae_identity", "") for of in (data, config.data.shows()))
-    if theirs and ours and theirs != ours:
+    if data is not None and (others := _about_latents(data, config.data.shows())):
         Progress.say(
-            f"{config.start_from} was trained on latents of the VAE {shown(theirs[:12])}, but these are of "
-            f"{ours[:12]}: what it learnt fits as far as the two encode alike."
+            f"{config.start_from} was trained on {others}: what it learnt fits as far as the two encode alike."
         )
     if file is not None:
         Progress.say(f"starting from {config.start_from}: {_facts(file)}.")
@@ -164,6 +163,19 @@ def to_start_from(config: Config, placed: Any) -> Params | None:
         return params
 
     return jax.jit(convert, out_shardings=placed)(given)
+
+
+def _about_latents(theirs: Data, ours: Data) -> str:
+    """What latents a source was trained on, if they are known to be encoded otherwise than ours; "" if not."""
+    try:
+        there, here = stand_in(theirs), stand_in(ours)
+    except NotHereError:  # Another VAE's than the one that is here, perhaps: only its file would tell.
+        return ""
+    if there.vae_identity and here.vae_identity and there.vae_identity != here.vae_identity:
+        return f"latents of the VAE {shown(there.vae_identity[:12])}, but these are of {here.vae_identity[:12]}"
+    if (there.latent_scale, there.encoded_by) != (here.latent_scale, here.encoded_by):
+        return "latents that are encoded, or scaled, in another way than these"
+    return ""
 
 
 def _conversions(config: Config, start: Start) -> list[Callable[[Params], Params]]:
@@ -266,6 +278,10 @@ def _check_teacher(config: Config, start: Start) -> None:
         raise InputError(
             f"--start-from {config.start_from} was trained with {kind}, which does not learn the velocity that is to "
             "be distilled: start from a run of an objective that does."
+        )
+    if start.data is not None and (others := _about_latents(start.data, config.data.shows())):
+        raise InputError(
+            f"--start-from {config.start_from} was trained on {others}: a teacher must know these, so train one."
         )
     guidance = getattr(config.objective, "guidance", 1.0)
     if guidance != 1 and (objective.unconditional or not objective.trains_null_label):

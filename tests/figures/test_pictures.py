@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from known import IMAGES, POINTS, Asked, Few, Rows, given_of
 
-from shortcut_models import InputError, catalogue
+from shortcut_models import InputError, catalogue, cli
 from shortcut_models.codecs.latents import Latents
 from shortcut_models.data.arrays import ArraySource
 from shortcut_models.data.unavailable import Unavailable
@@ -248,6 +248,18 @@ def test_what_cannot_be_drawn_is_left_out_with_a_sentence(tmp_path: Path) -> Non
 def test_bad_wishes_are_refused(wish: dict[str, Any], sentence: str) -> None:
     with pytest.raises(InputError, match=sentence):
         given_of(**wish)
+
+
+def test_the_command_draws_what_was_asked_for(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[Given] = []
+    drawn = SimpleNamespace(left_out={}, paths=[])
+    monkeypatch.setattr(
+        "shortcut_models.figures.folder.draw_folder", lambda wish, *_, **__: given.append(wish) or drawn
+    )
+    words = ["--weights", "raw", "--count", "3", "--steps", "2", "--seed", "5", "--guidance", "1.5"]
+    assert cli.main(["figures", str(trained), *words]) == 0
+    assert (given[0].model.weights, given[0].run) == ("raw", trained)
+    assert (given[0].count, given[0].steps, given[0].seed, given[0].guidance) == (3, 2, 5, 1.5)
 
 
 def test_an_interpolation_of_points_is_refused(tmp_path: Path) -> None:

@@ -65,6 +65,14 @@ def test_the_original_has_the_constants_of_its_code() -> None:
     )
 
 
+def test_pairs_and_images_are_seen_at_all_of_their_times() -> None:
+    objective = LiveReflow(share=0.5, levels=8, times=Times("grid", 4))
+    seen = [ask(objective, seed=seed) for seed in range(4)]
+    t, d = (np.concatenate([getattr(found, name) for found in seen]) for name in "td")
+    assert set(t[d == 1]) == {k / 8 for k in range(8)}
+    assert set(t[d == 0]) == {0, 0.25, 0.5, 0.75}
+
+
 def test_few_steps_follow_the_lines_and_many_the_velocity() -> None:
     objective = LiveReflow()
     assert [steps for steps in (1, 2, 4, 64, 128, 200) if objective.supports(steps)] == [1, 128, 200]

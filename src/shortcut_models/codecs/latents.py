@@ -89,7 +89,7 @@ class Latents(Codec):
         if len(image) != 3 or image[2] != 3 or image[0] % self.factor or image[1] % self.factor:
             raise InputError(
                 f"images have shape {image}, but to be encoded they must have 3 channels, and a height and width that "
-                f"are multiples of {self.factor}."
+                f"are multiples of {self.factor}: choose others, or learn from pixels (--data.vae '')."
             )
         return image[0] // self.factor, image[1] // self.factor, self.channels
 

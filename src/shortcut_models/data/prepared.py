@@ -113,9 +113,14 @@ class Prepared(Data):
     @property
     def splits(self) -> tuple[str, ...]:
         """Train, whatever split of the source it was, and the folders below."""
+        found = sorted({canonical(folder.name) for folder in self._below} - {"train"})
+        return ("train", *found)
+
+    @property
+    def _below(self) -> list[Path]:
+        """The folders of other splits."""
         below = Path(self.path).iterdir() if Path(self.path).is_dir() else ()
-        found = sorted(folder.name for folder in below if (folder / MANIFEST).is_file())
-        return ("train", *(canonical(name) for name in found if canonical(name) != "train"))
+        return sorted(folder for folder in below if (folder / MANIFEST).is_file())
 
     def open(self, split: str = "train") -> Source:
         """Map a split; raises InputError if it is missing, damaged, of another size or not complete."""
@@ -123,8 +128,11 @@ class Prepared(Data):
         self.check_split(split)
         if split == "train":
             return self._open()
-        names = (folder.name for folder in Path(self.path).iterdir() if canonical(folder.name) == split)
-        other = replace(self, path=str(Path(self.path, next(names))), flip=False)
+        others = [folder for folder in self._below if canonical(folder.name) == split]
+        if len(others) > 1:
+            named = " and ".join(folder.name for folder in others)
+            raise InputError(f"the folders {named} in {self.path} are both called as the {split} split: remove one.")
+        other = replace(self, path=str(others[0]), flip=False)
         if (other.shape, other.class_names) != (self.shape, self.class_names):
             raise InputError(f"{other.path} has other classes or another shape than {self.path}: prepare it again.")
         kinds = [{key: data.manifest.get(key) or "" for key in ("vae", "scale", "latents")} for data in (self, other)]
@@ -152,7 +160,7 @@ class Prepared(Data):
         if self.size not in (None, size):
             raise InputError(
                 f"{self.path} was prepared with --size {size}, but data.size is {self.size}: prepare it with "
-                f"--size {self.size}, or choose what takes {size}."
+                f"--size {self.size}, or use --data.size {size} with a network of that size."
             )
 
     @property

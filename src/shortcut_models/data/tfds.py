@@ -21,6 +21,7 @@ from shortcut_models.data.images import Images, LeftOut
 from shortcut_models.data.layout import SPLITS, canonical, looks_like_image, numbered
 from shortcut_models.data.tfrecord import index_file, parse_example
 from shortcut_models.errors import InputError
+from shortcut_models.files import check_local
 
 INFO = "dataset_info.json"
 MIRRORED = ("imagenet2012", "celebahq256")
@@ -127,8 +128,7 @@ class Tfds(Images):
 def root() -> Path:
     """Where TFDS prepares data sets; raises InputError for a remote store."""
     named = os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
-    if "://" in named:
-        raise InputError(f"TFDS_DATA_DIR is {named}, a remote store, which is not read: copy it here, or mount it.")
+    check_local("TFDS_DATA_DIR", named)
     return Path(named).expanduser()
 
 

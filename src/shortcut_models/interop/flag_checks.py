@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from shortcut_models.errors import InputError
+from shortcut_models.files import check_local
 
 FROM_0 = (
     *("seed", "eval_interval", "data_threads", "model.warmup", "model.weight_decay", "model.beta1", "model.beta2"),
@@ -21,10 +22,13 @@ FROM_1 = (
 ABOVE_0 = ("model.lr", "model.mlp_ratio")
 BELOW_1 = ("model.beta1", "model.beta2", "model.target_update_rate")
 UP_TO_1 = ("model.class_dropout_prob",)
+PLACES = ("load_dir", "save_dir", "fid_stats", "inception")
 
 
 def check_ranges(flags: dict[str, Any]) -> None:
-    """Raise InputError for a number that its flag does not take."""
+    """Raise InputError for a number that its flag does not take, and for a place out of reach."""
+    for name in PLACES:
+        check_local(f"--{name}", flags[name] or "")
     for names, fits, bound in (
         (FROM_0, lambda value: value >= 0, "at least 0"),
         (FROM_1, lambda value: value >= 1, "at least 1"),

@@ -120,6 +120,7 @@ PHRASES = {
     r"--latents (\w+)": r"--dataset_name \1-latents:PATH",
     r"(--objective\.\S+ \S+ )+to train without labels": "--model.cfg_scale 0 to train without labels",
     r", or --model\.step-conditioning smooth": "",
+    r"pixels \(--data\.vae ''\)": "pixels (--model.use_stable_vae 0)",
     r"leave --weights( raw)? out": "give --model.use_ema 1",
     r"give num_heads \(.*--model\.num-heads\)": "give --model.num_heads",
     r"^objective (\S+ distils .*) with an objective that learns the velocity": (

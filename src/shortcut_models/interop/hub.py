@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from shortcut_models.errors import InputError, NotHereError
+from shortcut_models.files import check_local
 from shortcut_models.terminal import Progress
 
 _ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
@@ -48,6 +49,7 @@ def find(
     if path is not None:
         return _local(Path(path), filename, flag or "the path")
     if variable and (named := os.environ.get(variable)):
+        check_local(variable, named)
         return _local(Path(named), filename, variable)
     ways = " or ".join(way for way in (flag, variable) if way) or "a path"
     try:

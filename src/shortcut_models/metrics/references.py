@@ -51,7 +51,7 @@ def read(source: Source, indices: Sequence[int] | Int[np.ndarray, " count"]) -> 
     for kind in ("image", "x"):
         if kind in batch:
             return batch[kind], batch["label"]
-    raise InputError("the data set holds latents, not images: give statistics of its images.")
+    raise InputError("the data set holds latents, not images: give images (--data), or statistics of them (--stats).")
 
 
 class Exact:
