@@ -77,13 +77,16 @@ def test_it_is_measured_at_each_interval_and_learns_the_same(points: Config, cal
         assert row | {"images_per_second": 0} == other | {"images_per_second": 0}
 
 
-def test_the_numbers_are_those_of_evaluate(points: Config, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("weights", ["ema", "raw"])
+def test_the_numbers_are_those_of_evaluate(
+    points: Config, weights: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     folder = tmp_path / "run"
-    assert train(replace(points, max_steps=6), folder, "", EVERY) == 0
+    assert train(replace(points, max_steps=6), folder, "", replace(EVERY, evaluate_weights=weights)) == 0
     report = json.loads((folder / "evaluations" / "step-6.json").read_text())
     for guidance, found in (("1", report), ("2", report["guided"])):
         words = ["evaluate", str(folder), "--steps", "1,2" if guidance == "1" else "2", "--count", "40"]
-        assert cli.main([*words, "--guidance", guidance]) == 0
+        assert cli.main([*words, "--guidance", guidance, "--weights", weights]) == 0
         by_hand = json.loads((folder / "report.json").read_text())
         assert {name: found[name] for name in ("steps", "real", "ratio")} == {
             name: by_hand[name] for name in ("steps", "real", "ratio")
