@@ -136,8 +136,7 @@ def test_killed_it_goes_on_with_the_same_number(tmp_path: Path, real: Path, monk
     assert len(read) == 4  # One was killed, three were looked at.
     assert not (tmp_path / "progress").exists()
     # What other images gave is not gone on with.
-    died = pytest.MonkeyPatch.context()
-    with died as patch, pytest.raises(Killed):
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
         patch.setattr(saved.Measurement, "examine", partialmethod(dying, left=[2]))
         measure_images(target, yardstick, 20, seed=1, resume=tmp_path / "progress")
     other = measure_images(target, yardstick, 20, seed=2, resume=tmp_path / "progress")

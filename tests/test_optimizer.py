@@ -100,7 +100,10 @@ def test_every_cycle_falls_from_the_peak_and_the_last_ends_at_zero() -> None:
         ({"clip_norm": -0.5}, "optimizer.clip_norm is -0.5"),
         ({"beta1": -0.1}, "optimizer.beta1 is -0.1, but must be at least 0 and below 1"),
         ({"beta2": 1.0}, "optimizer.beta2 is 1.0, but must be at least 0 and below 1"),
-        ({"schedule": "cosine", "decay_steps": 10, "warmup_steps": 1, "cycles": 10}, "10, but 9 steps hold no more"),
+        (
+            {"schedule": "cosine", "decay_steps": 10, "warmup_steps": 1, "cycles": 10},
+            "cycles is 10, but .* 9 follow",
+        ),
         ({"schedule": "cosine", "decay_steps": 5, "warmup_steps": 5}, "the cosine must end after the warm-up's 5"),
     ],
 )

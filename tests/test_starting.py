@@ -15,6 +15,7 @@ import pytest
 from shortcut_models import InputError, sharding, starting, weights
 from shortcut_models.cli.parsing import split
 from shortcut_models.cli.settings import resolve as resolve_line
+from shortcut_models.codecs import Codec
 from shortcut_models.config import Config
 from shortcut_models.data.unavailable import Unavailable
 from shortcut_models.interop.importing import read_weights
@@ -225,6 +226,21 @@ def test_a_start_on_latents_of_another_vae_is_told(
     started(replace(tiny, data=data[1], start_from=str(save_pretrained(model, tmp_path / "model"))))
     told = "was trained on latents of the VAE 'aaaaaaaaaaaa', but these are of bbbbbbbbbbbb"
     assert (told in capsys.readouterr().err) == (bool(there) and there != here)
+
+
+class Lost(Unavailable):
+    """Images whose VAE is gone: its file can no longer say how they were encoded, but the run knows which it was."""
+
+    @property
+    def codec(self) -> Codec:
+        raise InputError("the file of the VAE is not there")
+
+
+def test_a_start_whose_vae_is_gone_is_still_compared_by_what_the_run_knows() -> None:
+    there = Lost(x_shape=(8, 8, 1), classes=10, vae_identity="a" * 64)
+    here = Unavailable(x_shape=(8, 8, 1), classes=10, latent_scale=0.18215, vae_identity="b" * 64)
+    assert starting._about_latents(there, here).startswith("latents of the VAE 'aaaaaaaaaaaa', but these are of bbb")
+    assert starting._about_latents(there, replace(here, vae_identity="a" * 64)) == ""
 
 
 def test_a_start_on_latents_of_another_tool_is_told(

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -273,27 +273,6 @@ def take_steps(config: Config, count: int, devices: int) -> tuple[list[float], S
         state = step(state, batch, np.uint32(index))
         sums.append(float(state.totals["loss"][0]))
     return list(np.diff(sums) / config.batch_size), state
-
-
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True, kw_only=True)
-class Drawing(Pixels):
-    """A codec that draws."""
-
-    def encode(self, batch: Any, key: jax.Array) -> jax.Array:
-        return jax.random.normal(key, batch["image"].shape)
-
-
-def test_what_the_codec_draws_follows_from_seed_and_step_alone(tiny: Config, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(type(tiny.data), "codec", Drawing())
-    stored = {"image": jnp.zeros((8, 8, 8, 1)), "label": jnp.zeros(8, jnp.int32)}
-
-    def drawn(seed: int, step: int) -> bytes:
-        config = replace(tiny, seed=seed)
-        return np.asarray(make_encode(config, layout_of(config, 1))(stored, np.uint32(step)).x1).tobytes()
-
-    assert drawn(0, 0) == drawn(0, 0)
-    assert len({drawn(0, 0), drawn(0, 1), drawn(1, 0), drawn(1, 1)}) == 4
 
 
 @pytest.fixture(scope="module")

@@ -51,8 +51,8 @@ def check_local(name: str, place: str) -> None:
     """Raise InputError for a place on a remote store, such as gs://, of which no path can be made."""
     if "://" in place:
         raise InputError(
-            f"{name} is {place}, on a remote store, which is not read or written: name a path on this machine, such "
-            "as a mount."
+            f"{name} {place} lies on a remote store, which is not read or written: copy it to this machine, or mount "
+            "it."
         )
 
 

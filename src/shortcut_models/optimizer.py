@@ -44,14 +44,17 @@ class Optimizer:
         for name in ("beta1", "beta2"):
             if not 0 <= getattr(self, name) < 1:
                 raise InputError(f"optimizer.{name} is {getattr(self, name)}, but must be at least 0 and below 1.")
-        falls = self.schedule == "cosine"
-        if falls and self.decay_steps <= self.warmup_steps:
+        steps = self.decay_steps - self.warmup_steps
+        if self.schedule == "cosine" and steps <= 0:
             raise InputError(
                 f"optimizer.decay_steps is {self.decay_steps}, but the cosine must end after the warm-up's "
                 f"{self.warmup_steps} steps: set --optimizer.decay-steps to the number of steps that you plan to train."
             )
-        if falls and self.cycles > (steps := self.decay_steps - self.warmup_steps):
-            raise InputError(f"optimizer.cycles is {self.cycles}, but {steps} steps hold no more cosines than that.")
+        if self.schedule == "cosine" and self.cycles > steps:
+            raise InputError(
+                f"optimizer.cycles is {self.cycles}, but a cosine takes at least a step, and {steps} follow the "
+                "warm-up: train longer, or in fewer cycles."
+            )
 
 
 def make_schedule(config: Optimizer) -> optax.Schedule:

@@ -18,7 +18,7 @@ from shortcut_models import catalogue, model_folder, runs, sharding
 from shortcut_models.config import Config
 from shortcut_models.data.base import Data
 from shortcut_models.data.unavailable import stand_in
-from shortcut_models.errors import InputError, NotHereError
+from shortcut_models.errors import InputError
 from shortcut_models.interop import hub
 from shortcut_models.interop.importing import TRAIN_TYPES, Imported, format_of, read_weights
 from shortcut_models.interop.official import holds_checkpoint
@@ -167,15 +167,21 @@ def to_start_from(config: Config, placed: Any) -> Params | None:
 
 def _about_latents(theirs: Data, ours: Data) -> str:
     """What latents a source was trained on, if they are known to be encoded otherwise than ours; "" if not."""
-    try:
-        there, here = stand_in(theirs), stand_in(ours)
-    except NotHereError:  # Another VAE's than the one that is here, perhaps: only its file would tell.
-        return ""
-    if there.vae_identity and here.vae_identity and there.vae_identity != here.vae_identity:
-        return f"latents of the VAE {shown(there.vae_identity[:12])}, but these are of {here.vae_identity[:12]}"
-    if (there.latent_scale, there.encoded_by) != (here.latent_scale, here.encoded_by):
+    (their_vae, their_way), (our_vae, our_way) = map(_encoding, (theirs, ours))
+    if their_vae and our_vae and their_vae != our_vae:
+        return f"latents of the VAE {shown(their_vae[:12])}, but these are of {our_vae[:12]}"
+    if their_way and our_way and their_way != our_way:
         return "latents that are encoded, or scaled, in another way than these"
     return ""
+
+
+def _encoding(data: Data) -> tuple[str, tuple[float | None, str] | None]:
+    """The VAE that encodes data, "" if none is known, and the scale and tool of their latents, None if not known."""
+    try:
+        known = stand_in(data)
+    except InputError:  # The file of the VAE in front of a run's images is gone, or is another one by now.
+        return getattr(data, "vae_identity", ""), None
+    return known.vae_identity, (known.latent_scale, known.encoded_by)
 
 
 def _conversions(config: Config, start: Start) -> list[Callable[[Params], Params]]:

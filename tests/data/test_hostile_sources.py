@@ -228,7 +228,7 @@ def test_what_cannot_be_read_says_why(tmp_path: Path) -> None:
     for kind in ("folder", "zip", "tfds", "huggingface", "webdataset", "npz", "idx", "repa-latents", "prepared"):
         with pytest.raises(InputError, match=f"data '{kind}:.*' do not exist: there is no .*nowhere"):
             choose(f"{kind}:{tmp_path / 'nowhere'}")
-        with pytest.raises(InputError, match="lie on a remote store, which is not read"):
+        with pytest.raises(InputError, match=r"the data set \w.*gs://bucket/data lies on a remote store"):
             choose(f"{kind}:gs://bucket/data")
     with pytest.raises(InputError, match="no data are named: say which"):
         choose("")

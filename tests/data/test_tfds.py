@@ -90,7 +90,7 @@ def test_names_and_folders_lead_to_the_same_data(tmp_path: Path, monkeypatch: py
     with pytest.raises(InputError, match=r"imagenet2012 is still being built by TFDS: incomplete.ABC_5.1.0"):
         choose("imagenet256").open()
     monkeypatch.setenv("TFDS_DATA_DIR", "gs://bucket")
-    with pytest.raises(InputError, match="gs://bucket, on a remote store, which is not read"):
+    with pytest.raises(InputError, match="TFDS_DATA_DIR gs://bucket lies on a remote store, which is not read"):
         choose("imagenet256").open()
 
 

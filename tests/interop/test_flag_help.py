@@ -46,6 +46,7 @@ def test_without_flags_the_help_is_there(capsys: pytest.CaptureFixture[str]) -> 
             "x holds the weights ema, not raw ones: leave --weights out.",
             "x holds the weights ema, not raw ones: give --model.use_ema 1.",
         ),
+        ("or learn from pixels (--data.vae '').", "or learn from pixels (--model.use_stable_vae 0)."),
         ("runs/a--b-c is damaged: raise --max-steps.", "runs/a--b-c is damaged: raise --max_steps."),
     ],
 )

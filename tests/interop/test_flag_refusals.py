@@ -38,6 +38,11 @@ OUT_OF_RANGE = {
     "--model.lr 0": "--model.lr is 0.0, but must be above 0.",
     "--model.beta2 1": "--model.beta2 is 1.0, but must be below 1.",
     "--model.class_dropout_prob 1.5": "--model.class_dropout_prob is 1.5, but must be at most 1.",
+    **{
+        f"--{name} gs://b/x": f"--{name} gs://b/x lies on a remote store, which is not read or written: copy it to "
+        "this machine, or mount it."
+        for name in ("save_dir", "fid_stats", "inception")
+    },
     "--model.denoise_timesteps 100": (
         "--model.denoise_timesteps is 100, but must be a power of two from 2 to 1,048,576, such as 128."
     ),
@@ -50,6 +55,10 @@ def test_a_value_out_of_range_is_refused_in_every_mode(
     words: str, mode: str, trained: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert refusal(f"{DIGITS} --load_dir {trained} {words} --mode {mode}", capsys) == OUT_OF_RANGE[words]
+
+
+def test_a_remote_run_is_told_as_it_was_typed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert refusal(f"{DIGITS} --load_dir gs://b/run", capsys).startswith("--load_dir gs://b/run lies on a remote store")
 
 
 @pytest.mark.parametrize(

@@ -249,8 +249,6 @@ def test_the_printed_command_is_the_same_training(words: str) -> None:
             "--load_dir nowhere --dataset_name digits --model.use_stable_vae 0",
             "nowhere is not there: name a run",
         ),
-        ("--load_dir gs://bucket/run", "--load_dir is gs://bucket/run, on a remote store, which is not read"),
-        ("--save_dir gs://bucket/run", "--save_dir is gs://bucket/run, on a remote store"),
         ("--mode inference", "needs --load_dir, the run or checkpoint to draw from"),
         ("--mode inference --load_dir nowhere", "run folder nowhere does not exist"),
     ],

@@ -48,6 +48,9 @@ def test_a_place_that_was_named_must_have_the_file(tmp_path, monkeypatch):
     monkeypatch.setenv("A_FILE", str(tmp_path))
     with pytest.raises(InputError, match=r"\(by A_FILE\) holds no a.bin"):
         hub.find("owner/name", "a.bin", variable="A_FILE")
+    monkeypatch.setenv("A_FILE", "gs://bucket/a.bin")
+    with pytest.raises(InputError, match=r"A_FILE gs://bucket/a.bin lies on a remote store"):
+        hub.find("owner/name", "a.bin", variable="A_FILE")
 
 
 def test_offline_is_honoured_and_told(monkeypatch, cache):

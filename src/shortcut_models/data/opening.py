@@ -14,7 +14,7 @@ from shortcut_models.data.crop import Crop
 from shortcut_models.data.images import check_crop, check_size
 from shortcut_models.data.layout import is_ignored, looks_like_image
 from shortcut_models.errors import InputError
-from shortcut_models.files import explained
+from shortcut_models.files import check_local, explained
 
 OWN = {"path", "names", "prefix", "flip"}
 """Fields that say which data they are, or what is right for those alone: other data do not take them over."""
@@ -35,10 +35,9 @@ def choose(name_or_path: str | Path, base: Data | None = None, latents: str = ""
     kind, _, rest = place.partition(":")
     if not place:
         raise InputError("no data are named: say which, by a name or a path.")
+    check_local("the data set", place)
     if kind in catalogue.DATA and not rest:
         chosen = _by_name(place, kind, base, latents)
-    elif "://" in place:
-        raise InputError(f"data {place!r} lie on a remote store, which is not read: copy them here, or mount it.")
     elif rest and kind in catalogue.DATA:
         chosen = _with(_named(kind), kind, path=rest)
         if not Path(rest).expanduser().exists():

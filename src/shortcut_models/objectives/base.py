@@ -116,7 +116,7 @@ class Objective(ABC):
 
     @property
     def averaged_teacher(self) -> bool:
-        """Whether its averaged weights do; else those in training."""
+        """Whether the new teacher is the averaged weights; else those in training."""
         return True
 
     @property

@@ -14,8 +14,8 @@ from jaxtyping import Array, Bool, Float, Int, Shaped
 
 from shortcut_models.errors import InputError, check_above_zero, check_at_least, check_values
 
-FARTHEST = 12.0
-"""The sigmoid of 17 is 1 in float32."""
+FARTHEST_MEAN = 12.0
+"""The sigmoid of 17 is 1 in float32, and five standard deviations are nearly all."""
 
 
 @dataclass(frozen=True)
@@ -37,10 +37,10 @@ class Times:
         if self.grid > 2**24:
             raise InputError(f"objective.times.grid is {self.grid}, but float32 tells {2**24} times apart: use fewer.")
         check_above_zero("objective.times.", self, "std")
-        if abs(self.mean) > FARTHEST:
+        if abs(self.mean) > FARTHEST_MEAN:
             raise InputError(
-                f"objective.times.mean is {self.mean:g}, but beyond {FARTHEST:g} float32 takes nearly every time for "
-                "0 or 1: use one nearer to 0."
+                f"objective.times.mean is {self.mean:g}, but beyond {FARTHEST_MEAN:g} float32 takes nearly every time "
+                "for 0 or 1: use one nearer to 0."
             )
 
     def draw(self, key: Array, count: int) -> Float[Array, " batch"]:
